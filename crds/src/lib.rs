@@ -1,1 +1,36 @@
-//! The API of binder-operator.
+//! The API of binder-operator, group `fleet.binder-project.org/v1alpha1`.
+//!
+//! Three kinds, all namespaced:
+//!
+//! - [`BinderFleet`] (`bf`), the owner's file: policy, defaults, profiles and hosts;
+//! - [`BinderHost`] (`bh`), one machine: how to reach it, who it must prove to be, what must be true of it;
+//! - [`BinderAction`] (`ba`), one attempt at one runbook step on one host: intention, evidence and outcome.
+//!
+//! This crate holds types, their CEL rules and the generated YAML (`crds/yaml`). It must not know how a host is looked
+//! at, what is decided about it or how anything is done.
+
+#![allow(unreachable_pub, reason = "KubeSchema repeats each struct inside a private block, which this lint takes for the struct")]
+
+pub mod action;
+pub mod conditions;
+pub mod desired;
+pub mod fleet;
+pub mod host;
+pub mod references;
+pub mod schema;
+pub mod text;
+
+pub use action::{ActionOutcome, BinderAction, BinderActionSpec, BinderActionStatus};
+pub use desired::Desired;
+pub use fleet::{BinderFleet, BinderFleetSpec, BinderFleetStatus, Mode};
+pub use host::{BinderHost, BinderHostSpec, BinderHostStatus};
+
+/// The API group of every kind here.
+pub const GROUP: &str = "fleet.binder-project.org";
+
+/// The label that a fleet puts on the hosts it renders, and that hosts put on their actions; its value is the fleet's
+/// name.
+pub const FLEET_LABEL: &str = "fleet.binder-project.org/fleet";
+
+/// The label on a `BinderAction`; its value is the UID of its host, which fits a label whatever the host's name is.
+pub const HOST_UID_LABEL: &str = "fleet.binder-project.org/host-uid";

@@ -1,0 +1,112 @@
+//! `BinderAction`: one attempt at one runbook step on one host. Created before anything is touched, finished after
+//! looking again: the audit trail, and the memory that survives a crash.
+
+use crate::text::HostName;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One attempt at one runbook step on one host. Written by the operator only.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "fleet.binder-project.org",
+    version = "v1alpha1",
+    kind = "BinderAction",
+    plural = "binderactions",
+    shortname = "ba",
+    category = "binder",
+    namespaced,
+    status = "BinderActionStatus",
+    derive = "PartialEq",
+    doc = "One attempt at one runbook step on one host: the intention, recorded before anything is touched, and how it ended.",
+    printcolumn(name = "Host", type_ = "string", json_path = ".spec.host"),
+    printcolumn(name = "Step", type_ = "string", json_path = ".spec.step"),
+    printcolumn(name = "Subject", type_ = "string", json_path = ".spec.subject"),
+    printcolumn(name = "Attempt", type_ = "integer", json_path = ".spec.attempt"),
+    printcolumn(name = "Outcome", type_ = "string", json_path = ".status.outcome"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[x_kube(validation = Rule::new("self == oldSelf").message("an action's spec records an intention and cannot be changed; delete the object if its record is no longer wanted"))]
+#[serde(rename_all = "camelCase")]
+pub struct BinderActionSpec {
+    /// The name of the BinderHost.
+    pub host: HostName,
+    /// The UID of the BinderHost: a host of the same name made later is another one.
+    #[schemars(length(min = 1, max = 64))]
+    pub host_uid: String,
+    /// The kind of step, such as `StartKubectlProxy`.
+    #[schemars(length(min = 1, max = 64))]
+    pub step: String,
+    /// What the step is about: a process, a port, a path.
+    #[schemars(length(min = 1, max = 128))]
+    pub subject: String,
+    /// The step in the runbook's words.
+    #[schemars(length(max = 1024))]
+    pub description: String,
+    /// What the step is to cure: the kind of drift, such as `NothingListens`.
+    #[schemars(length(min = 1, max = 64))]
+    pub drift: String,
+    /// What was seen before.
+    #[schemars(length(max = 4096))]
+    pub evidence: String,
+    /// Which attempt this is, from 1.
+    #[schemars(range(min = 1, max = 1000))]
+    pub attempt: u32,
+    /// The boot during which it was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub boot_id: Option<String>,
+    /// By when its effect must be seen, else it has failed.
+    pub deadline: Time,
+}
+
+/// How an attempt went.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BinderActionStatus {
+    /// How it ended; absent while its effect is awaited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<ActionOutcome>,
+    /// When the command was sent. Absent when it never was, or when the operator ended before it could say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_at: Option<Time>,
+    /// What the command itself said, cleaned and shortened. Told for a person's sake; the outcome never rests on it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub said: String,
+    /// When the outcome was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+    /// What was seen after.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub evidence: String,
+    /// The outcome in one sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ActionOutcome {
+    /// The drift it was to cure was seen to be gone.
+    Succeeded,
+    /// Its time to take effect passed and the drift was still there.
+    Failed,
+    /// The host could not be looked at in time, so nobody knows.
+    Unknown,
+    /// It was never sent: what it was for was gone, or the host no longer to be touched.
+    Abandoned,
+}
+
+impl ActionOutcome {
+    /// The word that the API uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+            Self::Unknown => "Unknown",
+            Self::Abandoned => "Abandoned",
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The types and reasons of conditions, as constants: the words that people search the documentation for and that
+//! pipelines gate on. `docs/conditions.md` explains each.
+//!
+//! Every status starts with `observedGeneration: -1`, and `Ready`, `Healthy` and `RemediationAllowed` are always present;
+//! `Reconciling` and `Stalled` are there only while they are true (the kstatus convention).
+
+/// The spec was taken in and is acted on. What a pipeline waits for.
+pub const READY: &str = "Ready";
+/// The machine is as described.
+pub const HEALTHY: &str = "Healthy";
+/// A step that changes the host would be allowed now.
+pub const REMEDIATION_ALLOWED: &str = "RemediationAllowed";
+/// Present while a remedy is under way or due. kstatus reads it as "in progress".
+pub const RECONCILING: &str = "Reconciling";
+/// Present while nothing more will be tried without a person. kstatus reads it as "failed".
+pub const STALLED: &str = "Stalled";
+
+/// The host answers over SSH with its pinned key and lets us in.
+pub const REACHABLE: &str = "Reachable";
+/// Facet `services`: pm2 runs what is described.
+pub const SERVICES_RUNNING: &str = "ServicesRunning";
+/// Facet `kubectl_proxy`: the port is served by the right kubectl for the right cluster.
+pub const PROXY_SERVING: &str = "ProxyServing";
+/// Facet `port_redirects`: each redirect is there exactly once.
+pub const REDIRECT_IN_PLACE: &str = "RedirectInPlace";
+/// Facet `disks`: every file system is below its threshold.
+pub const DISK_BELOW_THRESHOLD: &str = "DiskBelowThreshold";
+
+/// `spec.docker`; no facet acts on it yet.
+pub const DOCKER_RECLAIMED: &str = "DockerReclaimed";
+/// `spec.database`; no facet acts on it yet.
+pub const DATABASE_CARED_FOR: &str = "DatabaseCaredFor";
+/// `spec.kubernetesApi`; no facet acts on it yet.
+pub const KUBERNETES_API_ANSWERING: &str = "KubernetesApiAnswering";
+/// `spec.reaches`; no facet acts on it yet.
+pub const ENDPOINTS_REACHABLE: &str = "EndpointsReachable";
+/// `spec.power`; no remedy uses it yet.
+pub const POWER_CONTROLLED: &str = "PowerControlled";
+
+/// The reason of every condition for a part of the spec that is accepted but that this version does not act on.
+pub const NOT_ACTED_ON_YET: &str = "NotActedOnYet";

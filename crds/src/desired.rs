@@ -1,0 +1,280 @@
+//! What must be true of a machine: one field a facet, all optional. A host, a profile and a fleet's member hold the same
+//! fields; what a host does not describe is not looked at.
+
+use crate::text::{
+    Address, ClusterId, HostName, HostPath, InterfaceName, Percent, ProcessName, Schedule, Span, TimeZone,
+};
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What must be true of a machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Desired {
+    /// Binder's servers that run here under pm2: `web`, `build`, `health`, `deploy-kubernetes`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, a == b))").message("a server is named twice: name each once"))]
+    pub servers: Vec<Server>,
+    /// Binder's services that run here under pm2: `db`, `logging`, or by their pm2 names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, a == b)) && !('db' in self && 'binder-db-service' in self) && !('logging' in self && 'binder-logging-service' in self)").message("a service is named twice: name each once, by its short name or by its pm2 name"))]
+    pub services: Vec<Service>,
+    /// Other pm2 processes that must run here, in the same terms as Binder's own components.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub processes: Vec<Process>,
+    /// The kubectl proxy that `deploy-kubernetes` talks to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubectl_proxy: Option<KubectlProxy>,
+    /// TCP ports that must be redirected to others, each by exactly one rule.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub port_redirects: Vec<PortRedirect>,
+    /// File systems that must stay below a threshold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["path".into()]))]
+    pub disks: Vec<Disk>,
+    /// Docker on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker: Option<Docker>,
+    /// Binder's database on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<Database>,
+    /// The Kubernetes API that this machine serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes_api: Option<KubernetesApi>,
+    /// Ports of other machines that this one must be able to reach.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub reaches: Vec<Reach>,
+}
+
+impl Desired {
+    /// This description laid over a profile: a field that is set here replaces the profile's whole field.
+    pub fn over(self, profile: &Desired) -> Desired {
+        fn list<T: Clone>(own: Vec<T>, profile: &[T]) -> Vec<T> {
+            if own.is_empty() { profile.to_vec() } else { own }
+        }
+        Desired {
+            servers: list(self.servers, &profile.servers),
+            services: list(self.services, &profile.services),
+            processes: list(self.processes, &profile.processes),
+            kubectl_proxy: self.kubectl_proxy.or_else(|| profile.kubectl_proxy.clone()),
+            port_redirects: list(self.port_redirects, &profile.port_redirects),
+            disks: list(self.disks, &profile.disks),
+            docker: self.docker.or_else(|| profile.docker.clone()),
+            database: self.database.or_else(|| profile.database.clone()),
+            kubernetes_api: self.kubernetes_api.or_else(|| profile.kubernetes_api.clone()),
+            reaches: list(self.reaches, &profile.reaches),
+        }
+    }
+}
+
+/// One of Binder's servers, started by `binder-control NAME start` with the API key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Server {
+    /// The web page, port 3000.
+    Web,
+    /// The build server, port 8082.
+    Build,
+    /// The health checker, port 8086.
+    Health,
+    /// The deploy server, port 8084; needs the kubectl proxy.
+    DeployKubernetes,
+}
+
+/// One of Binder's services, started by `binder-control start-service NAME`, by either of the runbook's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Service {
+    /// The database, port 9050.
+    Db,
+    /// The database, by its pm2 name.
+    BinderDbService,
+    /// The log collector.
+    Logging,
+    /// The log collector, by its pm2 name.
+    BinderLoggingService,
+}
+
+/// A pm2 process of the owner's own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
+    /// The name that `pm2 list` shows.
+    pub name: ProcessName,
+    /// The command that starts it under pm2, one argument an item, without a shell: `[pm2, start, /srv/echo.js, --name, echo]`.
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 512), regex(pattern = r"^[^\x00-\x1f\x7f]+$")))]
+    pub start: Vec<String>,
+    /// TCP ports that it must listen on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(range(min = 1, max = 65535)))]
+    pub ports: Vec<u16>,
+    /// Names of pm2 processes that it starts itself and that go when it goes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub children: Vec<ProcessName>,
+    /// What must be in place before it is started: names of servers, services or processes of this host, or `kubectl-proxy`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub after: Vec<ProcessName>,
+    /// How long it may take from its start until its ports answer. Default: 60s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settle: Option<Span>,
+}
+
+/// A kubectl proxy on a host's loopback.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KubectlProxy {
+    /// The port that it serves. Default: 8085, where `deploy-kubernetes` looks for it.
+    #[serde(default = "default_proxy_port")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    /// The kubectl to serve it with, by its whole path; only this one counts as the right one.
+    pub kubectl: HostPath,
+    /// The cluster that must answer: the UID of its `kube-system` namespace. Without it, any cluster will do, and the
+    /// host's condition tells which one answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<ClusterId>,
+}
+
+fn default_proxy_port() -> u16 {
+    8085
+}
+
+/// A redirect of one TCP port to another, in the `PREROUTING` chain of the `nat` table (runbook, "Web and deploy server").
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.from != self.to").message("from and to are the same port: a redirect leads to another one"))]
+pub struct PortRedirect {
+    /// The interface that the connections come in by.
+    pub interface: InterfaceName,
+    /// The port that clients connect to.
+    #[schemars(range(min = 1, max = 65535))]
+    pub from: u16,
+    /// The local port that gets them.
+    #[schemars(range(min = 1, max = 65535))]
+    pub to: u16,
+}
+
+/// A file system and its threshold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Disk {
+    /// Any path on the file system, usually where it is mounted.
+    pub path: HostPath,
+    /// The highest use that is still all right, as `df` counts it. Default: 85%.
+    #[serde(default = "default_max_used")]
+    pub max_used: Percent,
+}
+
+fn default_max_used() -> Percent {
+    Percent::from("85%")
+}
+
+/// Docker on a host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Docker {
+    /// When and what to clean up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reclaim: Option<Reclaim>,
+}
+
+/// The clean-up of stopped containers and images in no use.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Reclaim {
+    /// When to clean up even below the threshold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    /// The time zone of the schedule. Default: Etc/UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<TimeZone>,
+    /// Only what has been in no use for this long goes. Default: 1h (the rule of the runbook's docker-gc).
+    #[serde(default = "default_unused_for")]
+    pub unused_for: Span,
+}
+
+fn default_unused_for() -> Span {
+    Span::from("1h")
+}
+
+/// Binder's database on a host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Database {
+    /// When to back it up, and how many backups to keep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backups: Option<Backups>,
+    /// What to do about builds that never end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hung_builds: Option<HungBuilds>,
+}
+
+/// Backups of the database.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Backups {
+    /// When to back up.
+    pub schedule: Schedule,
+    /// The time zone of the schedule. Default: Etc/UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<TimeZone>,
+    /// How many good backups to keep. Default: 7.
+    #[serde(default = "default_keep")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub keep: u32,
+}
+
+fn default_keep() -> u32 {
+    7
+}
+
+/// Builds whose status stays `running` (runbook, "Hung build").
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HungBuilds {
+    /// A build that has been running for longer is hung. Default: 3h.
+    #[serde(default = "default_hung_after")]
+    pub after: Span,
+    /// Whether to start the build again once it has been set to `failed`. Default: false.
+    #[serde(default)]
+    pub rebuild: bool,
+}
+
+fn default_hung_after() -> Span {
+    Span::from("3h")
+}
+
+/// The Kubernetes API that a host serves.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KubernetesApi {
+    /// How many nodes must be Ready at least.
+    #[schemars(range(min = 0, max = 5000))]
+    pub ready_nodes: u32,
+}
+
+/// A port of another machine that this one must be able to reach.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.host) != has(self.address)").message("name the other machine either as host (a host of this fleet) or as address, not both"))]
+pub struct Reach {
+    /// A host of the same fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostName>,
+    /// Any other address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Address>,
+    /// The TCP port.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+}

@@ -1,0 +1,163 @@
+//! `BinderHost`: one machine.
+
+use crate::desired::Desired;
+use crate::fleet::Mode;
+use crate::references::{Access, HostPower, SecretKeyRef};
+use crate::text::{Address, CloudName, PublicKey, Span};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One machine that is not a Kubernetes node: how to reach it, who it must prove to be, what must be true of it. Usually
+/// rendered by a BinderFleet; may be written by hand.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "fleet.binder-project.org",
+    version = "v1alpha1",
+    kind = "BinderHost",
+    plural = "binderhosts",
+    shortname = "bh",
+    category = "binder",
+    namespaced,
+    status = "BinderHostStatus",
+    derive = "PartialEq",
+    doc = "One machine that is not a Kubernetes node: how to reach it, who it must prove to be, what must be true of it.",
+    printcolumn(name = "Healthy", type_ = "string", json_path = r#".status.conditions[?(@.type=="Healthy")].status"#),
+    printcolumn(name = "Drift", type_ = "string", json_path = ".status.drift"),
+    printcolumn(name = "Next", type_ = "string", json_path = ".status.next"),
+    printcolumn(name = "Waits for", type_ = "string", json_path = ".status.waitsFor"),
+    printcolumn(name = "Address", type_ = "string", json_path = ".spec.address", priority = 1),
+    printcolumn(name = "Summary", type_ = "string", json_path = ".status.summary", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("size(self.metadata.name) <= 63").message("a host's name has at most 63 characters: shorten metadata.name; the machine's own name belongs in power.gce.instance"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BinderHostSpec {
+    /// Where the machine's sshd answers.
+    pub address: Address,
+    /// The sshd's port. Default: 22.
+    #[serde(default = "default_ssh_port")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    /// The public host keys that the machine may prove to own; there is no trust on first use.
+    #[schemars(length(min = 1, max = 4))]
+    pub host_keys: Vec<PublicKey>,
+    /// The failure domain, for budgets: usually the zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<CloudName>,
+    /// How to log in. A host that a fleet governs may leave it to the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
+    /// The API key of Binder's servers. A host that a fleet governs may leave it to the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_secret_ref: Option<SecretKeyRef>,
+    /// How to power-cycle the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<HostPower>,
+    /// What may be done to this host. The fleet's mode bounds it from above; a host without a fleet is only observed
+    /// unless this says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// True: neither look at the host nor act on it. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend: bool,
+    /// How often to look when nothing is wrong. Default: the fleet's, else 30s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Span>,
+    /// What must be true of the machine.
+    #[serde(flatten)]
+    pub desired: Desired,
+}
+
+fn default_ssh_port() -> u16 {
+    22
+}
+
+/// What was seen of a machine, what differs, what happens next and what it waits for. Written only when it changes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BinderHostStatus {
+    /// The generation of the spec that this status speaks of; -1 before the first look.
+    #[serde(default = "never_observed")]
+    pub observed_generation: i64,
+    /// One sentence: how the machine is, and why.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub summary: String,
+    /// The most important difference, and how many more there are.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub drift: String,
+    /// The next step, with its attempt.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub next: String,
+    /// What the next step waits for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub waits_for: String,
+    /// Conditions; `docs/conditions.md` explains each type and reason.
+    #[serde(default)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// The steps to come, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plan: Vec<PlannedStep>,
+    /// The last attempts, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_actions: Vec<PastAction>,
+    /// The boot that was last seen, from `/proc/sys/kernel/random/boot_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// When the present incident began: attempts are counted from here, and afresh once the host has been healthy for a
+    /// while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident_since: Option<Time>,
+}
+
+impl Default for BinderHostStatus {
+    fn default() -> Self {
+        Self {
+            observed_generation: never_observed(),
+            summary: String::new(),
+            drift: String::new(),
+            next: String::new(),
+            waits_for: String::new(),
+            conditions: Vec::new(),
+            plan: Vec::new(),
+            last_actions: Vec::new(),
+            boot_id: None,
+            incident_since: None,
+        }
+    }
+}
+
+pub(crate) fn never_observed() -> i64 {
+    -1
+}
+
+/// A step to come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedStep {
+    /// The step, in the runbook's words.
+    pub step: String,
+    /// Which attempt this would be, of how many.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub attempt: String,
+    /// What it waits for; empty when nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub waits_for: String,
+}
+
+/// An attempt that was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PastAction {
+    /// The BinderAction's name: `kubectl describe ba NAME` tells all of it.
+    pub name: String,
+    /// The step.
+    pub step: String,
+    /// How it ended.
+    pub outcome: String,
+    /// Why, in a few words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}

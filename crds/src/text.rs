@@ -1,0 +1,313 @@
+//! Strings with a rule: each type carries the CEL rule that the API server checks and the message that says what to
+//! write instead, and checks the same rule again in [`Checked::checked`], since an object may be older than its schema.
+//!
+//! Knows nothing of the objects that use these types.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// A value that does not follow its type's rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadText {
+    /// The name of the type, as documented.
+    pub what: &'static str,
+    /// What to write instead; the same sentence as the API server's.
+    pub remedy: &'static str,
+}
+
+impl std::fmt::Display for BadText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "not a valid {}: {}", self.what, self.remedy)
+    }
+}
+
+impl std::error::Error for BadText {}
+
+/// A string type whose rule can be checked without the API server.
+pub trait Checked {
+    /// The text, if it follows the rule.
+    ///
+    /// # Errors
+    /// [`BadText`] says what to write instead. It never repeats the text, which may be hostile.
+    fn checked(&self) -> Result<&str, BadText>;
+}
+
+/// Declares a string type: its rule in CEL (for the API server) and in Rust (for objects that it never saw).
+macro_rules! text {
+    ($(#[$doc:meta])* $name:ident, max $max:literal, rule $rule:literal, remedy $remedy:literal, check $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub String);
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(text.to_owned())
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl Checked for $name {
+            fn checked(&self) -> Result<&str, BadText> {
+                let check: fn(&str) -> bool = $check;
+                if !self.0.is_empty() && self.0.chars().count() <= $max && check(&self.0) {
+                    Ok(&self.0)
+                } else {
+                    Err(BadText { what: stringify!($name), remedy: $remedy })
+                }
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": $max,
+                    "x-kubernetes-validations": [{ "rule": $rule, "message": $remedy }],
+                })
+            }
+        }
+    };
+}
+
+fn all(text: &str, extra: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_alphanumeric() || extra.contains(c))
+}
+
+fn starts_alphanumeric(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+}
+
+fn ends_alphanumeric(text: &str) -> bool {
+    text.ends_with(|c: char| c.is_ascii_alphanumeric())
+}
+
+text!(
+    /// A length of time: `30s`, `15m`, `3h`, `7d` or a row of these such as `1h30m`.
+    Span, max 24,
+    rule "self.matches('^([0-9]{1,6}[smhd])+$')",
+    remedy "write a duration as number and unit (s, m, h, d), for example 30s, 15m or 1h30m",
+    check |text| parse_span(text).is_some()
+);
+
+impl Span {
+    /// The length of time.
+    ///
+    /// # Errors
+    /// [`BadText`] if the text is not a duration.
+    pub fn duration(&self) -> Result<Duration, BadText> {
+        let text = self.checked()?;
+        parse_span(text).ok_or(BadText { what: "Span", remedy: "write a duration such as 30s or 1h30m" })
+    }
+}
+
+fn parse_span(text: &str) -> Option<Duration> {
+    let (mut total, mut rest) = (0u64, text);
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        if digits == 0 || digits > 6 {
+            return None;
+        }
+        let number: u64 = rest[..digits].parse().ok()?;
+        let unit = match rest.as_bytes().get(digits)? {
+            b's' => 1,
+            b'm' => 60,
+            b'h' => 3600,
+            b'd' => 86400,
+            _ => return None,
+        };
+        total = total.checked_add(number.checked_mul(unit)?)?;
+        rest = &rest[digits + 1..];
+    }
+    Some(Duration::from_secs(total))
+}
+
+text!(
+    /// A share of a whole, from `1%` to `99%`.
+    Percent, max 3,
+    rule "self.matches('^[1-9][0-9]?%$')",
+    remedy "write a percentage from 1% to 99%, for example 85%",
+    check |text| parse_percent(text).is_some()
+);
+
+impl Percent {
+    /// The number before the sign, 1 to 99.
+    ///
+    /// # Errors
+    /// [`BadText`] if the text is not a percentage.
+    pub fn value(&self) -> Result<u8, BadText> {
+        parse_percent(self.checked()?).ok_or(BadText { what: "Percent", remedy: "write a percentage such as 85%" })
+    }
+}
+
+fn parse_percent(text: &str) -> Option<u8> {
+    let digits = text.strip_suffix('%')?;
+    let number: u8 = digits.parse().ok()?;
+    (!digits.starts_with(['0', '+']) && (1..=99).contains(&number)).then_some(number)
+}
+
+text!(
+    /// An absolute path on a host, of letters, digits and `. _ - @ % + = : , /`, without `..` parts.
+    HostPath, max 255,
+    rule "self.matches('^/[A-Za-z0-9._@%+=:,/-]*$') && !self.contains('/../') && !self.endsWith('/..')",
+    remedy "write an absolute path of letters, digits and . _ - @ % + = : , / and without .. in it, for example /var/lib/docker",
+    check |text| text.starts_with('/') && all(text, "._@%+=:,/-") && !text.split('/').any(|part| part == "..")
+);
+
+text!(
+    /// The name of a network interface on a host, such as `eth0`.
+    InterfaceName, max 15,
+    rule "self.matches('^[A-Za-z0-9][A-Za-z0-9_.-]*$')",
+    remedy "write the interface's name as `ip link` shows it, for example eth0",
+    check |text| starts_alphanumeric(text) && all(text, "_.-")
+);
+
+text!(
+    /// The name of a login on a host.
+    UserName, max 32,
+    rule "self.matches('^[a-z_][a-z0-9_-]*$')",
+    remedy "write a login name of lower-case letters, digits, _ and -, for example andrew",
+    check |text| text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c))
+);
+
+text!(
+    /// An IP address or a DNS name, without user, port or brackets.
+    Address, max 253,
+    rule "self.matches('^[A-Za-z0-9:][A-Za-z0-9.:-]*$') && !self.endsWith('-')",
+    remedy "write an IP address or a DNS name alone: no user, no port, no brackets (the port has a field of its own)",
+    check |text| text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == ':') && all(text, ".:-") && !text.ends_with('-')
+);
+
+text!(
+    /// The name of an object in the same namespace.
+    ObjectName, max 253,
+    rule "self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')",
+    remedy "write the object's name: lower-case letters, digits, - and .",
+    check |text| starts_alphanumeric(text) && ends_alphanumeric(text)
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-".contains(c))
+);
+
+text!(
+    /// The name of a host's object. A machine's own name may be odd or mixed-case; this one may not.
+    HostName, max 63,
+    rule "self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",
+    remedy "write lower-case letters, digits and -; a machine whose own name is not like that keeps it in power.gce.instance",
+    check |text| starts_alphanumeric(text) && ends_alphanumeric(text)
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+);
+
+text!(
+    /// A public host key in the one-line form of OpenSSH, `TYPE BASE64 [COMMENT]`.
+    PublicKey, max 1024,
+    rule "self.matches('^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) AAAA[A-Za-z0-9+/]+={0,2}( .*)?$')",
+    remedy "write one line of /etc/ssh/ssh_host_*_key.pub, for example `ssh-ed25519 AAAA...`, without a host name in front",
+    check |text| {
+        let mut parts = text.splitn(3, ' ');
+        let kind = parts.next().unwrap_or_default();
+        let body = parts.next().unwrap_or_default().trim_end_matches('=');
+        ["ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"].contains(&kind)
+            && body.len() > 4 && body.starts_with("AAAA") && all(body, "+/")
+    }
+);
+
+text!(
+    /// A schedule in the five fields of cron: minute, hour, day of month, month, day of week.
+    Schedule, max 64,
+    rule "self.matches('^[^ ]+( [^ ]+){4}$')",
+    remedy "write the five fields of cron, for example `0 3 * * *` for every day at three",
+    check |text| text.split(' ').filter(|field| !field.is_empty()).count() == 5
+        && text.split(' ').count() == 5
+);
+
+text!(
+    /// A time zone by its name in the IANA database, such as `Europe/Berlin`.
+    TimeZone, max 64,
+    rule "self.matches('^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$')",
+    remedy "write a name of the IANA time zone database, for example Europe/Berlin or Etc/UTC",
+    check |text| text.starts_with(|c: char| c.is_ascii_alphabetic()) && all(text, "_+-/") && !text.ends_with('/') && !text.contains("//")
+);
+
+text!(
+    /// The name of a pm2 process. Not `all` and not a number alone: pm2 takes these for every process and for an id.
+    ProcessName, max 64,
+    rule "self.matches('^[A-Za-z0-9][A-Za-z0-9._-]*$') && self != 'all' && !self.matches('^[0-9]+$')",
+    remedy "write the name that `pm2 list` shows, of letters, digits and . _ -; `all` and bare numbers mean something else to pm2",
+    check |text| starts_alphanumeric(text) && all(text, "._-") && text != "all" && !text.chars().all(|c| c.is_ascii_digit())
+);
+
+text!(
+    /// What identifies a Kubernetes cluster: the UID of its `kube-system` namespace.
+    ClusterId, max 36,
+    rule "self.matches('^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$')",
+    remedy "write the cluster's identity, as `kubectl get namespace kube-system -o jsonpath={.metadata.uid}` prints it",
+    check |text| {
+        let lengths: Vec<usize> = text.split('-').map(str::len).collect();
+        lengths == [8, 4, 4, 4, 12] && text.chars().all(|c| c == '-' || c.is_ascii_digit() || ('a'..='f').contains(&c))
+    }
+);
+
+text!(
+    /// A name in the cloud's own terms (project, zone or instance), which may be mixed-case.
+    CloudName, max 128,
+    rule "self.matches('^[A-Za-z0-9]([A-Za-z0-9:._-]*[A-Za-z0-9])?$')",
+    remedy "write the name as the cloud's console shows it: letters, digits and : . _ -",
+    check |text| starts_alphanumeric(text) && ends_alphanumeric(text) && all(text, ":._-")
+);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_read_as_written() {
+        assert_eq!(Span::from("30s").duration().unwrap(), Duration::from_secs(30));
+        assert_eq!(Span::from("1h30m").duration().unwrap(), Duration::from_secs(5400));
+        for bad in ["", "3", "h", "3 h", "-3h", "1.5h", "1234567s", "3h ", "３h"] {
+            assert!(Span::from(bad).duration().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn percentages_are_from_1_to_99() {
+        assert_eq!(Percent::from("85%").value().unwrap(), 85);
+        for bad in ["0%", "100%", "85", "+5%", "05%", "-1%", "8.5%"] {
+            assert!(Percent::from(bad).value().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn hostile_names_and_paths_are_refused() {
+        for bad in ["", "x", "/a/../b", "/..", "/a b", "/$(reboot)", "/a\n", "/a;b", "/a'b"] {
+            assert!(HostPath::from(bad).checked().is_err(), "{bad:?}");
+        }
+        assert!(HostPath::from("/var/lib/docker").checked().is_ok());
+        for bad in ["all", "7", "-x", "a b", "$(reboot)", "a\u{1b}[31m"] {
+            assert!(ProcessName::from(bad).checked().is_err(), "{bad:?}");
+        }
+        assert!(ProcessName::from("binder-web-start").checked().is_ok());
+        assert!(InterfaceName::from("-i").checked().is_err());
+        assert!(Address::from("andrew@10.0.0.1").checked().is_err());
+        assert!(Address::from("fd00::1").checked().is_ok());
+        assert!(PublicKey::from("host ssh-ed25519 AAAA1").checked().is_err());
+        assert!(PublicKey::from("ssh-ed25519 AAAAC3Nza me@host").checked().is_ok());
+    }
+}
