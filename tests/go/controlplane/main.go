@@ -82,7 +82,7 @@ func names() []string {
 
 // kubectl reads its verbosity before its flags are parsed, as plugins and the kuberc file are handled that early.
 func kubectl() int {
-	_ = logs.GlogSetter(cmd.GetLogVerbosity(os.Args))
+	_, _ = logs.GlogSetter(cmd.GetLogVerbosity(os.Args)) // a bad level is said again by the flags
 	if err := cli.RunNoErrOutput(cmd.NewDefaultKubectlCommand()); err != nil {
 		util.CheckErr(err) // prints in kubectl's way, and exits
 	}
