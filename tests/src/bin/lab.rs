@@ -1,2 +1,8 @@
 //! `cargo lab`.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    binder_lab::hidden();
+    binder_lab::cli::main()
+}
