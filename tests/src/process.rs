@@ -175,6 +175,14 @@ impl Running {
         Err(ProcessError::Immortal { name: self.name.clone(), pid: self.pid })
     }
 
+    /// Kills it and its process group without waiting, for where nothing can be awaited; false if it was gone.
+    ///
+    /// # Errors
+    /// The signal is not allowed.
+    pub fn kill(&self) -> Result<bool, ProcessError> {
+        self.signal(Signal::SIGKILL)
+    }
+
     /// Sends a signal to its group; false if it is gone.
     fn signal(&self, signal: Signal) -> Result<bool, ProcessError> {
         if !self.is_alive() {

@@ -210,8 +210,7 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(50), &mut second).await.is_err());
         drop(alone);
         let _second = second.await.unwrap();
-        drop(progress);
-        assert_eq!(lines.into_inner().unwrap(), ["another lab is building its tools: waiting for it"]);
+        assert_eq!(*lines.lock().unwrap(), ["another lab is building its tools: waiting for it"]);
         std::fs::remove_dir_all(cache.folder()).unwrap();
     }
 }
