@@ -1,0 +1,342 @@
+//! The sessions of a whole fleet: one a machine, kept open, made when someone asks.
+//!
+//! Nothing here loops: an attempt happens when a session is asked for and an attempt is due. What keeps attempts apart
+//! is data, returned with each failure, so that a status can say when the next one may be. Two failures are no matter
+//! of time:
+//!
+//! - **A refused login** is final for that user and that version of the key at that machine. Trying again would change
+//!   nothing, and sshd answers a series of them by shutting the operator out (`PerSourcePenalties`, fail2ban).
+//! - **A host key that is not pinned** is tried again when the pinned keys or the address change, or after ten
+//!   minutes: no login is involved, so it locks nobody out, and a machine that was fixed should be noticed.
+//!
+//! Does not know what sessions are used for.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::backoff::{Jitter, delay, random_jitter};
+use super::limits::Limits;
+use super::session::Session;
+use super::target::Target;
+use super::wire::{Dial, Tcp};
+use super::{ConnectError, locked};
+
+/// After a host key that is not pinned.
+const AFTER_MISMATCH: Duration = Duration::from_secs(10 * 60);
+
+/// A session that broke sooner counts as a failed attempt, so that a machine that drops every login is not asked in a
+/// tight loop.
+const STEADY_AFTER: Duration = Duration::from_secs(10);
+
+/// So many refused logins are remembered for each machine; more would mean that a key changes all the time.
+const REFUSALS_KEPT: usize = 16;
+
+/// The sessions of all machines. Cheap to clone; clones share them. Dropping the last one closes them all.
+#[derive(Clone)]
+pub struct Hosts {
+    shared: Arc<HostsShared>,
+}
+
+struct HostsShared {
+    dial: Arc<dyn Dial>,
+    limits: Limits,
+    jitter: Jitter,
+    slots: Mutex<HashMap<String, Arc<Slot>>>,
+}
+
+/// Why there is no session now, and when there may be one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotConnected {
+    /// What the last attempt came to.
+    pub why: Arc<ConnectError>,
+    /// When another attempt will be made if someone asks.
+    pub retry: Retry,
+}
+
+/// When an attempt is made again. Until then, asking again gives the same answer and touches no network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// From this time on.
+    At(Timestamp),
+    /// When the login key (another version of the Secret), the user, or the machine's address or pinned keys change.
+    WhenLoginChanges,
+    /// When a host key is pinned.
+    WhenHostKeyPinned,
+}
+
+impl NotConnected {
+    /// When the next attempt may be made, unless it waits for a change of the object.
+    pub fn next_attempt_at(&self) -> Option<Timestamp> {
+        match self.retry {
+            Retry::At(at) => Some(at),
+            Retry::WhenLoginChanges | Retry::WhenHostKeyPinned => None,
+        }
+    }
+}
+
+impl fmt::Display for NotConnected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; ", self.why)?;
+        match self.retry {
+            Retry::At(at) => write!(f, "next attempt at {at:.0}"),
+            Retry::WhenLoginChanges => f.write_str("not tried again until the login key or user changes"),
+            Retry::WhenHostKeyPinned => f.write_str("not tried until a host key is pinned"),
+        }
+    }
+}
+
+impl std::error::Error for NotConnected {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(self.why.as_ref())
+    }
+}
+
+type Outcome = Result<Arc<Session>, NotConnected>;
+
+/// What is known of one machine.
+#[derive(Default)]
+struct Slot {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    now: Now,
+    /// Attempts so far, to tell a late result from the current one.
+    attempts: u64,
+    /// Logins that were refused, newest last.
+    refused: Vec<(Target, Arc<ConnectError>)>,
+}
+
+#[derive(Default)]
+enum Now {
+    #[default]
+    Nothing,
+    Connecting {
+        target: Target,
+        attempt: u64,
+        outcome: Shared<BoxFuture<'static, Outcome>>,
+    },
+    Open {
+        target: Target,
+        session: Arc<Session>,
+        failures: u32,
+    },
+    Failed {
+        target: Target,
+        failures: u32,
+        why: NotConnected,
+        /// When the next attempt is due, if ever.
+        due: Option<Instant>,
+    },
+}
+
+impl Default for Hosts {
+    fn default() -> Self {
+        Self::new(Limits::default())
+    }
+}
+
+impl Hosts {
+    /// Over TCP, with random jitter.
+    pub fn new(limits: Limits) -> Self {
+        Self::over(Arc::new(Tcp), limits, random_jitter())
+    }
+
+    /// Over streams from `dial`, with back-off times picked by `jitter`.
+    pub fn over(dial: Arc<dyn Dial>, limits: Limits, jitter: Jitter) -> Self {
+        Self { shared: Arc::new(HostsShared { dial, limits, jitter, slots: Mutex::default() }) }
+    }
+
+    /// The open session to a machine, or a new one if an attempt is due. All who ask at the same time share one
+    /// attempt, and it is finished even when nobody waits for it any more: what it learns is not lost.
+    pub async fn session(&self, target: &Target) -> Result<Arc<Session>, NotConnected> {
+        let slot = Arc::clone(locked(&self.shared.slots).entry(target.id.clone()).or_default());
+        let outcome = {
+            let mut state = locked(&slot.state);
+            match state.without_attempt(target, &self.shared.jitter) {
+                Known::Outcome(outcome) => return outcome,
+                Known::UnderWay(outcome) => outcome,
+                Known::AttemptDue { failures } => state.attempt(&slot, target, failures, &self.shared),
+            }
+        };
+        outcome.await
+    }
+
+    /// The session to a machine if one is open, without any attempt. For a witness, who is asked only if at hand.
+    pub fn open_session(&self, id: &str) -> Option<Arc<Session>> {
+        let slot = Arc::clone(locked(&self.shared.slots).get(id)?);
+        match &locked(&slot.state).now {
+            Now::Open { session, .. } if session.is_open() => Some(Arc::clone(session)),
+            _ => None,
+        }
+    }
+
+    /// Closes the session to a machine, under whatever runs over it, and forgets all about it.
+    pub fn forget(&self, id: &str) {
+        let slot = locked(&self.shared.slots).remove(id);
+        if let Some(slot) = slot {
+            locked(&slot.state).close();
+        }
+    }
+
+    /// How many sessions are open.
+    pub fn open_sessions(&self) -> usize {
+        let slots: Vec<Arc<Slot>> = locked(&self.shared.slots).values().cloned().collect();
+        slots
+            .iter()
+            .filter(|slot| matches!(&locked(&slot.state).now, Now::Open { session, .. } if session.is_open()))
+            .count()
+    }
+}
+
+/// What can be said without an attempt.
+enum Known {
+    Outcome(Outcome),
+    UnderWay(Shared<BoxFuture<'static, Outcome>>),
+    AttemptDue { failures: u32 },
+}
+
+impl State {
+    fn without_attempt(&mut self, target: &Target, jitter: &Jitter) -> Known {
+        if let Some((_, why)) = self.refused.iter().rev().find(|(refused, _)| refused.same_session(target)) {
+            let why = NotConnected { why: Arc::clone(why), retry: Retry::WhenLoginChanges };
+            return Known::Outcome(Err(why));
+        }
+        match &self.now {
+            Now::Connecting { target: to, outcome, .. } if to.same_session(target) => Known::UnderWay(outcome.clone()),
+            Now::Open { target: to, session, failures } if to.same_session(target) => {
+                if session.is_open() {
+                    // A worn session is replaced when nobody uses it.
+                    if session.is_worn() && Arc::strong_count(session) == 1 {
+                        return Known::AttemptDue { failures: 0 };
+                    }
+                    return Known::Outcome(Ok(Arc::clone(session)));
+                }
+                if session.opened().elapsed() >= STEADY_AFTER {
+                    return Known::AttemptDue { failures: 0 };
+                }
+                let why = ConnectError::Unsteady { at: target.endpoint(), why: session.ending_in_words() };
+                let failures = failures.saturating_add(1);
+                Known::Outcome(Err(self.fail(target, failures, Arc::new(why), jitter)))
+            }
+            Now::Failed { target: to, why, due, failures } if to.same_session(target) => match due {
+                Some(due) if *due <= Instant::now() => Known::AttemptDue { failures: *failures },
+                _ => Known::Outcome(Err(why.clone())),
+            },
+            // Another address, user or key: whatever was learnt is not about this.
+            _ => Known::AttemptDue { failures: 0 },
+        }
+    }
+
+    fn attempt(
+        &mut self,
+        slot: &Arc<Slot>,
+        target: &Target,
+        failures: u32,
+        hosts: &HostsShared,
+    ) -> Shared<BoxFuture<'static, Outcome>> {
+        self.attempts += 1;
+        let attempt = self.attempts;
+        let (dial, limits, jitter) = (Arc::clone(&hosts.dial), hosts.limits.clone(), Arc::clone(&hosts.jitter));
+        let (task_slot, to) = (Arc::clone(slot), target.clone());
+        let task = tokio::spawn(async move {
+            let result = Session::connect_over(dial.as_ref(), &to, &limits).await;
+            locked(&task_slot.state).settle(attempt, &to, failures, result, &jitter)
+        });
+        let at = target.endpoint();
+        let outcome = async move {
+            task.await.unwrap_or_else(|error| {
+                // Only a panic or the end of the runtime gets here.
+                let why = ConnectError::Protocol { at, why: format!("the attempt was given up: {error}") };
+                Err(NotConnected { why: Arc::new(why), retry: Retry::At(Timestamp::now()) })
+            })
+        }
+        .boxed()
+        .shared();
+        self.now = Now::Connecting { target: target.clone(), attempt, outcome: outcome.clone() };
+        outcome
+    }
+
+    /// Takes in what an attempt came to.
+    fn settle(
+        &mut self,
+        attempt: u64,
+        target: &Target,
+        failures: u32,
+        result: Result<Session, ConnectError>,
+        jitter: &Jitter,
+    ) -> Outcome {
+        let current = matches!(&self.now, Now::Connecting { attempt: number, .. } if *number == attempt);
+        match result {
+            Ok(session) => {
+                let session = Arc::new(session);
+                tracing::debug!(host = %session.endpoint(), "connected");
+                if current {
+                    self.now = Now::Open { target: target.clone(), session: Arc::clone(&session), failures };
+                }
+                Ok(session)
+            }
+            Err(why) => {
+                tracing::debug!(%why, "not connected");
+                let why = Arc::new(why);
+                if is_final(&why) {
+                    self.refused.push((target.clone(), Arc::clone(&why)));
+                    let excess = self.refused.len().saturating_sub(REFUSALS_KEPT);
+                    self.refused.drain(..excess);
+                }
+                if current {
+                    Err(self.fail(target, failures.saturating_add(1), why, jitter))
+                } else {
+                    let (why, _) = not_connected(why, failures.saturating_add(1), jitter);
+                    Err(why)
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, target: &Target, failures: u32, why: Arc<ConnectError>, jitter: &Jitter) -> NotConnected {
+        let (why, due) = not_connected(why, failures, jitter);
+        self.now = Now::Failed { target: target.clone(), failures, why: why.clone(), due };
+        why
+    }
+
+    fn close(&mut self) {
+        if let Now::Open { session, .. } = std::mem::take(&mut self.now) {
+            session.close();
+        }
+    }
+}
+
+/// Whether a failure is remembered against any further attempt with the same login.
+fn is_final(why: &ConnectError) -> bool {
+    matches!(why, ConnectError::LoginRefused { .. } | ConnectError::MoreProofWanted { .. })
+}
+
+/// When to try again after a failure, on the wall's clock and on ours.
+fn not_connected(why: Arc<ConnectError>, failures: u32, jitter: &Jitter) -> (NotConnected, Option<Instant>) {
+    let wait = match why.as_ref() {
+        ConnectError::LoginRefused { .. } | ConnectError::MoreProofWanted { .. } => {
+            return (NotConnected { why, retry: Retry::WhenLoginChanges }, None);
+        }
+        ConnectError::NoHostKeyPinned { .. } => {
+            return (NotConnected { why, retry: Retry::WhenHostKeyPinned }, None);
+        }
+        ConnectError::HostKeyMismatch { .. } => AFTER_MISMATCH,
+        ConnectError::Unreachable { .. }
+        | ConnectError::Hung { .. }
+        | ConnectError::Closed { .. }
+        | ConnectError::NotSsh { .. }
+        | ConnectError::Protocol { .. }
+        | ConnectError::Unsteady { .. } => delay(failures, jitter),
+    };
+    let at = Timestamp::now().saturating_add(wait);
+    (NotConnected { why, retry: Retry::At(at.unwrap_or(Timestamp::MAX)) }, Some(Instant::now() + wait))
+}

@@ -1,0 +1,150 @@
+//! HTTP and reach through a machine, to servers on this one's loopback.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use ::http::header::AUTHORIZATION;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::fake::Machine;
+use super::*;
+use crate::gate::Permit;
+
+/// A server that reads a request's head, answers with these bytes, and goes on with `filler` if there is any. Gives
+/// its address and the heads it got.
+async fn server(
+    answer: &'static [u8],
+    filler: Option<&'static [u8]>,
+    closes: bool,
+) -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, heads) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                match stream.read_u8().await {
+                    Ok(byte) => head.push(byte),
+                    Err(_) => break,
+                }
+            }
+            let _ = sender.send(String::from_utf8(head).unwrap());
+            let _ = stream.write_all(answer).await;
+            if let Some(filler) = filler {
+                while stream.write_all(filler).await.is_ok() {}
+            }
+            if !closes {
+                let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+            }
+        }
+    });
+    (address, heads)
+}
+
+fn request(to: SocketAddr) -> LocalHttp {
+    LocalHttp {
+        host: to.ip().to_string(),
+        port: to.port(),
+        path: HttpPath::of(["health"]).unwrap().slash(),
+        headers: vec![(AUTHORIZATION, "s3cr3t-key".to_owned().into())],
+    }
+}
+
+#[tokio::test]
+async fn an_answer_comes_through_with_the_secret_in_its_header() {
+    let (to, mut heads) = server(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nnope", None, true).await;
+    let machine = Machine::new();
+    let session = machine.connect().await;
+    let answer = session.http(request(to)).await.unwrap();
+    assert_eq!((answer.status, answer.body.as_slice()), (403, &b"nope"[..]));
+    let head = heads.recv().await.unwrap().to_lowercase();
+    assert!(head.starts_with("get /health/ http/1.1\r\n"), "{head}");
+    assert!(head.contains("authorization: s3cr3t-key\r\n") && head.contains(&format!("host: {to}\r\n")), "{head}");
+    // No command was run for it.
+    assert_eq!(machine.seen.commands(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_body_without_end_is_cut_off() {
+    let (to, _heads) =
+        server(b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n", Some(&[b'x'; 65536]), true).await;
+    let machine = Machine::new();
+    let limits = Limits { http_bytes: 100_000, ..limits() };
+    let session = Session::connect_over(&machine, &machine.target, &limits).await.unwrap();
+    let started = Instant::now();
+    let error = session.http(request(to)).await.unwrap_err();
+    assert!(matches!(error, HttpError::TooLarge { limit: 100_000, status: 200, .. }), "{error:?}");
+    assert!(started.elapsed() < Duration::from_secs(3));
+    // The connection still serves.
+    let look = session.look(&probe(vec![section("a", "echo hello")])).await.unwrap();
+    assert_eq!(look.sections["a"], complete("hello\n"));
+}
+
+#[tokio::test]
+async fn a_slow_server_is_given_up() {
+    let (to, _heads) = server(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", None, false).await;
+    let machine = Machine::new();
+    let limits = Limits { http: Duration::from_millis(400), ..limits() };
+    let session = Session::connect_over(&machine, &machine.target, &limits).await.unwrap();
+    let error = session.http(request(to)).await.unwrap_err();
+    assert!(matches!(error, HttpError::TimedOut { .. }), "{error:?}");
+    assert!(!error.to_string().contains("s3cr3t"));
+}
+
+#[tokio::test]
+async fn what_is_no_web_server_is_broken() {
+    for (answer, what) in
+        [(&b"SSH-2.0-OpenSSH\r\n"[..], "other"), (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "cut")]
+    {
+        let (to, _heads) = server(answer, None, true).await;
+        let error = Machine::new().connect().await.http(request(to)).await.unwrap_err();
+        assert!(matches!(error, HttpError::Broken { .. }), "{what}: {error:?}");
+    }
+    let (to, _heads) = server(b"HTTP/1.1 200 OK\r\n", Some(b"X-Filler: yes\r\n"), true).await;
+    let error = Machine::new().connect().await.http(request(to)).await.unwrap_err();
+    assert!(matches!(error, HttpError::Broken { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn what_changes_something_costs_a_permit() {
+    let (to, mut heads) = server(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n", None, true).await;
+    let session = Machine::new().connect().await;
+    let change =
+        || LocalHttpChange { to: request(to), method: Method::Post, json: Some(br#"{"force":true}"#.to_vec()) };
+    let error = session.http_change(Permit::for_test("uid-2", "a"), change()).await.unwrap_err();
+    assert!(matches!(error, HttpError::WrongHost { .. }) && !error.may_have_run());
+    let answer = session.http_change(Permit::for_test("uid-1", "a"), change()).await.unwrap();
+    assert_eq!(answer.status, 201);
+    let head = heads.recv().await.unwrap().to_lowercase();
+    assert!(head.starts_with("post /health/") && head.contains("content-type: application/json"), "{head}");
+    assert!(heads.try_recv().is_err(), "the refused one was sent");
+}
+
+#[tokio::test]
+async fn nothing_is_sent_where_nothing_listens() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let error = Machine::new().connect().await.http(request(closed)).await.unwrap_err();
+    assert!(matches!(error, HttpError::NotReached { .. }) && !error.may_have_run(), "{error:?}");
+}
+
+#[tokio::test]
+async fn many_requests_do_not_wear_a_session_out() {
+    let (to, _heads) = server(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", None, true).await;
+    let session = Machine::new().connect().await;
+    for _ in 0..20 {
+        assert_eq!(session.http(request(to)).await.unwrap().body, b"ok");
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(session.wear.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn reach_tells_open_from_forbidden() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    assert_eq!(Machine::new().connect().await.can_reach("127.0.0.1", port).await, Reach::Open);
+    let reach = Machine::new().without_tunnels().connect().await.can_reach("127.0.0.1", port).await;
+    assert!(matches!(&reach, Reach::Unknown(why) if why.contains("forbids tunnels")), "{reach:?}");
+}

@@ -1,0 +1,43 @@
+//! The transport against machines: a scripted one on an in-memory pipe ([`fake`]), which runs commands for real, and a
+//! real sshd ([`sshd`]).
+
+mod change;
+mod connect;
+mod fake;
+mod http;
+mod keys;
+mod look;
+mod pool;
+mod sshd;
+
+use std::time::Duration;
+
+use super::*;
+pub(super) use keys::key_pair;
+
+/// Limits that a test can wait for.
+fn limits() -> Limits {
+    Limits {
+        connect: Duration::from_secs(2),
+        handshake: Duration::from_secs(5),
+        open_channel: Duration::from_secs(5),
+        look: Duration::from_secs(20),
+        change: Duration::from_secs(20),
+        http: Duration::from_secs(5),
+        reach: Duration::from_secs(2),
+        ..Limits::default()
+    }
+}
+
+/// A section that prints at most 64 KiB within 5 s.
+fn section(name: &'static str, script: &'static str) -> Section {
+    Section { name, script, args: vec![], limit: Duration::from_secs(5), max_bytes: 64 * 1024 }
+}
+
+fn probe(sections: Vec<Section>) -> Probe {
+    Probe::new(sections).unwrap()
+}
+
+fn complete(text: &str) -> SectionOutput {
+    SectionOutput::Complete { bytes: text.as_bytes().to_vec(), exit: 0 }
+}
