@@ -45,6 +45,9 @@ pub struct BinderActionSpec {
     /// The step in the runbook's words.
     #[schemars(length(max = 1024))]
     pub description: String,
+    /// The step with all its values, as the operator needs it to judge the effect later. No secret is ever among them.
+    #[schemars(schema_with = "step_values")]
+    pub parameters: serde_json::Map<String, serde_json::Value>,
     /// What the step is to cure: the kind of drift, such as `NothingListens`.
     #[schemars(length(min = 1, max = 64))]
     pub drift: String,
@@ -60,6 +63,10 @@ pub struct BinderActionSpec {
     pub boot_id: Option<String>,
     /// By when its effect must be seen, else it has failed.
     pub deadline: Time,
+}
+
+fn step_values(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
 }
 
 /// How an attempt went.

@@ -9,7 +9,10 @@
 //! This crate holds types, their CEL rules and the generated YAML (`crds/yaml`). It must not know how a host is looked
 //! at, what is decided about it or how anything is done.
 
-#![allow(unreachable_pub, reason = "KubeSchema repeats each struct inside a private block, which this lint takes for the struct")]
+#![allow(
+    unreachable_pub,
+    reason = "KubeSchema repeats each struct inside a private block, which this lint takes for the struct"
+)]
 
 pub mod action;
 pub mod conditions;

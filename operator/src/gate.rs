@@ -3,11 +3,14 @@
 //! One function with one answer. [`admit`] gives a [`Permit`] or says what blocks; nothing that changes a host can be
 //! sent without a permit, because [`Permit`] has no other constructor and the transport asks for one by value.
 //!
-//! Knows plain data only: no API types, no transport, no clock. Later checks (frozen, window, budget, circuit breaker,
+//! Knows plain data only: no transport, no clock, no facet. Later checks (frozen, window, budget, circuit breaker,
 //! vantage, approval, lease) are further fields of [`Request`] and further arms of [`BlockedBy`].
 
+use binder_crds::Mode;
+use jiff::Timestamp;
+
 /// Proof that the gate was passed, for one command on one host. Not `Clone`: one permit, one command.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Permit {
     host: String,
@@ -23,5 +26,167 @@ impl Permit {
     /// The name of the `BinderAction` that records the intention.
     pub fn action(&self) -> &str {
         &self.action
+    }
+
+    /// A permit out of nothing, for the tests of what asks for one.
+    #[cfg(test)]
+    pub(crate) fn for_test(host: &str, action: &str) -> Self {
+        Self { host: host.to_owned(), action: action.to_owned() }
+    }
+}
+
+/// Everything that the gate looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// The UID of the `BinderHost`.
+    pub host: &'a str,
+    /// The name that the `BinderAction` will have.
+    pub action: &'a str,
+    /// Whether the host's object is being deleted.
+    pub deleted: bool,
+    /// Whether host or fleet is suspended.
+    pub suspended: bool,
+    /// The mode: the lower one of the fleet's and the host's.
+    pub mode: Mode,
+    /// What must be in place first and is not.
+    pub waits_for: Option<&'a str>,
+    /// A step on this host whose effect is still awaited, and until when.
+    pub taking_effect: Option<(&'a str, Timestamp)>,
+    /// Attempts that were made at this step in the present incident.
+    pub attempts: u32,
+    /// How many are allowed.
+    pub max_attempts: u32,
+    /// Until when a failed attempt's pause lasts.
+    pub cooldown_until: Option<Timestamp>,
+    /// The operator's clock.
+    pub now: Timestamp,
+}
+
+/// What blocks a step. The order of the arms is the order in which the gate asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlockedBy {
+    /// The host's object is being deleted: nothing is asked of the machine any more.
+    Deleted,
+    /// Host or fleet is suspended.
+    Suspended,
+    /// The mode is `Observe`.
+    Observe,
+    /// The mode is `Approve`, and nobody has approved.
+    Approval,
+    /// The attempts are used up: a person is needed.
+    Attempts {
+        /// How many were made.
+        made: u32,
+    },
+    /// Something must be in place first.
+    Order {
+        /// What.
+        what: String,
+    },
+    /// Another step on this host is taking effect.
+    TakingEffect {
+        /// Which.
+        step: String,
+        /// Until when at the latest.
+        until: Timestamp,
+    },
+    /// The pause after a failed attempt.
+    Cooldown {
+        /// Until when.
+        until: Timestamp,
+    },
+}
+
+impl BlockedBy {
+    /// When the answer may be another one by the passing of time alone.
+    pub fn until(&self) -> Option<Timestamp> {
+        match self {
+            Self::TakingEffect { until, .. } | Self::Cooldown { until } => Some(*until),
+            Self::Deleted
+            | Self::Suspended
+            | Self::Observe
+            | Self::Approval
+            | Self::Attempts { .. }
+            | Self::Order { .. } => None,
+        }
+    }
+}
+
+/// The one answer.
+///
+/// # Errors
+/// [`BlockedBy`] names the first check that does not pass.
+pub fn admit(request: &Request<'_>) -> Result<Permit, BlockedBy> {
+    if request.deleted {
+        return Err(BlockedBy::Deleted);
+    }
+    if request.suspended {
+        return Err(BlockedBy::Suspended);
+    }
+    match request.mode {
+        Mode::Observe => return Err(BlockedBy::Observe),
+        Mode::Approve => return Err(BlockedBy::Approval),
+        Mode::Enforce => {}
+    }
+    if request.attempts >= request.max_attempts {
+        return Err(BlockedBy::Attempts { made: request.attempts });
+    }
+    if let Some(what) = request.waits_for {
+        return Err(BlockedBy::Order { what: what.to_owned() });
+    }
+    if let Some((step, until)) = request.taking_effect {
+        return Err(BlockedBy::TakingEffect { step: step.to_owned(), until });
+    }
+    if let Some(until) = request.cooldown_until.filter(|until| *until > request.now) {
+        return Err(BlockedBy::Cooldown { until });
+    }
+    Ok(Permit { host: request.host.to_owned(), action: request.action.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> Request<'static> {
+        Request {
+            host: "uid",
+            action: "web-1",
+            deleted: false,
+            suspended: false,
+            mode: Mode::Enforce,
+            waits_for: None,
+            taking_effect: None,
+            attempts: 0,
+            max_attempts: 3,
+            cooldown_until: None,
+            now: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn each_check_blocks_by_itself() {
+        let later = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(9);
+        let cases = [
+            (Request { deleted: true, ..request() }, BlockedBy::Deleted),
+            (Request { suspended: true, ..request() }, BlockedBy::Suspended),
+            (Request { mode: Mode::Observe, ..request() }, BlockedBy::Observe),
+            (Request { mode: Mode::Approve, ..request() }, BlockedBy::Approval),
+            (Request { attempts: 3, ..request() }, BlockedBy::Attempts { made: 3 }),
+            (Request { waits_for: Some("db"), ..request() }, BlockedBy::Order { what: "db".to_owned() }),
+            (
+                Request { taking_effect: Some(("start web", later)), ..request() },
+                BlockedBy::TakingEffect { step: "start web".to_owned(), until: later },
+            ),
+            (Request { cooldown_until: Some(later), ..request() }, BlockedBy::Cooldown { until: later }),
+        ];
+        for (request, blocked) in cases {
+            assert_eq!(admit(&request), Err(blocked));
+        }
+    }
+
+    #[test]
+    fn a_permit_is_for_one_host_and_one_action() {
+        let permit = admit(&Request { cooldown_until: Some(Timestamp::UNIX_EPOCH), ..request() });
+        assert_eq!(permit, Ok(Permit { host: "uid".to_owned(), action: "web-1".to_owned() }));
     }
 }

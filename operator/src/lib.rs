@@ -1,2 +1,26 @@
-//! The operator.
+//! binder-operator: keeps machines that are not Kubernetes nodes as their owner described them, over SSH.
+//!
+//! The rooms, each of which knows only those below it:
+//!
+//! - [`controllers`] - fleet and host; watch, call the loop, record;
+//! - [`plan`] - `decide`, pure: drift -> order -> gate -> step;
+//! - [`status`] - the words that people read, pure;
+//! - [`execute`] - a step as a command;
+//! - [`facets`] - one aspect of a host each, pure: what it must see, what differs, its ladder;
+//! - [`seen`] - what a look saw, pure: the probe's sections and their parsers;
+//! - [`catalogue`] - what runs under pm2, as data;
+//! - [`gate`] - permits;
+//! - [`hosts`] - SSH sessions, the probe's framing, tunnels.
+
+pub mod catalogue;
+pub mod config;
+pub mod controllers;
+pub mod execute;
+pub mod facets;
 pub mod gate;
+pub mod hosts;
+pub mod metrics;
+pub mod plan;
+pub mod seen;
+pub mod serve;
+pub mod status;

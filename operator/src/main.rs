@@ -1,2 +1,61 @@
-//! Start.
-fn main() {}
+//! Start: flags, logs, the client, both controllers, and an orderly end.
+
+use binder_operator::config::{Config, LogFormat};
+use binder_operator::controllers;
+use binder_operator::metrics::Metrics;
+use binder_operator::serve::{self, Served};
+use clap::Parser;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// How long what is under way may take to end after SIGTERM. Kubernetes kills after 30 s by default; a step that is cut
+/// off is found again by its BinderAction.
+const LAST_WORDS: Duration = Duration::from_secs(8);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let config = Config::parse();
+    let filter = tracing_subscriber::EnvFilter::new(&config.log);
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().init(),
+    }
+    match run(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", controllers::chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    let client = kube::Client::try_default().await?;
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let metrics = Arc::new(Metrics::default());
+    let ready = Arc::new(AtomicBool::new(false));
+    let served = Served { metrics: metrics.clone(), ready: ready.clone() };
+    let serving = serve::run(config.listen, served, stop.clone());
+    let controllers = tokio::spawn(controllers::run(client, config, metrics, ready, stop.clone()));
+    tokio::pin!(serving);
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: ending"),
+        _ = interrupt.recv() => tracing::info!("interrupted: ending"),
+        result = &mut serving => {
+            stop.cancel();
+            result?;
+        }
+    }
+    stop.cancel();
+    if tokio::time::timeout(LAST_WORDS, controllers).await.is_err() {
+        tracing::warn!("a step was still under way; its BinderAction tells, and it is judged after the next start");
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! What runs under pm2 on Binder's machines, as data: process names, ports, children, how each is started, and what must
+//! be in place before. An owner's own process is described in the same terms, so that Binder is the first tenant of this
+//! table and not a constant of the code.
+//!
+//! Sources: the public Binder v1 packages and the runbook's order ("Web and deploy server"). Knows no host and no time.
+
+use binder_crds::Desired;
+use binder_crds::desired::{Server, Service};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// The name by which order and conditions speak of the kubectl proxy.
+pub const KUBECTL_PROXY: &str = "kubectl-proxy";
+
+/// Something that pm2 runs, together with what it starts itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Component {
+    /// The name that the spec uses and that people say: `web`, `db`, or the pm2 name of an owner's own process.
+    pub name: String,
+    /// The name in pm2's table.
+    pub process: String,
+    /// TCP ports that it listens on once it has settled.
+    pub ports: Vec<u16>,
+    /// Processes that it starts under pm2 itself and that go when it goes.
+    pub children: Vec<Child>,
+    /// How it is started.
+    pub start: Start,
+    /// Names of components of the same host (or [`KUBECTL_PROXY`]) that must be in place before it is started.
+    pub after: Vec<String>,
+    /// Names of components anywhere in the fleet without which it would only crash and restart.
+    pub needs: Vec<&'static str>,
+    /// A part of its command line that no other program has: what proves that a process which pm2 has lost is ours.
+    pub signature: Option<&'static str>,
+    /// How long it may take from its start until its ports answer.
+    pub settle: Duration,
+    /// Its place in the runbook's order; lower is earlier.
+    pub rank: u8,
+}
+
+/// A process that a component starts itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Child {
+    /// The name in pm2's table.
+    pub process: String,
+    /// Whether the component is broken without it.
+    pub required: bool,
+}
+
+/// How a component is started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "by")]
+pub enum Start {
+    /// `binder-control NAME start`, with the API key in the environment and never in an argument.
+    #[serde(rename_all = "camelCase")]
+    Server {
+        /// The name that `binder-control` knows.
+        name: String,
+    },
+    /// `binder-control start-service NAME`, whose exit code is 1 on success.
+    #[serde(rename_all = "camelCase")]
+    Service {
+        /// The name that `binder-control` knows.
+        name: String,
+    },
+    /// The owner's own command.
+    #[serde(rename_all = "camelCase")]
+    Command {
+        /// Program and arguments, without a shell.
+        argv: Vec<String>,
+    },
+}
+
+impl Component {
+    /// Every name under which pm2 may know a part of it, its own first.
+    pub fn processes(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.process.as_str()).chain(self.children.iter().map(|child| child.process.as_str()))
+    }
+}
+
+/// The components that a description asks for, in the runbook's order.
+pub fn described(desired: &Desired) -> Vec<Component> {
+    let mut components: Vec<Component> = Vec::new();
+    components.extend(desired.services.iter().map(|service| self::service(*service)));
+    components.extend(desired.servers.iter().map(|server| self::server(*server)));
+    components.extend(desired.processes.iter().map(|process| Component {
+        name: process.name.0.clone(),
+        process: process.name.0.clone(),
+        ports: process.ports.clone(),
+        children: process.children.iter().map(|name| Child { process: name.0.clone(), required: true }).collect(),
+        start: Start::Command { argv: process.start.clone() },
+        after: process.after.iter().map(|name| name.0.clone()).collect(),
+        needs: Vec::new(),
+        signature: None,
+        settle: process.settle.as_ref().and_then(|settle| settle.duration().ok()).unwrap_or(Duration::from_secs(60)),
+        rank: 60,
+    }));
+    components.sort_by(|a, b| a.rank.cmp(&b.rank).then_with(|| a.name.cmp(&b.name)));
+    components
+}
+
+/// One of Binder's servers.
+pub fn server(server: Server) -> Component {
+    let plain = |name: &str, process: &str, port: u16, signature: &'static str, rank: u8| Component {
+        name: name.to_owned(),
+        process: process.to_owned(),
+        ports: vec![port],
+        children: Vec::new(),
+        start: Start::Server { name: name.to_owned() },
+        after: Vec::new(),
+        needs: vec!["db", "logging"],
+        signature: Some(signature),
+        settle: Duration::from_secs(60),
+        rank,
+    };
+    match server {
+        Server::Web => plain("web", "binder-web-start", 3000, "binder-web/server/cli", 20),
+        Server::Build => plain("build", "binder-build-start", 8082, "binder-build/lib/cli", 30),
+        Server::DeployKubernetes => Component {
+            children: vec![
+                // With a kubectl proxy started by hand it cannot bind 8085 and ends as errored: no fault by itself.
+                Child { process: "binder-kubernetes-proxy".to_owned(), required: false },
+                Child { process: "binder-kubernetes-daemon".to_owned(), required: true },
+            ],
+            after: vec![KUBECTL_PROXY.to_owned()],
+            // It looks for its pod and services every 20 s, 20 times, before it gives up for good.
+            settle: Duration::from_secs(420),
+            ..plain("deploy-kubernetes", "binder-deploy-kubernetes-start", 8084, "binder-deploy-kubernetes/lib/cli", 40)
+        },
+        Server::Health => Component {
+            children: vec![Child { process: "binder-health-checker".to_owned(), required: true }],
+            after: vec!["deploy-kubernetes".to_owned()],
+            ..plain("health", "binder-health-checker-start", 8086, "binder-health-checker/lib/cli", 50)
+        },
+    }
+}
+
+/// One of Binder's services, by either of its names.
+pub fn service(service: Service) -> Component {
+    let plain = |name: &str, process: &str, ports: Vec<u16>, rank: u8| Component {
+        name: name.to_owned(),
+        process: process.to_owned(),
+        ports,
+        children: Vec::new(),
+        start: Start::Service { name: name.to_owned() },
+        after: Vec::new(),
+        needs: Vec::new(),
+        signature: None,
+        settle: Duration::from_secs(60),
+        rank,
+    };
+    match service {
+        Service::Db | Service::BinderDbService => plain("db", "binder-db-service", vec![9050], 0),
+        // Its port is 8050 or 9100, as its configuration says, so none is asked for here.
+        Service::Logging | Service::BinderLoggingService => plain("logging", "binder-logging-service", Vec::new(), 10),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_is_the_runbooks() {
+        let desired = Desired {
+            servers: vec![Server::Health, Server::DeployKubernetes, Server::Web, Server::Build],
+            services: vec![Service::Logging, Service::BinderDbService],
+            ..Desired::default()
+        };
+        let names: Vec<String> = described(&desired).into_iter().map(|component| component.name).collect();
+        assert_eq!(names, ["db", "logging", "web", "build", "deploy-kubernetes", "health"]);
+    }
+}

@@ -1,0 +1,49 @@
+//! The operator's flags, each with its environment variable.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Keeps machines that are not Kubernetes nodes as their owner described them, over SSH.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "binder-operator", version, about)]
+pub struct Config {
+    /// Watch this namespace only. Without it, all of them, which takes a ClusterRoleBinding.
+    #[arg(long, env = "BINDER_NAMESPACE")]
+    pub namespace: Option<String>,
+
+    /// Where /metrics, /healthz and /readyz are served.
+    #[arg(long, env = "BINDER_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+
+    /// How many hosts are looked at or acted on at once. A host that hangs takes one place until its time limit.
+    #[arg(long, env = "BINDER_CONCURRENCY", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    pub concurrency: u16,
+
+    /// How long a finished BinderAction is kept, in hours.
+    #[arg(long, env = "BINDER_KEEP_ACTIONS_HOURS", default_value_t = 168)]
+    pub keep_actions_hours: u32,
+
+    /// What is logged, as in RUST_LOG: `info`, `binder_operator=debug`.
+    #[arg(long, env = "BINDER_LOG", default_value = "info,kube=warn,russh=error")]
+    pub log: String,
+
+    /// How it is logged.
+    #[arg(long, env = "BINDER_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// The shape of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Config {
+    /// How long a finished BinderAction is kept.
+    pub fn keep_actions(&self) -> Duration {
+        Duration::from_secs(u64::from(self.keep_actions_hours) * 3600)
+    }
+}

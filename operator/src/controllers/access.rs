@@ -1,0 +1,155 @@
+//! From what a host's spec names (address, host keys, Secrets) to what the transport needs. Secrets are read by name, in
+//! the host's own namespace, when they are needed; none is ever shown.
+
+use super::{Context, Error};
+use crate::hosts::{HostKey, LoginKey, Target};
+use crate::plan::LookFailure;
+use binder_crds::references::SecretKeyRef;
+use binder_crds::text::Checked;
+use binder_crds::{BinderHost, BinderHostSpec};
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use secrecy::SecretString;
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// How long a login key is used without reading its Secret again while a session is open.
+const FRESH: Duration = Duration::from_secs(300);
+
+/// The type that a Secret with a login key must have (Kubernetes' own convention).
+const SSH_AUTH: &str = "kubernetes.io/ssh-auth";
+
+/// Login keys that were read, by namespace and Secret.
+#[derive(Default)]
+pub(crate) struct Logins {
+    read: Mutex<HashMap<(String, String), (Instant, LoginKey)>>,
+}
+
+impl Logins {
+    fn fresh(&self, namespace: &str, secret: &str) -> Option<LoginKey> {
+        let read = self.read.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (at, key) = read.get(&(namespace.to_owned(), secret.to_owned()))?;
+        (at.elapsed() < FRESH).then(|| key.clone())
+    }
+
+    fn keep(&self, namespace: &str, secret: &str, key: &LoginKey) {
+        let mut read = self.read.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        read.insert((namespace.to_owned(), secret.to_owned()), (Instant::now(), key.clone()));
+    }
+}
+
+fn wrong(reason: &'static str, message: String) -> LookFailure {
+    LookFailure { reason, message, needs_person: true, not_before: None }
+}
+
+/// Everything that it takes to log in to a host, or what the owner has to put right first.
+///
+/// # Errors
+/// [`Error`] when the API fails; what is wrong with the objects is the inner result.
+pub(crate) async fn target(
+    context: &Context,
+    namespace: &str,
+    uid: &str,
+    host: &BinderHost,
+    spec: &BinderHostSpec,
+) -> Result<Result<Target, LookFailure>, Error> {
+    let Some(access) = &spec.access else {
+        return Ok(Err(wrong(
+            "NoAccess",
+            "no login is described: set spec.access, or give the host a label that a fleet's hostSelector selects"
+                .to_owned(),
+        )));
+    };
+    let checked = spec.address.checked().and(access.user.checked());
+    if let Err(bad) = checked {
+        return Ok(Err(wrong("InvalidSpec", format!("spec.address or spec.access.user is {bad}"))));
+    }
+    let mut host_keys = Vec::new();
+    for text in &spec.host_keys {
+        match HostKey::parse(&text.0) {
+            Ok(key) => host_keys.push(key),
+            Err(bad) => return Ok(Err(wrong("InvalidHostKey", format!("one of spec.hostKeys cannot be used: {bad}")))),
+        }
+    }
+    let name = &access.key_secret_ref.name.0;
+    let open = context.ssh.open_session(uid).is_some();
+    let key = match context.logins.fresh(namespace, name).filter(|_| open) {
+        Some(key) => key,
+        None => match login_key(context, namespace, name).await? {
+            Ok(key) => key,
+            Err(failure) => return Ok(Err(failure)),
+        },
+    };
+    Ok(Ok(Target {
+        id: uid.to_owned(),
+        name: host.name_any(),
+        address: spec.address.0.clone(),
+        port: spec.port,
+        user: access.user.0.clone(),
+        host_keys,
+        key,
+    }))
+}
+
+async fn login_key(context: &Context, namespace: &str, name: &str) -> Result<Result<LoginKey, LookFailure>, Error> {
+    let Some(secret) = secret(context, namespace, name).await? else {
+        return Ok(Err(wrong(
+            "SecretMissing",
+            format!(
+                "the Secret {name} with the login key does not exist: kubectl create secret generic {name} --type={SSH_AUTH} --from-file=ssh-privatekey=FILE"
+            ),
+        )));
+    };
+    if secret.type_.as_deref() != Some(SSH_AUTH) {
+        return Ok(Err(wrong(
+            "SecretWrongType",
+            format!(
+                "the Secret {name} is not of type {SSH_AUTH}: make it anew with that type, a Secret's type cannot be changed"
+            ),
+        )));
+    }
+    let Some(pem) = field(&secret, "ssh-privatekey") else {
+        return Ok(Err(wrong("SecretIncomplete", format!("the Secret {name} holds no text under ssh-privatekey"))));
+    };
+    let version = format!("{}/{}", secret.uid().unwrap_or_default(), secret.resource_version().unwrap_or_default());
+    match LoginKey::parse(&pem, version) {
+        Ok(key) => {
+            context.logins.keep(namespace, name, &key);
+            Ok(Ok(key))
+        }
+        Err(bad) => Ok(Err(wrong("KeyUnusable", format!("the key in the Secret {name} cannot be used: {bad}")))),
+    }
+}
+
+/// The API key of Binder's servers, or what stands in the way, in words.
+///
+/// # Errors
+/// [`Error`] when the API fails.
+pub(crate) async fn api_key(
+    context: &Context,
+    namespace: &str,
+    reference: Option<&SecretKeyRef>,
+) -> Result<Result<SecretString, String>, Error> {
+    let Some(reference) = reference else {
+        return Ok(Err("a Secret with the API key to be named in spec.apiKeySecretRef".to_owned()));
+    };
+    let (name, key) = (&reference.name, &reference.key);
+    let Some(secret) = secret(context, namespace, &name.0).await? else {
+        return Ok(Err(format!("the Secret {name} with the API key, which does not exist")));
+    };
+    Ok(field(&secret, key).ok_or_else(|| format!("the API key under {key} in the Secret {name}, which has none there")))
+}
+
+async fn secret(context: &Context, namespace: &str, name: &str) -> Result<Option<Secret>, Error> {
+    let api = context.api::<Secret>(namespace);
+    api.get_opt(name).await.map_err(Error::api("read", format!("Secret {namespace}/{name}")))
+}
+
+/// A field of a Secret as text, if it is there, is text and is not empty.
+fn field(secret: &Secret, key: &str) -> Option<SecretString> {
+    let bytes = &secret.data.as_ref()?.get(key)?.0;
+    let text = std::str::from_utf8(bytes).ok()?;
+    let text = if key == "ssh-privatekey" { text } else { text.trim_end_matches(['\r', '\n']) };
+    (!text.is_empty()).then(|| SecretString::from(text.to_owned()))
+}

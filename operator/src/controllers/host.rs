@@ -1,0 +1,361 @@
+//! One host, again and again: observe, decide, execute, record.
+
+use super::{Context, Error, Known, access, chain, fleet, look, record};
+use crate::execute;
+use crate::plan::memory::{FleetView, Memory};
+use crate::plan::{self, Host, LookFailure, Looked, Next, Run};
+use crate::status::{self, events};
+use binder_crds::{ActionOutcome, BinderFleet, BinderFleetSpec, BinderHost, BinderHostSpec, BinderHostStatus, Mode};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+use rand::RngExt;
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::Instrument;
+
+/// A host with everything that its object and its fleet say of it.
+struct Described {
+    object: Arc<BinderHost>,
+    namespace: String,
+    uid: String,
+    generation: i64,
+    spec: BinderHostSpec,
+    mode: Mode,
+    suspended: Option<String>,
+    fleet: Option<Arc<BinderFleet>>,
+    /// What is wrong with the objects themselves.
+    wrong: Option<LookFailure>,
+}
+
+/// One pass over one host.
+pub(super) async fn reconcile(object: Arc<BinderHost>, context: Arc<Context>) -> Result<Action, Error> {
+    let span = tracing::info_span!(
+        "host",
+        host = object.name_any(),
+        namespace = object.namespace().unwrap_or_default(),
+        action = tracing::field::Empty
+    );
+    pass(object, &context).instrument(span).await
+}
+
+/// After an error of the API: again, less and less often.
+pub(super) fn on_error(object: Arc<BinderHost>, error: &Error, context: Arc<Context>) -> Action {
+    context.metrics.failed("host");
+    tracing::warn!(host = object.name_any(), error = chain(error), "will be tried again");
+    Action::requeue(context.pause(&object.uid().unwrap_or_default()))
+}
+
+async fn pass(object: Arc<BinderHost>, context: &Context) -> Result<Action, Error> {
+    if context.stop.is_cancelled() || object.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let described = describe(object, context)?;
+    let known = {
+        let mut all = context.known();
+        let known = all.entry(described.uid.clone()).or_insert_with(|| Known {
+            namespace: described.namespace.clone(),
+            name: described.object.name_any(),
+            ..Known::default()
+        });
+        known.clone()
+    };
+    let previous = known.status.or_else(|| described.object.status.clone()).unwrap_or_default();
+
+    let (looked, session) = observe(&described, context).await?;
+    let mut memory = match known.memory {
+        Some(memory) => memory,
+        None => record::memory(context, &described.namespace, &described.uid).await?,
+    };
+    let key = api_key_problem(&described, context).await?;
+    let fleet_view = view(&described, context, key.as_deref());
+    let host = Host {
+        name: &described.object.name_any(),
+        uid: &described.uid,
+        generation: described.generation,
+        spec: &described.spec,
+        mode: described.mode,
+        suspended: described.suspended.as_deref(),
+        deleted: false,
+        previous: &previous,
+    };
+    let decision = plan::decide(&host, &looked, &memory, &fleet_view, Timestamp::now());
+
+    record_ends(&described, context, &mut memory, &decision.finish).await?;
+    record_status(&described, context, &previous, &decision.status).await?;
+    if let Some(known) = context.known().get_mut(&described.uid) {
+        known.errors = 0;
+        // What a drifted host was tried with is read anew each time: a person may have deleted actions to have it tried
+        // again. A healthy host costs no read.
+        let quiet = decision.next == Next::Nothing && memory.open().next().is_none();
+        known.memory = quiet.then_some(memory);
+    }
+    let mut again = decision.look_again;
+    if let (Next::Run(run), Some(session)) = (decision.next, session) {
+        execute(&described, context, *run, &session, &looked).await?;
+        again = plan::WATCH;
+    }
+    Ok(Action::requeue(jittered(again)))
+}
+
+/// A pause that differs by up to a tenth, so that hosts described together are not looked at together for ever.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::rng().random_range(0.9..=1.0))
+}
+
+/// What host and fleet say together.
+fn describe(object: Arc<BinderHost>, context: &Context) -> Result<Described, Error> {
+    let incomplete = || Error::Incomplete(format!("BinderHost {}", object.name_any()));
+    let namespace = object.namespace().ok_or_else(incomplete)?;
+    let uid = object.uid().ok_or_else(incomplete)?;
+    let generation = object.metadata.generation.unwrap_or_default();
+    let governing = fleet::governing(&context.fleets, &object);
+    let mut described = Described {
+        namespace,
+        uid,
+        generation,
+        spec: object.spec.clone(),
+        mode: object.spec.mode.unwrap_or_default(),
+        suspended: object.spec.suspend.then(|| "spec.suspend is true".to_owned()),
+        fleet: None,
+        wrong: None,
+        object,
+    };
+    match governing.as_slice() {
+        [] => {}
+        [fleet] => {
+            described.spec = fleet.spec.inherit(&described.object.spec);
+            described.mode = fleet.spec.mode.min(described.object.spec.mode.unwrap_or(Mode::Enforce));
+            if fleet.spec.suspend {
+                described.suspended = Some(format!("fleet {} is suspended", fleet.name_any()));
+            }
+            described.fleet = Some(fleet.clone());
+        }
+        several => {
+            let names: Vec<String> = several.iter().map(|fleet| fleet.name_any()).collect();
+            described.mode = Mode::Observe;
+            described.wrong = Some(LookFailure {
+                reason: "GovernedTwice",
+                message: format!(
+                    "the fleets {} select this host at once: change a hostSelector or the host's labels",
+                    names.join(", ")
+                ),
+                needs_person: true,
+                not_before: None,
+            });
+        }
+    }
+    Ok(described)
+}
+
+type Seen = (Looked, Option<Arc<crate::hosts::Session>>);
+
+/// Looks, unless nobody may.
+async fn observe(described: &Described, context: &Context) -> Result<Seen, Error> {
+    if described.suspended.is_some() {
+        context.ssh.forget(&described.uid);
+        return Ok((Looked::Suspended, None));
+    }
+    if let Some(wrong) = &described.wrong {
+        return Ok((Looked::Failed(wrong.clone()), None));
+    }
+    let target =
+        access::target(context, &described.namespace, &described.uid, &described.object, &described.spec).await?;
+    let target = match target {
+        Ok(target) => target,
+        Err(failure) => {
+            // What may no longer be entered is not kept open.
+            context.ssh.forget(&described.uid);
+            context.metrics.looked(failure.reason, 0.0);
+            return Ok((Looked::Failed(failure), None));
+        }
+    };
+    let begun = std::time::Instant::now();
+    let (looked, session) = match context.ssh.session(&target).await {
+        Ok(session) => (look::look(&session, &described.spec.desired).await, Some(session)),
+        Err(failed) => (Looked::Failed(look::not_connected(&failed)), None),
+    };
+    let result = match &looked {
+        Looked::Seen(_) => "Seen",
+        Looked::Failed(failure) => failure.reason,
+        Looked::Suspended => "Suspended",
+    };
+    context.metrics.looked(result, begun.elapsed().as_secs_f64());
+    tracing::debug!(result, seconds = begun.elapsed().as_secs_f64(), "looked");
+    Ok((looked, session))
+}
+
+/// What stands in the way of starting servers, if the description has any: the API key must be there first.
+async fn api_key_problem(described: &Described, context: &Context) -> Result<Option<String>, Error> {
+    // Reading a Secret for nothing is a read too many: only a host that differs may need the key now.
+    let healthy = described.object.status.as_ref().and_then(status::is_healthy) == Some(true);
+    if described.suspended.is_some() || healthy || !look::needs_api_key(&described.spec.desired) {
+        return Ok(None);
+    }
+    let key = access::api_key(context, &described.namespace, described.spec.api_key_secret_ref.as_ref()).await?;
+    Ok(key.err())
+}
+
+/// What the fleet means for one of its hosts.
+fn view(described: &Described, context: &Context, api_key_problem: Option<&str>) -> FleetView {
+    let mut view = FleetView { api_key_problem: api_key_problem.map(str::to_owned), ..FleetView::default() };
+    let Some(fleet) = &described.fleet else { return view };
+    let spec: &BinderFleetSpec = &fleet.spec;
+    view.fleet = Some(fleet.name_any());
+    view.patience = fleet::patience(&spec.remedies);
+    if !spec.windows.is_empty() {
+        view.unused_policy.push("windows");
+    }
+    if spec.budget != Default::default() {
+        view.unused_policy.push("budget");
+    }
+    let written = context.known();
+    for other in context.hosts.state() {
+        let uid = other.uid().unwrap_or_default();
+        if uid == described.uid || !fleet::governs(fleet, &other) {
+            continue;
+        }
+        // What the operator wrote itself is newer than what the cache holds.
+        let status = written.get(&uid).and_then(|known| known.status.as_ref()).or(other.status.as_ref());
+        let running = status.is_some_and(|status| {
+            status::conditions::find(status, binder_crds::conditions::SERVICES_RUNNING)
+                .is_some_and(|condition| condition.status == "True")
+        });
+        if !running {
+            for component in crate::catalogue::described(&other.spec.desired) {
+                view.missing.insert(component.name, other.name_any());
+            }
+        }
+    }
+    view
+}
+
+async fn record_ends(
+    described: &Described,
+    context: &Context,
+    memory: &mut Memory,
+    finish: &[plan::Finish],
+) -> Result<(), Error> {
+    let now = Timestamp::now();
+    for end in finish {
+        record::update(context, &described.namespace, &end.action, &record::ended(end, now)).await?;
+        let Some(past) = memory.actions.iter_mut().find(|past| past.name == end.action) else { continue };
+        past.outcome = Some(end.outcome);
+        past.finished_at = Some(now);
+        past.message = end.message.clone();
+        context.metrics.finished(&past.kind, end.outcome.as_str());
+        tracing::info!(action = past.name, outcome = end.outcome.as_str(), message = end.message, "{}", past.words);
+        let told = events::ended(&past.kind, &past.words, &past.name, end.outcome, &end.message);
+        record::tell(context, &described.object, vec![told]).await;
+    }
+    Ok(())
+}
+
+async fn record_status(
+    described: &Described,
+    context: &Context,
+    previous: &BinderHostStatus,
+    status: &BinderHostStatus,
+) -> Result<(), Error> {
+    let name = described.object.name_any();
+    context.metrics.host(&described.namespace, &name, status::is_healthy(status));
+    if status == previous {
+        return Ok(());
+    }
+    record::status(context, &described.object, status).await?;
+    if let Some(known) = context.known().get_mut(&described.uid) {
+        known.status = Some(status.clone());
+    }
+    if status.summary != previous.summary {
+        tracing::info!(summary = status.summary, "status");
+    }
+    record::tell(context, &described.object, events::transitions(previous, status)).await;
+    Ok(())
+}
+
+/// Does a step: asks once more whether it still holds, records the intention, sends, records that it was sent. Whether it
+/// helped is the next look's to see.
+async fn execute(
+    described: &Described,
+    context: &Context,
+    run: Run,
+    session: &crate::hosts::Session,
+    looked: &Looked,
+) -> Result<(), Error> {
+    if context.stop.is_cancelled() {
+        return Ok(());
+    }
+    let key = if run.step.needs_api_key() {
+        let key = access::api_key(context, &described.namespace, described.spec.api_key_secret_ref.as_ref()).await?;
+        match key {
+            Ok(key) => Some(key),
+            // It was there a moment ago; the next pass will say what is missing.
+            Err(_) => return Ok(()),
+        }
+    } else {
+        None
+    };
+    if !still_described(described, context).await? {
+        tracing::info!("what is described has changed meanwhile: decided anew");
+        return Ok(());
+    }
+    let boot_id = match looked {
+        Looked::Seen(seen) => seen.boot_id(),
+        Looked::Failed(_) | Looked::Suspended => None,
+    };
+    tracing::Span::current().record("action", run.permit.action());
+    let Some(past) = record::intend(context, &described.object, &run, boot_id).await? else {
+        tracing::warn!(action = run.permit.action(), "another writer has recorded this attempt: decided anew");
+        return Ok(());
+    };
+    let words = run.step.words();
+    tracing::info!(attempt = run.attempt, drift = run.drift.kind.as_str(), "{words}");
+    let told = events::starting(run.step.kind(), &words, &past.name, run.attempt, fleet_attempts(described));
+    record::tell(context, &described.object, vec![told]).await;
+
+    let at = Timestamp::now();
+    let status = match execute::command(&run.step, key) {
+        Err(error) => record::abandoned(&error.to_string(), at),
+        Ok(change) => {
+            let result = session.change(run.permit, change).await;
+            record::sent(&result, at)
+        }
+    };
+    tracing::info!(said = status.said, "sent");
+    if status.outcome == Some(ActionOutcome::Abandoned) {
+        context.metrics.finished(run.step.kind(), ActionOutcome::Abandoned.as_str());
+    }
+    record::update(context, &described.namespace, &past.name, &status).await
+}
+
+fn fleet_attempts(described: &Described) -> u32 {
+    described.fleet.as_ref().map_or_else(
+        || plan::memory::Patience::default().attempts,
+        |fleet| fleet::patience(&fleet.spec.remedies).attempts,
+    )
+}
+
+/// Whether host and fleet are, in the API itself and not in a cache, what was decided on.
+async fn still_described(described: &Described, context: &Context) -> Result<bool, Error> {
+    let name = described.object.name_any();
+    let hosts = context.api::<BinderHost>(&described.namespace);
+    let host = hosts.get_opt(&name).await.map_err(Error::api("read", format!("BinderHost {name}")))?;
+    let same_host = host.is_some_and(|host| {
+        host.uid().as_deref() == Some(described.uid.as_str())
+            && host.metadata.generation == Some(described.generation)
+            && host.metadata.deletion_timestamp.is_none()
+            && host.labels() == described.object.labels()
+    });
+    if !same_host {
+        return Ok(false);
+    }
+    let Some(known) = &described.fleet else { return Ok(true) };
+    let name = known.name_any();
+    let fleets = context.api::<BinderFleet>(&described.namespace);
+    let fleet = fleets.get_opt(&name).await.map_err(Error::api("read", format!("BinderFleet {name}")))?;
+    Ok(fleet.is_some_and(|fleet| {
+        fleet.uid() == known.uid()
+            && fleet.metadata.generation == known.metadata.generation
+            && fleet.metadata.deletion_timestamp.is_none()
+    }))
+}

@@ -1,0 +1,92 @@
+//! Has a step had its effect? Judged by what a later look sees, never by what the command said.
+
+use super::{Check, DriftKind, Step};
+use crate::catalogue::KUBECTL_PROXY;
+use crate::seen::{Blind, Observation};
+use std::time::Duration;
+
+/// How long pm2 may take to show a process that was just started.
+const APPEARS_WITHIN: Duration = Duration::from_secs(30);
+
+/// What a later look says of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It is seen.
+    Seen(String),
+    /// It may still come.
+    NotYet(String),
+    /// It will not come any more.
+    Failed(String),
+}
+
+/// Judges a step. `checks` are the facets' results of the same look; `age` is the time since the command was sent.
+///
+/// # Errors
+/// [`Blind`] when what it needs could not be seen.
+pub fn effect(step: &Step, seen: &Observation, checks: &[&Check], age: Duration) -> Result<Effect, Blind> {
+    let process_gone = |pid: u32, started_ticks: u64| {
+        let machine = seen.machine.get()?;
+        let there = machine.processes.get(&pid).is_some_and(|process| process.started_ticks == started_ticks);
+        Ok(if there {
+            Effect::NotYet(format!("pid {pid} still runs"))
+        } else {
+            Effect::Seen(format!("pid {pid} is gone"))
+        })
+    };
+    match step {
+        Step::StartProcess { component, .. } => {
+            seen.machine.get()?;
+            seen.pm2.get()?;
+            Ok(started(component, checks, age))
+        }
+        Step::DeleteEntries { processes, .. } => {
+            let table = seen.pm2.get()?;
+            let left: Vec<&str> =
+                processes.iter().map(String::as_str).filter(|name| table.named(name).next().is_some()).collect();
+            Ok(if left.is_empty() {
+                Effect::Seen("pm2 holds none of it any more".to_owned())
+            } else {
+                Effect::NotYet(format!("pm2 still holds {}", left.join(", ")))
+            })
+        }
+        Step::EndOrphan { orphan, .. } => process_gone(orphan.pid, orphan.started_ticks),
+        Step::EndKubectlProxy { process, .. } => process_gone(process.pid, process.started_ticks),
+        Step::StartKubectlProxy { port, .. } => {
+            seen.proxy.get()?;
+            Ok(gone(KUBECTL_PROXY, checks, format!("{port} is served")))
+        }
+        Step::InsertRedirect { interface, from, to } | Step::DeleteExtraRedirects { interface, from, to } => {
+            seen.nat.get()?;
+            Ok(gone(
+                &format!("redirect {interface}:{from}"),
+                checks,
+                format!("{interface} {from} -> {to} is there once"),
+            ))
+        }
+    }
+}
+
+fn gone(subject: &str, checks: &[&Check], good: String) -> Effect {
+    match checks.iter().flat_map(|check| &check.drifts).find(|drift| drift.subject == subject) {
+        Some(drift) => Effect::NotYet(drift.evidence.clone()),
+        None => Effect::Seen(good),
+    }
+}
+
+fn started(component: &str, checks: &[&Check], age: Duration) -> Effect {
+    let drift = checks.iter().flat_map(|check| &check.drifts).find(|drift| drift.subject == component);
+    if let Some(drift) = drift {
+        let evidence = drift.evidence.clone();
+        return match drift.kind {
+            // pm2 shows a new process a moment late; then there is nothing more to wait for.
+            DriftKind::ProcessMissing if age < APPEARS_WITHIN => Effect::NotYet(evidence),
+            DriftKind::ChildMissing => Effect::NotYet(evidence),
+            _ => Effect::Failed(evidence),
+        };
+    }
+    let settling = checks.iter().flat_map(|check| &check.settling).find(|(subject, _)| subject == component);
+    match settling {
+        Some((_, why)) => Effect::NotYet(why.clone()),
+        None => Effect::Seen(format!("{component} runs")),
+    }
+}

@@ -1,0 +1,168 @@
+//! The facets: one aspect of a machine each, with its part of the spec, what it must see, what differs, and the ladder of
+//! remedies. Adding a facet is adding a module and its line in [`FACETS`].
+//!
+//! Pure: facts in, drifts and steps out. Must not know who asks, what was tried before, or whether anything is allowed.
+
+pub mod disks;
+pub mod effect;
+pub mod kubectl_proxy;
+pub mod port_redirects;
+pub mod services;
+pub mod step;
+
+use crate::seen::{Ask, Blind, Observation};
+use binder_crds::Desired;
+use std::time::Duration;
+pub use step::Step;
+
+/// One aspect of a machine.
+pub trait Facet: Sync {
+    /// The type of its condition, named as the state that should be.
+    fn condition(&self) -> &'static str;
+    /// Whether the description speaks of it.
+    fn in_use(&self, desired: &Desired) -> bool;
+    /// The sections of the probe that it needs. Two facets may ask for the same one.
+    fn asks(&self, desired: &Desired) -> Vec<Ask>;
+    /// Compares.
+    ///
+    /// # Errors
+    /// [`Blind`] when what it needs could not be seen: then nothing is known, and nothing is done.
+    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind>;
+    /// The remedies for one of its drifts, lightest first. Empty: a person must act.
+    fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung>;
+}
+
+/// Every facet, in the order in which conditions are listed.
+pub static FACETS: &[&dyn Facet] =
+    &[&services::Services, &kubectl_proxy::KubectlProxy, &port_redirects::PortRedirects, &disks::Disks];
+
+/// The result of comparing one facet.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Check {
+    /// What is not so.
+    pub drifts: Vec<Drift>,
+    /// Subjects that are on their way (started a moment ago) with a sentence each: neither drift nor healthy.
+    pub settling: Vec<(String, String)>,
+    /// The condition's message when nothing differs. Never holds a figure that changes by itself: a converged fleet
+    /// writes nothing.
+    pub as_described: String,
+}
+
+/// Something that is not as described.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drift {
+    /// What kind it is; also the condition's reason.
+    pub kind: DriftKind,
+    /// What it is about, by the name that order and actions use: `web`, `kubectl-proxy`, `redirect eth0:80`, `disk /`.
+    pub subject: String,
+    /// For a column: a few words.
+    pub short: String,
+    /// For a condition: what was seen, in a sentence without a full stop.
+    pub evidence: String,
+}
+
+/// Declares the kinds of drift with the words of the API and the runbook's section for each.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident => $section:literal,)*) => {
+        /// Every kind of drift. The compiler lists what is to be handled when one is added.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum DriftKind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl DriftKind {
+            /// All of them.
+            pub const ALL: &'static [DriftKind] = &[$(Self::$kind,)*];
+
+            /// The word that the API uses.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$kind => stringify!($kind),)* }
+            }
+
+            /// The page under `docs/runbook/` that says what a person does about it.
+            pub fn runbook(self) -> &'static str {
+                match self { $(Self::$kind => $section,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// pm2 does not know the process, and nothing of it runs.
+    ProcessMissing => "services",
+    /// The process is stopped.
+    ProcessStopped => "services",
+    /// pm2 has given the process up.
+    ProcessErrored => "services",
+    /// pm2 holds the process, or a child of it, more than once.
+    ProcessDoubled => "services",
+    /// The process is gone but children of it are left over.
+    ChildrenLeftOver => "services",
+    /// A child that the process needs is gone.
+    ChildMissing => "services",
+    /// pm2 has lost the process, which still runs and listens.
+    LostByPm2 => "services",
+    /// The process runs but does not listen on its port.
+    NotListening => "services",
+    /// It was started before what it needs, and does not work.
+    StartedTooEarly => "services",
+    /// Somebody else's process has its port.
+    PortTaken => "services",
+    /// Nothing listens on the proxy's port.
+    NothingListens => "kubectl-proxy",
+    /// Something else than kubectl listens on the proxy's port.
+    NotKubectl => "kubectl-proxy",
+    /// Another kubectl than the described one serves the port.
+    WrongKubectl => "kubectl-proxy",
+    /// The port leads to another cluster.
+    WrongCluster => "kubectl-proxy",
+    /// The proxy runs, but no cluster answers through it.
+    ClusterNotAnswering => "kubectl-proxy",
+    /// The described kubectl is not there or may not be executed.
+    KubectlUnusable => "kubectl-proxy",
+    /// The redirect is not there.
+    RedirectMissing => "port-redirects",
+    /// The redirect is there more than once.
+    RedirectDoubled => "port-redirects",
+    /// An earlier rule sends the port elsewhere.
+    RedirectShadowed => "port-redirects",
+    /// The file system is over its threshold.
+    OverThreshold => "disks",
+    /// The described path cannot be asked about.
+    DiskUnreadable => "disks",
+}
+
+/// One rung of a ladder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rung {
+    /// What to do.
+    pub step: Step,
+    /// How long its effect may take to be seen.
+    pub takes_effect: Duration,
+}
+
+/// What a step costs; budgets and windows look at this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Disruption {
+    /// Nothing that works is touched.
+    None,
+    /// One service of the host is interrupted.
+    Service,
+    /// The whole host is.
+    Host,
+}
+
+/// Every section that a description needs, each once.
+pub fn asks(desired: &Desired) -> Vec<Ask> {
+    let mut asks = vec![crate::seen::machine::ask()];
+    for facet in FACETS.iter().filter(|facet| facet.in_use(desired)) {
+        for ask in facet.asks(desired) {
+            if !asks.iter().any(|known| known.name == ask.name) {
+                asks.push(ask);
+            }
+        }
+    }
+    // A file system that hangs can hold `df` beyond any signal: whatever comes after it might not be seen.
+    asks.sort_by_key(|ask| ask.name == crate::seen::disks::NAME);
+    asks
+}

@@ -1,0 +1,110 @@
+//! What is counted and measured, for `/metrics`. Labels come from enums and names of objects, never from a host.
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Every metric of the operator.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    looks: Family<LookLabels, Counter>,
+    look_time: Histogram,
+    actions: Family<ActionLabels, Counter>,
+    healthy: Family<HostLabels, Gauge>,
+    writes: Family<WriteLabels, Counter>,
+    failures: Family<FailureLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LookLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ActionLabels {
+    step: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HostLabels {
+    namespace: String,
+    host: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WriteLabels {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailureLabels {
+    controller: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("binder");
+        let looks = Family::<LookLabels, Counter>::default();
+        registry.register("looks", "Looks at hosts, by result", looks.clone());
+        let look_time = Histogram::new([0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0]);
+        registry.register_with_unit("look", "Time that a look took", Unit::Seconds, look_time.clone());
+        let actions = Family::<ActionLabels, Counter>::default();
+        registry.register("actions", "Finished attempts at runbook steps, by step and outcome", actions.clone());
+        let healthy = Family::<HostLabels, Gauge>::default();
+        registry.register("host_healthy", "1 as described, 0 not, -1 not seen", healthy.clone());
+        let writes = Family::<WriteLabels, Counter>::default();
+        registry.register("api_writes", "Writes to the Kubernetes API, by kind of object", writes.clone());
+        let failures = Family::<FailureLabels, Counter>::default();
+        registry.register("reconcile_failures", "Reconciliations that ended in an error", failures.clone());
+        Self { registry, looks, look_time, actions, healthy, writes, failures }
+    }
+}
+
+impl Metrics {
+    /// A look came to its end: `seen`, or the reason why not.
+    pub fn looked(&self, result: &'static str, seconds: f64) {
+        self.looks.get_or_create(&LookLabels { result }).inc();
+        self.look_time.observe(seconds);
+    }
+
+    /// An attempt came to its end.
+    pub fn finished(&self, step: &str, outcome: &'static str) {
+        self.actions.get_or_create(&ActionLabels { step: step.to_owned(), outcome }).inc();
+    }
+
+    /// How a host is.
+    pub fn host(&self, namespace: &str, host: &str, healthy: Option<bool>) {
+        let labels = HostLabels { namespace: namespace.to_owned(), host: host.to_owned() };
+        self.healthy.get_or_create(&labels).set(healthy.map_or(-1, i64::from));
+    }
+
+    /// A host is gone.
+    pub fn host_gone(&self, namespace: &str, host: &str) {
+        self.healthy.remove(&HostLabels { namespace: namespace.to_owned(), host: host.to_owned() });
+    }
+
+    /// Something was written to the API.
+    pub fn wrote(&self, kind: &'static str) {
+        self.writes.get_or_create(&WriteLabels { kind }).inc();
+    }
+
+    /// A reconciliation ended in an error.
+    pub fn failed(&self, controller: &'static str) {
+        self.failures.get_or_create(&FailureLabels { controller }).inc();
+    }
+
+    /// Everything in the OpenMetrics text format.
+    ///
+    /// # Errors
+    /// If a metric cannot be written as text, which would be a bug of the library.
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+}

@@ -1,0 +1,120 @@
+//! What was tried before, as BinderActions tell it, and what the fleet's other hosts mean for this one. Plain data.
+
+use crate::facets::Step;
+use binder_crds::ActionOutcome;
+use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// One attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Past {
+    /// The BinderAction's name.
+    pub name: String,
+    /// The step; `None` if a version wrote it that knew others.
+    pub step: Option<Step>,
+    /// The kind of step.
+    pub kind: String,
+    /// What it was about.
+    pub subject: String,
+    /// The step in words.
+    pub words: String,
+    /// Which attempt it was.
+    pub attempt: u32,
+    /// When the intention was recorded.
+    pub created: Timestamp,
+    /// By when its effect had to be seen.
+    pub deadline: Timestamp,
+    /// When the command was sent, if anybody knows.
+    pub sent_at: Option<Timestamp>,
+    /// What the command said.
+    pub said: String,
+    /// How it ended; `None` while its effect is awaited.
+    pub outcome: Option<ActionOutcome>,
+    /// When that was known.
+    pub finished_at: Option<Timestamp>,
+    /// The outcome in a sentence.
+    pub message: String,
+}
+
+/// Every attempt that is remembered of one host, oldest first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Memory {
+    /// The attempts.
+    pub actions: Vec<Past>,
+}
+
+impl Memory {
+    /// Attempts whose effect is awaited.
+    pub fn open(&self) -> impl Iterator<Item = &Past> {
+        self.actions.iter().filter(|past| past.outcome.is_none())
+    }
+
+    /// Attempts at one step on one subject that count: since the incident began, whatever came of them. A fault that
+    /// comes back after each heal must end with a person and not in a loop.
+    pub fn attempts(&self, kind: &str, subject: &str, since: Option<Timestamp>) -> impl Iterator<Item = &Past> {
+        self.actions.iter().filter(move |past| {
+            past.kind == kind
+                && past.subject == subject
+                && since.is_none_or(|since| past.created >= since)
+                && past.outcome != Some(ActionOutcome::Abandoned)
+        })
+    }
+
+    /// The last finished attempt on one subject since the incident began.
+    pub fn last(&self, subject: &str, since: Option<Timestamp>) -> Option<&Past> {
+        self.actions.iter().rev().find(|past| {
+            past.subject == subject && past.outcome.is_some() && since.is_none_or(|since| past.created >= since)
+        })
+    }
+}
+
+/// How patiently to remedy, read from the fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// The pause after the first failed attempt; it doubles with each further one.
+    pub cooldown: Duration,
+    /// Attempts at each rung.
+    pub attempts: u32,
+    /// How long a host must have been healthy for attempts to count afresh.
+    pub refill_after: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { cooldown: Duration::from_secs(30), attempts: 3, refill_after: Duration::from_secs(900) }
+    }
+}
+
+impl Patience {
+    /// When the pause after the failures among some attempts ends.
+    pub fn until<'p>(&self, attempts: impl Iterator<Item = &'p Past>) -> Option<Timestamp> {
+        let (mut failures, mut last) = (0u32, None);
+        for past in attempts {
+            if matches!(past.outcome, Some(ActionOutcome::Failed | ActionOutcome::Unknown)) {
+                failures += 1;
+                last = past.finished_at.or(Some(past.deadline));
+            }
+        }
+        let pause = self.cooldown.saturating_mul(1 << failures.saturating_sub(1).min(16));
+        let pause = SignedDuration::try_from(pause)
+            .unwrap_or(SignedDuration::from_hours(24))
+            .min(SignedDuration::from_hours(24));
+        last.and_then(|last| last.checked_add(pause).ok())
+    }
+}
+
+/// What the other hosts of the fleet mean for this one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FleetView {
+    /// The governing fleet, if there is one.
+    pub fleet: Option<String>,
+    /// How patiently to remedy.
+    pub patience: Patience,
+    /// Components that another host of the fleet is described to run and does not, with that host's name.
+    pub missing: BTreeMap<String, String>,
+    /// What stands in the way of starting a server with the API key, in words; `None` when nothing does.
+    pub api_key_problem: Option<String>,
+    /// Parts of the fleet's policy that are accepted and that no step of this version has a use for.
+    pub unused_policy: Vec<&'static str>,
+}

@@ -1,0 +1,409 @@
+//! `decide`: from what is described, what was seen and what was tried to what is said and what is done next.
+//!
+//! Pure: no I/O, no clock, no randomness. It reads as a person's reasoning: what differs (the facets) - what came of what
+//! is under way - what explains what and what comes first ([`order`]) - which rung ([`memory`]) - may we ([`crate::gate`])
+//! - what to say ([`crate::status`]). "Waiting" is data with a reason, not an error.
+
+pub mod memory;
+pub mod order;
+
+use crate::facets::effect::{Effect, effect};
+use crate::facets::{Check, Drift, FACETS, Rung, Step};
+use crate::gate::{self, BlockedBy, Permit, Request};
+use crate::seen::{Blind, Observation};
+use crate::status;
+use binder_crds::{ActionOutcome, BinderHostSpec, BinderHostStatus, Mode, conditions};
+use jiff::{SignedDuration, Timestamp};
+use memory::{FleetView, Memory, Past};
+use sha2::{Digest, Sha256};
+use std::time::Duration;
+
+/// A host as its object and its fleet describe it.
+#[derive(Clone, Debug)]
+pub struct Host<'a> {
+    /// The object's name.
+    pub name: &'a str,
+    /// The object's UID.
+    pub uid: &'a str,
+    /// The generation of its spec.
+    pub generation: i64,
+    /// Its spec, with what it leaves to the fleet filled in.
+    pub spec: &'a BinderHostSpec,
+    /// The lower one of the fleet's and the host's mode.
+    pub mode: Mode,
+    /// Why nothing is looked at, if so: `the fleet is suspended`.
+    pub suspended: Option<&'a str>,
+    /// Whether the object is being deleted.
+    pub deleted: bool,
+    /// Its status as it was last written.
+    pub previous: &'a BinderHostStatus,
+}
+
+/// The result of a look.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Looked {
+    /// The host was seen.
+    Seen(Box<Observation>),
+    /// It could not be: the condition's reason and message, and when to try again at the earliest.
+    Failed(LookFailure),
+    /// Nobody looked, since host or fleet is suspended.
+    Suspended,
+}
+
+/// Why a host could not be looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LookFailure {
+    /// The reason of the condition `Reachable`, such as `HostKeyMismatch`.
+    pub reason: &'static str,
+    /// In the owner's words, clean. Holds nothing that changes from look to look.
+    pub message: String,
+    /// Whether only a person or a changed object can end it.
+    pub needs_person: bool,
+    /// When another attempt makes sense at the earliest.
+    pub not_before: Option<Timestamp>,
+}
+
+/// One facet's result.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    /// The facet's condition.
+    pub condition: &'static str,
+    /// What it found, or why it could not see.
+    pub result: Result<Check, Blind>,
+}
+
+/// What to do and to say.
+#[derive(Debug, PartialEq)]
+pub struct Decision {
+    /// What to write, if it differs from what is written.
+    pub status: BinderHostStatus,
+    /// Attempts that have come to their end.
+    pub finish: Vec<Finish>,
+    /// The next step.
+    pub next: Next,
+    /// When to look again.
+    pub look_again: Duration,
+}
+
+/// The end of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finish {
+    /// The BinderAction's name.
+    pub action: String,
+    /// How it ended.
+    pub outcome: ActionOutcome,
+    /// What was seen after.
+    pub evidence: String,
+    /// In one sentence.
+    pub message: String,
+}
+
+/// The next step.
+#[derive(Debug, PartialEq)]
+pub enum Next {
+    /// There is nothing to do.
+    Nothing,
+    /// This, now.
+    Run(Box<Run>),
+    /// This, but not yet, or only by a person.
+    Wait(BlockedBy),
+}
+
+/// A step that may be done.
+#[derive(Debug, PartialEq)]
+pub struct Run {
+    /// The gate's permit.
+    pub permit: Permit,
+    /// The step.
+    pub step: Step,
+    /// The drift that it is to cure.
+    pub drift: Drift,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// By when its effect must be seen.
+    pub deadline: Timestamp,
+}
+
+/// A step to come, with what stands between it and now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// What it is to cure.
+    pub drift: Drift,
+    /// The step; `None` if there is no remedy, or none is left.
+    pub rung: Option<Rung>,
+    /// Attempts made.
+    pub made: u32,
+    /// Attempts allowed.
+    pub allowed: u32,
+    /// What blocks it; `None` for what runs now.
+    pub blocked: Option<BlockedBy>,
+}
+
+/// The shortest pause between two looks: what is under way is watched this closely.
+pub const WATCH: Duration = Duration::from_secs(2);
+/// The pause between two looks at a host with an open drift.
+pub const DRIFTED: Duration = Duration::from_secs(10);
+/// The pause between two looks at a healthy host, unless the spec says otherwise.
+pub const USUAL: Duration = Duration::from_secs(30);
+
+/// Decides.
+pub fn decide(host: &Host<'_>, looked: &Looked, memory: &Memory, fleet: &FleetView, now: Timestamp) -> Decision {
+    let seen = match looked {
+        Looked::Seen(seen) => seen,
+        Looked::Failed(failure) => return not_seen(host, failure, memory, fleet, now),
+        Looked::Suspended => {
+            let status = status::suspended(host, memory, now);
+            return Decision { status, finish: Vec::new(), next: Next::Wait(BlockedBy::Suspended), look_again: USUAL };
+        }
+    };
+    let checks = what_differs(host, seen);
+    let finish = what_came_of_it(memory, seen, &checks, now);
+    let incident = incident_since(host.previous, &checks, fleet, now);
+    let (candidates, run) = what_next(host, seen, &checks, &finish, memory, fleet, incident, now);
+    let status = status::seen(&status::Story {
+        host,
+        seen,
+        checks: &checks,
+        candidates: &candidates,
+        memory,
+        finish: &finish,
+        fleet,
+        incident,
+        now,
+    });
+    let busy = memory.open().any(|past| !finish.iter().any(|finish| finish.action == past.name));
+    let look_again = look_again(host, &checks, &candidates, busy || run.is_some(), now);
+    let next = match run {
+        Some(run) => Next::Run(Box::new(run)),
+        None => candidates.iter().find_map(|candidate| candidate.blocked.clone()).map_or(Next::Nothing, Next::Wait),
+    };
+    Decision { status, finish, next, look_again }
+}
+
+/// What differs: every facet in use, in order.
+fn what_differs(host: &Host<'_>, seen: &Observation) -> Vec<Checked> {
+    let desired = &host.spec.desired;
+    FACETS
+        .iter()
+        .filter(|facet| facet.in_use(desired))
+        .map(|facet| Checked { condition: facet.condition(), result: facet.check(desired, seen) })
+        .collect()
+}
+
+/// What came of what is under way: each open attempt is judged by what this look saw.
+fn what_came_of_it(memory: &Memory, seen: &Observation, checks: &[Checked], now: Timestamp) -> Vec<Finish> {
+    let results: Vec<&Check> = checks.iter().filter_map(|checked| checked.result.as_ref().ok()).collect();
+    memory.open().filter_map(|past| judge(past, seen, &results, now)).collect()
+}
+
+fn judge(past: &Past, seen: &Observation, checks: &[&Check], now: Timestamp) -> Option<Finish> {
+    let finish = |outcome, evidence: String, message: String| {
+        Some(Finish { action: past.name.clone(), outcome, evidence, message })
+    };
+    let Some(step) = &past.step else {
+        let why = "recorded by a version that knew another kind of step".to_owned();
+        return finish(ActionOutcome::Unknown, String::new(), why);
+    };
+    // Without a time of sending the intention may or may not have been carried out: its effect decides, as for any other.
+    let since = past.sent_at.unwrap_or(past.created);
+    let age = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+    let late = now >= past.deadline;
+    match effect(step, seen, checks, age) {
+        Ok(Effect::Seen(evidence)) => {
+            let message = if past.sent_at.is_some() {
+                "its effect was seen"
+            } else {
+                "its effect was seen after a restart of the operator"
+            };
+            finish(ActionOutcome::Succeeded, evidence, message.to_owned())
+        }
+        Ok(Effect::Failed(evidence)) => {
+            let message = evidence.clone();
+            finish(ActionOutcome::Failed, evidence, message)
+        }
+        Ok(Effect::NotYet(evidence)) if late => {
+            let message = format!("no effect in time: {evidence}");
+            finish(ActionOutcome::Failed, evidence, message)
+        }
+        Err(blind) if late => {
+            let message = format!("its effect could not be seen in time: {}", blind.message);
+            finish(ActionOutcome::Unknown, String::new(), message)
+        }
+        Ok(Effect::NotYet(_)) | Err(_) => None,
+    }
+}
+
+/// Since when attempts count: an incident begins when a host that has been healthy for a while differs.
+fn incident_since(
+    previous: &BinderHostStatus,
+    checks: &[Checked],
+    fleet: &FleetView,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let known = previous.incident_since.as_ref().map(|time| time.0);
+    let drifted = checks.iter().any(|checked| checked.result.as_ref().is_ok_and(|check| !check.drifts.is_empty()));
+    if !drifted {
+        return known;
+    }
+    let refill = SignedDuration::try_from(fleet.patience.refill_after).unwrap_or(SignedDuration::from_hours(24));
+    let healthy_for = previous
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == conditions::HEALTHY && condition.status == "True")
+        .map(|condition| now.duration_since(condition.last_transition_time.0));
+    match (known, healthy_for) {
+        (Some(known), Some(healthy_for)) if healthy_for < refill => Some(known),
+        (Some(known), None) => Some(known),
+        (None, _) | (Some(_), Some(_)) => Some(now),
+    }
+}
+
+/// The steps to come in the runbook's order, and the one that may be done now.
+#[allow(clippy::too_many_arguments, reason = "each is one input of the reasoning")]
+fn what_next(
+    host: &Host<'_>,
+    seen: &Observation,
+    checks: &[Checked],
+    finish: &[Finish],
+    memory: &Memory,
+    fleet: &FleetView,
+    incident: Option<Timestamp>,
+    now: Timestamp,
+) -> (Vec<Candidate>, Option<Run>) {
+    let desired = &host.spec.desired;
+    let mut drifts: Vec<(&dyn crate::facets::Facet, &Drift)> = FACETS
+        .iter()
+        .flat_map(|facet| {
+            let checked = checks.iter().find(|checked| checked.condition == facet.condition());
+            let drifts =
+                checked.and_then(|checked| checked.result.as_ref().ok()).map_or(&[][..], |check| &check.drifts);
+            drifts.iter().map(move |drift| (*facet, drift))
+        })
+        .collect();
+    drifts.sort_by_key(|(_, drift)| order::rank(&drift.subject, desired));
+
+    // An attempt that ends with this look no longer blocks, and it counts with the outcome that it has now.
+    let memory = finished(memory, finish, now);
+    let under_way = memory.open().next().map(|past| (past.words.clone(), past.deadline));
+
+    let (mut candidates, mut run) = (Vec::new(), None);
+    for (facet, drift) in drifts {
+        let allowed = fleet.patience.attempts;
+        let ladder = facet.ladder(desired, seen, drift);
+        let made = |rung: &Rung| memory.attempts(rung.step.kind(), &drift.subject, incident).count() as u32;
+        // The first rung with attempts left, else the last one, which then says how many were made.
+        let rung = ladder.iter().find(|rung| made(rung) < allowed).or(ladder.last());
+        let Some(rung) = rung else {
+            candidates.push(Candidate { drift: drift.clone(), rung: None, made: 0, allowed, blocked: None });
+            continue;
+        };
+        let attempts = made(rung);
+        let waits_for = order::waits_for(drift, desired, checks, fleet);
+        let kind = rung.step.kind();
+        let name = action_name(host, kind, &drift.subject, attempts, incident);
+        let admitted = gate::admit(&Request {
+            host: host.uid,
+            action: &name,
+            deleted: host.deleted,
+            suspended: host.suspended.is_some(),
+            mode: host.mode,
+            waits_for: waits_for.as_deref(),
+            taking_effect: under_way.as_ref().map(|(words, until)| (words.as_str(), *until)),
+            attempts,
+            max_attempts: allowed,
+            cooldown_until: fleet.patience.until(memory.attempts(kind, &drift.subject, incident)),
+            now,
+        });
+        let candidate =
+            |blocked| Candidate { drift: drift.clone(), rung: Some(rung.clone()), made: attempts, allowed, blocked };
+        match admitted {
+            Err(blocked) => candidates.push(candidate(Some(blocked))),
+            // One step at a time on one host: a person at the keyboard does not do two either.
+            Ok(_) if run.is_some() => {
+                let first: Option<&Run> = run.as_ref();
+                let what = first.map_or_else(String::new, |run| run.step.words());
+                candidates.push(candidate(Some(BlockedBy::Order { what })));
+            }
+            Ok(permit) => {
+                candidates.push(candidate(None));
+                let deadline =
+                    SignedDuration::try_from(rung.takes_effect).ok().and_then(|time| now.checked_add(time).ok());
+                run = Some(Run {
+                    permit,
+                    step: rung.step.clone(),
+                    drift: drift.clone(),
+                    attempt: attempts + 1,
+                    deadline: deadline.unwrap_or(now),
+                });
+            }
+        }
+    }
+    (candidates, run)
+}
+
+/// Memory as it will be once what ended is recorded.
+fn finished(memory: &Memory, finish: &[Finish], now: Timestamp) -> Memory {
+    let mut memory = memory.clone();
+    for past in &mut memory.actions {
+        if let Some(end) = finish.iter().find(|finish| finish.action == past.name) {
+            past.outcome = Some(end.outcome);
+            past.finished_at = Some(now);
+            past.message = end.message.clone();
+        }
+    }
+    memory
+}
+
+/// The name of the attempt's BinderAction: the same reasoning gives the same name, so that only one writer can create it.
+fn action_name(host: &Host<'_>, kind: &str, subject: &str, attempts: u32, incident: Option<Timestamp>) -> String {
+    let mut hash = Sha256::new();
+    for part in [host.uid, kind, subject, &attempts.to_string(), &incident.unwrap_or_default().to_string()] {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    let hash = hash.finalize();
+    let tail: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{tail}", host.name)
+}
+
+fn look_again(host: &Host<'_>, checks: &[Checked], candidates: &[Candidate], busy: bool, now: Timestamp) -> Duration {
+    let usual = host.spec.interval.as_ref().and_then(|span| span.duration().ok()).unwrap_or(USUAL).max(WATCH);
+    let settling = checks.iter().any(|checked| checked.result.as_ref().is_ok_and(|check| !check.settling.is_empty()));
+    if busy {
+        return WATCH.min(usual);
+    }
+    let mut pause = usual;
+    if settling || checks.iter().any(|checked| checked.result.is_err()) {
+        pause = pause.min(DRIFTED / 2);
+    }
+    for candidate in candidates {
+        pause = match candidate.blocked.as_ref().and_then(BlockedBy::until) {
+            Some(until) => {
+                let wait = Duration::try_from(until.duration_since(now)).unwrap_or_default();
+                pause.min(wait.max(WATCH))
+            }
+            None if candidate.blocked == Some(BlockedBy::Observe) => pause,
+            None => pause.min(DRIFTED),
+        };
+    }
+    pause
+}
+
+/// The host could not be looked at: nothing is known, so nothing is done, and attempts whose time is up are unknown.
+fn not_seen(host: &Host<'_>, failure: &LookFailure, memory: &Memory, fleet: &FleetView, now: Timestamp) -> Decision {
+    let finish: Vec<Finish> = memory
+        .open()
+        .filter(|past| now >= past.deadline)
+        .map(|past| Finish {
+            action: past.name.clone(),
+            outcome: ActionOutcome::Unknown,
+            evidence: String::new(),
+            message: format!("the host could not be looked at in time: {}", failure.message),
+        })
+        .collect();
+    let after = finished(memory, &finish, now);
+    let status = status::not_seen(host, failure, &after, fleet, now);
+    let usual = host.spec.interval.as_ref().and_then(|span| span.duration().ok()).unwrap_or(USUAL);
+    let wait = failure.not_before.and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or_default();
+    Decision { status, finish, next: Next::Nothing, look_again: wait.max(WATCH).min(usual.max(DRIFTED)) }
+}

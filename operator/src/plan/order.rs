@@ -1,0 +1,97 @@
+//! What comes first, and what explains what. Two tables as data, with a test that every kind of drift is in them.
+//!
+//! Order on one host is the runbook's ("Web and deploy server": web, proxy, `deploy-kubernetes`, health, redirect), carried
+//! by the catalogue's `after` and `rank`; between hosts it is the catalogue's `needs`.
+
+use super::Checked;
+use super::memory::FleetView;
+use crate::catalogue::{self, KUBECTL_PROXY};
+use crate::facets::{Drift, DriftKind};
+use binder_crds::{Desired, conditions};
+
+/// Whether a drift of this kind is explained when something that its subject depends on is not in place: then that is
+/// remedied, and this one waits.
+fn explained_by_dependency(kind: DriftKind) -> bool {
+    match kind {
+        // Starting it now would only make it crash or give up; what it does now says nothing about itself.
+        DriftKind::ProcessMissing
+        | DriftKind::ProcessErrored
+        | DriftKind::NotListening
+        | DriftKind::ChildMissing
+        | DriftKind::ClusterNotAnswering => true,
+        // These are wrong whatever else is, and putting them right never needs the dependency.
+        DriftKind::ProcessStopped
+        | DriftKind::ProcessDoubled
+        | DriftKind::ChildrenLeftOver
+        | DriftKind::LostByPm2
+        | DriftKind::StartedTooEarly
+        | DriftKind::PortTaken
+        | DriftKind::NothingListens
+        | DriftKind::NotKubectl
+        | DriftKind::WrongKubectl
+        | DriftKind::WrongCluster
+        | DriftKind::KubectlUnusable
+        | DriftKind::RedirectMissing
+        | DriftKind::RedirectDoubled
+        | DriftKind::RedirectShadowed
+        | DriftKind::OverThreshold
+        | DriftKind::DiskUnreadable => false,
+    }
+}
+
+/// The place of a subject in the runbook's order; lower is earlier.
+pub fn rank(subject: &str, desired: &Desired) -> u8 {
+    if subject == KUBECTL_PROXY {
+        return 35;
+    }
+    match catalogue::described(desired).iter().find(|component| component.name == subject) {
+        Some(component) => component.rank,
+        None if subject.starts_with("redirect ") => 55,
+        None => 70,
+    }
+}
+
+/// What a drift waits for: the first thing that its subject depends on and that is not in place, in words.
+pub fn waits_for(drift: &Drift, desired: &Desired, checks: &[Checked], fleet: &FleetView) -> Option<String> {
+    if !explained_by_dependency(drift.kind) {
+        return None;
+    }
+    let components = catalogue::described(desired);
+    let component = components.iter().find(|component| component.name == drift.subject)?;
+    let here = |name: &str| {
+        (name == KUBECTL_PROXY && desired.kubectl_proxy.is_some())
+            || components.iter().any(|component| component.name == name)
+    };
+    let in_place = |name: &str| {
+        // What could not be seen is not in place: a step that depends on it waits.
+        let facet = if name == KUBECTL_PROXY { conditions::PROXY_SERVING } else { conditions::SERVICES_RUNNING };
+        checks.iter().filter(|checked| checked.condition == facet).all(|checked| match &checked.result {
+            Err(_) => false,
+            Ok(check) => {
+                !check.drifts.iter().any(|drift| drift.subject == name)
+                    && !check.settling.iter().any(|(subject, _)| subject == name)
+            }
+        })
+    };
+    if matches!(component.start, catalogue::Start::Server { .. })
+        && let Some(problem) = &fleet.api_key_problem
+    {
+        return Some(problem.clone());
+    }
+    if let Some(name) = component.after.iter().find(|name| here(name) && !in_place(name)) {
+        return Some(words(name));
+    }
+    for name in &component.needs {
+        if here(name) && !in_place(name) {
+            return Some(words(name));
+        }
+        if let Some(host) = fleet.missing.get(*name) {
+            return Some(format!("{} on {host}", words(name)));
+        }
+    }
+    None
+}
+
+fn words(name: &str) -> String {
+    if name == KUBECTL_PROXY { "the kubectl proxy".to_owned() } else { name.to_owned() }
+}

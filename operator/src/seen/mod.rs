@@ -1,0 +1,198 @@
+//! What a look saw, as facts: the sections of the probe (constant scripts) and the parsers of their output.
+//!
+//! Everything here came from a host and is hostile: bounded, parsed, cleaned. What could not be seen is *unknown*, never
+//! *absent*. Must not know what is described, what differs or what would be done.
+
+pub mod disks;
+pub mod machine;
+pub mod nat;
+pub mod pm2;
+pub mod proxy;
+
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+
+/// A fact, or why it is not known.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Known<T> {
+    /// It was seen.
+    Seen(T),
+    /// It could not be seen.
+    Unknown(Blind),
+    /// Nobody asked.
+    NotAsked,
+}
+
+impl<T> Known<T> {
+    /// The fact, if it was seen.
+    pub fn seen(&self) -> Option<&T> {
+        match self {
+            Self::Seen(fact) => Some(fact),
+            Self::Unknown(_) | Self::NotAsked => None,
+        }
+    }
+
+    /// The fact, or why it is missing.
+    ///
+    /// # Errors
+    /// [`Blind`] when it was not seen.
+    pub fn get(&self) -> Result<&T, Blind> {
+        match self {
+            Self::Seen(fact) => Ok(fact),
+            Self::Unknown(blind) => Err(blind.clone()),
+            Self::NotAsked => {
+                Err(Blind { reason: Reason::NotSeen, message: "this part of the host was not looked at".to_owned() })
+            }
+        }
+    }
+}
+
+/// Why something could not be seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blind {
+    /// The reason, for a condition.
+    pub reason: Reason,
+    /// The same in words, clean.
+    pub message: String,
+}
+
+/// Reasons for not seeing one part of a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Its section of the probe ran out of time.
+    ProbeTimedOut,
+    /// It said more than is read.
+    TooMuchOutput,
+    /// It said something that is not what such a host says.
+    Garbage,
+    /// `sudo` wants a password.
+    SudoNeedsPassword,
+    /// A program that it needs is not installed.
+    NotInstalled,
+    /// The look ended before it.
+    NotSeen,
+    /// The program ran and failed.
+    ProbeFailed,
+}
+
+impl Reason {
+    /// The word that the API uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ProbeTimedOut => "ProbeTimedOut",
+            Self::TooMuchOutput => "TooMuchOutput",
+            Self::Garbage => "Garbage",
+            Self::SudoNeedsPassword => "SudoNeedsPassword",
+            Self::NotInstalled => "NotInstalled",
+            Self::NotSeen => "NotSeen",
+            Self::ProbeFailed => "ProbeFailed",
+        }
+    }
+}
+
+/// One section of the probe: a constant script, its typed arguments, its limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// The section's name.
+    pub name: &'static str,
+    /// A constant POSIX shell script; arguments reach it as positional parameters, quoted by a library.
+    pub script: &'static str,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its time limit, in whole seconds.
+    pub seconds: u64,
+    /// The most that it may say, in bytes.
+    pub max_bytes: usize,
+}
+
+/// What a section said.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// All of it, with the exit code of the script.
+    Said {
+        /// Its output, as it came.
+        bytes: Vec<u8>,
+        /// Its exit code.
+        exit: i32,
+    },
+    /// It was cut short, or never came.
+    Not(Blind),
+}
+
+/// The exit code by which our own scripts say that `sudo` refused (`sysexits.h`: `EX_NOPERM`).
+pub const EXIT_SUDO: i32 = 77;
+/// The exit code by which our own scripts say that a program is missing (the shell's own convention).
+pub const EXIT_MISSING: i32 = 127;
+
+/// The text of an answer that a script completed with exit code 0.
+pub(crate) fn text(answer: Option<&Answer>, what: &str) -> Result<String, Blind> {
+    let blind = |reason, message: String| Err(Blind { reason, message });
+    match answer {
+        None => blind(Reason::NotSeen, format!("{what} was not looked at")),
+        Some(Answer::Not(not)) => Err(Blind { reason: not.reason, message: format!("{what}: {}", not.message) }),
+        Some(Answer::Said { exit: EXIT_SUDO, .. }) => blind(
+            Reason::SudoNeedsPassword,
+            format!("{what} needs sudo, and sudo wants a password: give this login a NOPASSWD rule in sudoers"),
+        ),
+        Some(Answer::Said { exit: EXIT_MISSING, .. }) => {
+            blind(Reason::NotInstalled, format!("{what} needs a program that the host does not have on its PATH"))
+        }
+        Some(Answer::Said { bytes, exit: 0 }) => match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(text.to_owned()),
+            Err(_) => blind(Reason::Garbage, format!("{what}: the host answered something that is not text")),
+        },
+        Some(Answer::Said { exit, .. }) => {
+            blind(Reason::ProbeFailed, format!("{what}: looking failed with exit code {exit}"))
+        }
+    }
+}
+
+/// Everything that one look saw of a host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observation {
+    /// When, by the operator's clock.
+    pub at: Timestamp,
+    /// Boot, clock, processes and listeners.
+    pub machine: Known<machine::Machine>,
+    /// pm2's table.
+    pub pm2: Known<pm2::Table>,
+    /// The NAT rules for incoming connections.
+    pub nat: Known<Vec<nat::Redirect>>,
+    /// Use of the described file systems, by path.
+    pub disks: Known<BTreeMap<String, disks::Use>>,
+    /// Who serves the kubectl proxy's port.
+    pub proxy: Known<proxy::Proxy>,
+}
+
+impl Observation {
+    /// Reads the answers of a look. What was not asked stays so; what cannot be read is unknown with its reason.
+    pub fn read(at: Timestamp, asked: &[Ask], answers: &BTreeMap<String, Answer>, cluster: proxy::Cluster) -> Self {
+        fn known<T>(
+            asked: &[Ask],
+            answers: &BTreeMap<String, Answer>,
+            name: &str,
+            read: impl FnOnce(Option<&Answer>) -> Result<T, Blind>,
+        ) -> Known<T> {
+            if !asked.iter().any(|ask| ask.name == name) {
+                return Known::NotAsked;
+            }
+            match read(answers.get(name)) {
+                Ok(fact) => Known::Seen(fact),
+                Err(blind) => Known::Unknown(blind),
+            }
+        }
+        Self {
+            at,
+            machine: known(asked, answers, machine::NAME, machine::read),
+            pm2: known(asked, answers, pm2::NAME, pm2::read),
+            nat: known(asked, answers, nat::NAME, nat::read),
+            disks: known(asked, answers, disks::NAME, disks::read),
+            proxy: known(asked, answers, proxy::NAME, |answer| proxy::read(answer, cluster)),
+        }
+    }
+
+    /// The boot that was seen.
+    pub fn boot_id(&self) -> Option<&str> {
+        self.machine.seen().map(|machine| machine.boot_id.as_str())
+    }
+}

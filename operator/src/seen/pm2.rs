@@ -1,0 +1,197 @@
+//! pm2's process table, from `pm2 jlist`.
+//!
+//! The JSON holds each process's whole environment, the API key with it: only the few fields below are ever read out, and
+//! the text itself goes nowhere.
+
+use super::{Answer, Ask, Blind, Reason, text};
+use serde::Deserialize;
+
+/// The section's name.
+pub const NAME: &str = "pm2";
+
+/// Asks pm2 only if its daemon is alive: the first call of any pm2 command starts the daemon, and a look changes nothing.
+const SCRIPT: &str = r#"
+set -u
+command -v pm2 >/dev/null || exit 127
+home=${PM2_HOME:-$HOME/.pm2}
+pid=$(cat "$home/pm2.pid" 2>/dev/null) || pid=
+case $pid in ''|*[!0-9]*) echo none; exit 0;; esac
+[ -S "$home/rpc.sock" ] && kill -0 "$pid" 2>/dev/null || { echo none; exit 0; }
+echo table
+exec pm2 jlist
+"#;
+
+/// The section of the probe.
+pub fn ask() -> Ask {
+    Ask { name: NAME, script: SCRIPT, args: Vec::new(), seconds: 10, max_bytes: 4 << 20 }
+}
+
+/// What pm2 says of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It runs.
+    Online,
+    /// It is being started, or waits to be started again.
+    Launching,
+    /// It is being stopped.
+    Stopping,
+    /// It was stopped and stays so.
+    Stopped,
+    /// pm2 has given it up after too many restarts.
+    Errored,
+    /// A word that pm2 does not use.
+    Other,
+}
+
+/// One row of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Its name.
+    pub name: String,
+    /// pm2's own number for it.
+    pub id: u32,
+    /// Its process id, if it has one.
+    pub pid: Option<u32>,
+    /// Its state.
+    pub state: State,
+    /// How often pm2 has restarted it.
+    pub restarts: u64,
+    /// When it was last started, milliseconds since 1970 by the host's clock.
+    pub started_ms: i64,
+}
+
+/// pm2's table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// Whether pm2's daemon runs at all; without it, there are no rows.
+    pub daemon: bool,
+    /// The rows, in pm2's order.
+    pub rows: Vec<Row>,
+}
+
+impl Table {
+    /// The rows of one name.
+    pub fn named(&self, name: &str) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(move |row| row.name == name)
+    }
+}
+
+#[derive(Deserialize)]
+struct RawRow {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    pm_id: u32,
+    #[serde(default)]
+    pid: Option<i64>,
+    pm2_env: RawEnv,
+}
+
+#[derive(Deserialize)]
+struct RawEnv {
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    restart_time: u64,
+    #[serde(default)]
+    pm_uptime: Option<f64>,
+}
+
+/// Reads the section.
+///
+/// # Errors
+/// [`Blind`] when the section was not completed, pm2 is not installed, or its table cannot be read.
+pub fn read(answer: Option<&Answer>) -> Result<Table, Blind> {
+    if let Some(Answer::Said { exit: super::EXIT_MISSING, .. }) = answer {
+        return Err(Blind {
+            reason: Reason::NotInstalled,
+            message: "pm2 is not on this login's PATH: install it (npm install -g pm2) or correct the PATH".to_owned(),
+        });
+    }
+    let text = text(answer, "pm2's table")?;
+    let mut lines = text.lines();
+    match lines.next() {
+        Some("none") => return Ok(Table { daemon: false, rows: Vec::new() }),
+        Some("table") => {}
+        _ => return Err(garbage()),
+    }
+    // A line of pm2's own chatter can precede the table, which is the last line that is a JSON array.
+    let json = lines.rfind(|line| line.starts_with('[')).ok_or_else(garbage)?;
+    let raw: Vec<RawRow> = serde_json::from_str(json).map_err(|_| garbage())?;
+    let rows = raw
+        .into_iter()
+        .map(|row| Row {
+            name: row.name.chars().filter(|c| !c.is_control()).take(64).collect(),
+            id: row.pm_id,
+            pid: row.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0),
+            state: match row.pm2_env.status.as_str() {
+                "online" => State::Online,
+                "launching" | "waiting restart" | "one-launch-status" => State::Launching,
+                "stopping" => State::Stopping,
+                "stopped" => State::Stopped,
+                "errored" => State::Errored,
+                _ => State::Other,
+            },
+            restarts: row.pm2_env.restart_time,
+            started_ms: row.pm2_env.pm_uptime.filter(|ms| ms.is_finite()).map_or(0, |ms| ms as i64),
+        })
+        .collect();
+    Ok(Table { daemon: true, rows })
+}
+
+fn garbage() -> Blind {
+    Blind { reason: Reason::Garbage, message: "pm2's table: the answer is not what `pm2 jlist` prints".to_owned() }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn said(text: &str) -> Answer {
+        Answer::Said { bytes: text.as_bytes().to_vec(), exit: 0 }
+    }
+
+    #[test]
+    fn a_table_is_read_past_the_chatter() {
+        let text = "table\n[PM2] Spawning PM2 daemon\n[PM2][INFO] hello\n[{\"pid\":77,\"name\":\"binder-web-start\",\
+            \"pm2_env\":{\"status\":\"online\",\"restart_time\":2,\"pm_uptime\":1700000000123,\"BINDER_API_KEY\":\"x\"},\"pm_id\":0}]\n";
+        let table = read(Some(&said(text))).unwrap();
+        assert!(table.daemon);
+        assert_eq!(
+            table.rows,
+            [Row {
+                name: "binder-web-start".to_owned(),
+                id: 0,
+                pid: Some(77),
+                state: State::Online,
+                restarts: 2,
+                started_ms: 1_700_000_000_123
+            }]
+        );
+    }
+
+    #[test]
+    fn no_daemon_is_an_empty_table_and_no_pm2_is_unknown() {
+        assert_eq!(read(Some(&said("none\n"))).unwrap(), Table::default());
+        let missing = Answer::Said { bytes: Vec::new(), exit: 127 };
+        assert_eq!(read(Some(&missing)).unwrap_err().reason, Reason::NotInstalled);
+        assert_eq!(read(Some(&said("table\nnonsense"))).unwrap_err().reason, Reason::Garbage);
+    }
+
+    #[test]
+    fn names_are_cleaned() {
+        let text = "table\n[{\"name\":\"a\\u001b[31m\\nb\",\"pm2_env\":{\"status\":\"online\"},\"pid\":-3}]";
+        let table = read(Some(&said(text))).unwrap();
+        assert_eq!(table.rows[0].name, "a[31mb");
+        assert_eq!(table.rows[0].pid, None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_output_is_survived(text in ".{0,400}") {
+            let _ = read(Some(&said(&format!("table\n[{text}"))));
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! What people read: conditions, summary, plan. Every line is about the owner's world (ports, services, disks), in words
+//! that a person searches the runbook for.
+//!
+//! Pure. The same facts give the same words: nothing here changes by the passing of time alone, so that a converged fleet
+//! writes nothing.
+
+pub mod conditions;
+pub mod events;
+pub mod fleet;
+
+use crate::gate::BlockedBy;
+use crate::plan::memory::{FleetView, Memory, Past};
+use crate::plan::{Candidate, Checked, Finish, Host, LookFailure};
+use crate::seen::Observation;
+use binder_crds::conditions as types;
+use binder_crds::host::{PastAction, PlannedStep};
+use binder_crds::{ActionOutcome, BinderHostStatus, Desired, Mode};
+use conditions::{Conditions, Is, find, shorten};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+/// How many attempts a status shows.
+const LAST_ACTIONS: usize = 5;
+/// How many steps a status shows.
+const LONGEST_PLAN: usize = 16;
+
+/// Everything that a status tells of a host that was seen.
+#[derive(Debug)]
+pub struct Story<'a> {
+    /// The host.
+    pub host: &'a Host<'a>,
+    /// What was seen.
+    pub seen: &'a Observation,
+    /// What each facet found.
+    pub checks: &'a [Checked],
+    /// The steps to come.
+    pub candidates: &'a [Candidate],
+    /// What was tried.
+    pub memory: &'a Memory,
+    /// What came to its end with this look.
+    pub finish: &'a [Finish],
+    /// The fleet.
+    pub fleet: &'a FleetView,
+    /// Since when attempts count.
+    pub incident: Option<Timestamp>,
+    /// The operator's clock.
+    pub now: Timestamp,
+}
+
+/// The status of a host that was seen.
+pub fn seen(story: &Story<'_>) -> BinderHostStatus {
+    let Story { host, checks, candidates, .. } = story;
+    let drifts: Vec<&Candidate> = candidates.iter().collect();
+    let checked = checks.len();
+    let blind: Vec<&Checked> = checks.iter().filter(|checked| checked.result.is_err()).collect();
+    let settling: Vec<&str> = checks
+        .iter()
+        .filter_map(|checked| checked.result.as_ref().ok())
+        .flat_map(|check| check.settling.iter().map(|(_, why)| why.as_str()))
+        .collect();
+
+    let mut list = Conditions::new(&host.previous.conditions, host.generation, story.now);
+    list.set(types::READY, Is::True, "Applied", format!("generation {} is acted on", host.generation));
+    let healthy = healthy(&drifts, &blind, &settling, checked);
+    list.set(types::HEALTHY, healthy.0, healthy.1, healthy.2);
+    let (is, reason, message) = remediation(host, story.fleet);
+    list.set(types::REMEDIATION_ALLOWED, is, reason, message);
+    let stalled = stalled(&drifts);
+    let working = candidates.iter().any(|candidate| {
+        candidate.rung.is_some() && !matches!(candidate.blocked, Some(BlockedBy::Attempts { .. } | BlockedBy::Observe))
+    });
+    if let Some((reason, message)) = &stalled {
+        list.set(types::STALLED, Is::True, reason, message.clone());
+    } else if (working || !settling.is_empty()) && host.mode > Mode::Observe {
+        let message = candidates
+            .iter()
+            .find(|candidate| candidate.rung.is_some())
+            .map_or_else(|| settling.first().copied().unwrap_or_default().to_owned(), next_words);
+        list.set(types::RECONCILING, Is::True, if candidates.is_empty() { "Settling" } else { "Remedying" }, message);
+    }
+    list.set(types::REACHABLE, Is::True, "LoggedIn", "answers over SSH with its pinned host key");
+    for checked in *checks {
+        facet(&mut list, checked, story);
+    }
+    not_acted_on(&mut list, &host.spec.desired, host.spec.power.is_some(), story.fleet);
+
+    let first = candidates
+        .iter()
+        .find(|candidate| candidate.rung.is_some() && candidate.blocked.is_none())
+        .or_else(|| candidates.iter().find(|candidate| candidate.rung.is_some()));
+    BinderHostStatus {
+        observed_generation: host.generation,
+        summary: summary(&drifts, &blind, &settling),
+        drift: column(&drifts, &blind),
+        next: first.map(next_words).unwrap_or_default(),
+        waits_for: first.and_then(|candidate| candidate.blocked.as_ref()).map(blocked_words).unwrap_or_else(|| {
+            if first.is_none() && !drifts.is_empty() { "a person".to_owned() } else { String::new() }
+        }),
+        conditions: list.list(),
+        plan: plan(candidates),
+        last_actions: last_actions(story.memory, story.finish),
+        boot_id: story.seen.boot_id().map(str::to_owned),
+        incident_since: story.incident.map(Time),
+    }
+}
+
+/// The status of a host that could not be looked at.
+pub fn not_seen(
+    host: &Host<'_>,
+    failure: &LookFailure,
+    memory: &Memory,
+    fleet: &FleetView,
+    now: Timestamp,
+) -> BinderHostStatus {
+    let mut list = Conditions::new(&host.previous.conditions, host.generation, now);
+    list.set(types::READY, Is::False, failure.reason, failure.message.clone());
+    list.set(types::HEALTHY, Is::Unknown, failure.reason, format!("not seen: {}", failure.message));
+    let (is, reason, message) = if failure.needs_person {
+        (Is::False, failure.reason, "nothing is done to a host that is not surely ours to enter".to_owned())
+    } else {
+        remediation(host, fleet)
+    };
+    list.set(types::REMEDIATION_ALLOWED, is, reason, message);
+    if failure.needs_person {
+        list.set(types::STALLED, Is::True, failure.reason, failure.message.clone());
+    } else {
+        list.set(types::RECONCILING, Is::True, failure.reason, "trying to reach the host again, less and less often");
+    }
+    list.set(types::REACHABLE, Is::False, failure.reason, failure.message.clone());
+    for facet in crate::facets::FACETS.iter().filter(|facet| facet.in_use(&host.spec.desired)) {
+        list.set(facet.condition(), Is::Unknown, "NotSeen", "the host could not be looked at");
+    }
+    not_acted_on(&mut list, &host.spec.desired, host.spec.power.is_some(), fleet);
+    let list = list.list();
+    let since = list
+        .iter()
+        .find(|condition| condition.type_ == types::REACHABLE)
+        .map(|condition| clock(condition.last_transition_time.0))
+        .unwrap_or_default();
+    BinderHostStatus {
+        observed_generation: host.generation,
+        summary: format!("Not seen: {}.", failure.message),
+        drift: if failure.needs_person { failure.message.clone() } else { format!("no answer since {since}") },
+        next: if failure.needs_person { String::new() } else { "look again".to_owned() },
+        waits_for: if failure.needs_person { "a person".to_owned() } else { "the host to answer".to_owned() },
+        conditions: list,
+        plan: Vec::new(),
+        last_actions: last_actions(memory, &[]),
+        boot_id: host.previous.boot_id.clone(),
+        incident_since: host.previous.incident_since.clone(),
+    }
+}
+
+/// The status of a host that is not looked at because host or fleet is suspended.
+pub fn suspended(host: &Host<'_>, memory: &Memory, now: Timestamp) -> BinderHostStatus {
+    let why = host.suspended.unwrap_or("it is suspended");
+    let mut list = Conditions::new(&host.previous.conditions, host.generation, now);
+    list.set(types::READY, Is::True, "Suspended", format!("{why}: neither looked at nor acted on"));
+    list.set(types::HEALTHY, Is::Unknown, "Suspended", format!("{why}: nobody looks"));
+    list.set(types::REMEDIATION_ALLOWED, Is::False, "Suspended", why);
+    BinderHostStatus {
+        observed_generation: host.generation,
+        summary: format!("Not looked at: {why}."),
+        drift: String::new(),
+        next: String::new(),
+        waits_for: "suspend to be taken back".to_owned(),
+        conditions: list.list(),
+        plan: Vec::new(),
+        last_actions: last_actions(memory, &[]),
+        boot_id: host.previous.boot_id.clone(),
+        incident_since: host.previous.incident_since.clone(),
+    }
+}
+
+fn healthy(drifts: &[&Candidate], blind: &[&Checked], settling: &[&str], checked: usize) -> (Is, &'static str, String) {
+    if !drifts.is_empty() {
+        let things = if drifts.len() == 1 { "1 thing is".to_owned() } else { format!("{} things are", drifts.len()) };
+        return (Is::False, "Drifted", format!("{things} not as described"));
+    }
+    if let Some(first) = blind.first() {
+        let why = first.result.as_ref().err().map(|blind| blind.message.clone()).unwrap_or_default();
+        return (Is::Unknown, "NotAllSeen", format!("{} of {checked} checks could not be made: {why}", blind.len()));
+    }
+    if let Some(first) = settling.first() {
+        return (Is::False, "Settling", (*first).to_owned());
+    }
+    match checked {
+        0 => (Is::True, "AsDescribed", "it answers; nothing more is described that this version checks".to_owned()),
+        1 => (Is::True, "AsDescribed", "the 1 check agrees".to_owned()),
+        more => (Is::True, "AsDescribed", format!("all {more} checks agree")),
+    }
+}
+
+fn remediation(host: &Host<'_>, fleet: &FleetView) -> (Is, &'static str, String) {
+    let whose = fleet.fleet.as_ref().map_or_else(|| "no fleet".to_owned(), |fleet| format!("fleet {fleet}"));
+    match host.mode {
+        Mode::Observe => (
+            Is::False,
+            "ModeObserve",
+            format!("mode Observe ({whose}): it is said what would be done; set mode Enforce to have it done"),
+        ),
+        Mode::Approve => {
+            (Is::False, "ModeApprove", format!("mode Approve ({whose}): every step waits for a person's approval"))
+        }
+        Mode::Enforce => (Is::True, "ModeEnforce", format!("mode Enforce ({whose})")),
+    }
+}
+
+/// Nothing more will be tried for at least one drift, and nothing else can be done meanwhile that might cure it.
+fn stalled(drifts: &[&Candidate]) -> Option<(&'static str, String)> {
+    let hopeless = |candidate: &&&Candidate| {
+        candidate.rung.is_none() || matches!(candidate.blocked, Some(BlockedBy::Attempts { .. }))
+    };
+    let first = drifts.iter().find(hopeless)?;
+    // While another remedy is still possible, the host is not given up.
+    let possible = drifts.iter().any(|candidate| {
+        candidate.rung.is_some()
+            && !matches!(
+                candidate.blocked,
+                Some(BlockedBy::Attempts { .. } | BlockedBy::Order { .. } | BlockedBy::Observe)
+            )
+    });
+    if possible {
+        return None;
+    }
+    let page = format!("docs/runbook/{}.md", first.drift.kind.runbook());
+    Some(match &first.blocked {
+        Some(BlockedBy::Attempts { made }) => (
+            "AttemptsUsedUp",
+            format!(
+                "{made} attempts did not cure it for good: {}. A person is needed, see {page}",
+                first.drift.evidence
+            ),
+        ),
+        _ => (
+            "NeedsPerson",
+            format!(
+                "{}. There is no remedy that may be done here: a person is needed, see {page}",
+                first.drift.evidence
+            ),
+        ),
+    })
+}
+
+fn facet(list: &mut Conditions<'_>, checked: &Checked, story: &Story<'_>) {
+    let check = match &checked.result {
+        Err(blind) => {
+            list.set(checked.condition, Is::Unknown, blind.reason.as_str(), blind.message.clone());
+            return;
+        }
+        Ok(check) => check,
+    };
+    let Some(first) = check.drifts.first() else {
+        match check.settling.first() {
+            Some(_) => {
+                let why: Vec<&str> = check.settling.iter().map(|(_, why)| why.as_str()).collect();
+                list.set(checked.condition, Is::False, "Settling", why.join("; "));
+            }
+            None => list.set(checked.condition, Is::True, "AsDescribed", check.as_described.clone()),
+        }
+        return;
+    };
+    let held = |subject: &str| {
+        story.candidates.iter().find(|candidate| candidate.drift.subject == subject).and_then(|candidate| {
+            match &candidate.blocked {
+                Some(BlockedBy::Order { what }) => Some(what.as_str()),
+                _ => None,
+            }
+        })
+    };
+    let parts: Vec<String> = check
+        .drifts
+        .iter()
+        .map(|drift| {
+            let waits = held(&drift.subject).map(|what| format!(", and waits for {what}")).unwrap_or_default();
+            let tried = tried(story.memory, story.finish, &drift.subject, story.incident).unwrap_or_default();
+            format!("{}{waits}{tried}", drift.evidence)
+        })
+        .collect();
+    let all_held = check.drifts.iter().all(|drift| held(&drift.subject).is_some());
+    let reason = if all_held { "HeldBack" } else { first.kind.as_str() };
+    list.set(checked.condition, Is::False, reason, parts.join("; "));
+}
+
+/// What came of the last attempt at a subject, if it was no good.
+fn tried(memory: &Memory, finish: &[Finish], subject: &str, since: Option<Timestamp>) -> Option<String> {
+    let last = memory
+        .actions
+        .iter()
+        .rev()
+        .find(|past| past.subject == subject && since.is_none_or(|since| past.created >= since))?;
+    let ended = finish.iter().find(|finish| finish.action == last.name);
+    let outcome = ended.map(|finish| finish.outcome).or(last.outcome)?;
+    if outcome == ActionOutcome::Succeeded || outcome == ActionOutcome::Abandoned {
+        return None;
+    }
+    let said = if last.said.is_empty() { String::new() } else { format!(" (it said: {})", shorten(&last.said, 200)) };
+    Some(format!("; attempt {} to {} was no good{said}", last.attempt, last.words))
+}
+
+/// The parts of the spec and of the policy that are accepted and that this version does not act on: said, never silent.
+fn not_acted_on(list: &mut Conditions<'_>, desired: &Desired, power: bool, fleet: &FleetView) {
+    let mut say = |kind: &str, used: bool, what: &str| {
+        if used {
+            let message = format!("{what} is accepted, and nothing is done about it yet in this version");
+            list.set(kind, Is::Unknown, types::NOT_ACTED_ON_YET, message);
+        }
+    };
+    say(types::DOCKER_RECLAIMED, desired.docker.is_some(), "spec.docker");
+    say(types::DATABASE_CARED_FOR, desired.database.is_some(), "spec.database");
+    say(types::KUBERNETES_API_ANSWERING, desired.kubernetes_api.is_some(), "spec.kubernetesApi");
+    say(types::ENDPOINTS_REACHABLE, !desired.reaches.is_empty(), "spec.reaches");
+    say(types::POWER_CONTROLLED, power, "spec.power");
+    let policy = fleet.unused_policy.join(" and ");
+    say("PolicyEnforced", !policy.is_empty(), &format!("the fleet's {policy}"));
+}
+
+fn summary(drifts: &[&Candidate], blind: &[&Checked], settling: &[&str]) -> String {
+    let Some(first) = drifts.first() else {
+        if let Some(first) = blind.first() {
+            let why = first.result.as_ref().err().map(|blind| blind.message.clone()).unwrap_or_default();
+            return format!("As far as it could be seen, as described: {why}.");
+        }
+        return match settling.first() {
+            Some(first) => format!("On its way: {first}."),
+            None => "As described.".to_owned(),
+        };
+    };
+    let held: Vec<&str> = drifts
+        .iter()
+        .skip(1)
+        .filter(|candidate| matches!(candidate.blocked, Some(BlockedBy::Order { .. })))
+        .map(|candidate| candidate.drift.subject.as_str())
+        .collect();
+    let others = drifts.len() - 1 - held.len();
+    let mut words = format!("Not as described: {}", first.drift.evidence);
+    if !held.is_empty() {
+        words.push_str(&format!(
+            ", so {} {} held back",
+            held.join(" and "),
+            if held.len() == 1 { "is" } else { "are" }
+        ));
+    }
+    if others > 0 {
+        words.push_str(&format!("; and {others} more"));
+    }
+    words.push('.');
+    shorten(&words, 400)
+}
+
+fn column(drifts: &[&Candidate], blind: &[&Checked]) -> String {
+    match (drifts.first(), blind.first()) {
+        (Some(first), _) if drifts.len() > 1 => format!("{} (+{})", first.drift.short, drifts.len() - 1),
+        (Some(first), _) => first.drift.short.clone(),
+        (None, Some(first)) => {
+            let reason = first.result.as_ref().err().map_or("", |blind| blind.reason.as_str());
+            format!("{} not seen: {reason}", first.condition)
+        }
+        (None, None) => String::new(),
+    }
+}
+
+fn next_words(candidate: &Candidate) -> String {
+    match &candidate.rung {
+        Some(rung) => {
+            let attempt = (candidate.made + 1).min(candidate.allowed);
+            format!("{} ({attempt}/{})", rung.step.words(), candidate.allowed)
+        }
+        None => String::new(),
+    }
+}
+
+/// What blocks a step, in a few words.
+pub fn blocked_words(blocked: &BlockedBy) -> String {
+    match blocked {
+        BlockedBy::Deleted => "nothing: the host is being deleted".to_owned(),
+        BlockedBy::Suspended => "suspend to be taken back".to_owned(),
+        BlockedBy::Observe => "mode Enforce".to_owned(),
+        BlockedBy::Approval => "approval".to_owned(),
+        BlockedBy::Attempts { made } => format!("a person: {made} attempts are used up"),
+        BlockedBy::Order { what } => what.clone(),
+        BlockedBy::TakingEffect { step, until } => format!("the effect of \"{step}\", until {}", clock(*until)),
+        BlockedBy::Cooldown { until } => format!("cooldown until {}", clock(*until)),
+    }
+}
+
+fn clock(at: Timestamp) -> String {
+    at.strftime("%H:%M:%SZ").to_string()
+}
+
+fn plan(candidates: &[Candidate]) -> Vec<PlannedStep> {
+    candidates
+        .iter()
+        .filter_map(|candidate| candidate.rung.as_ref().map(|rung| (candidate, rung)))
+        .take(LONGEST_PLAN)
+        .map(|(candidate, rung)| PlannedStep {
+            step: rung.step.words(),
+            attempt: format!("{} of {}", (candidate.made + 1).min(candidate.allowed), candidate.allowed),
+            waits_for: candidate.blocked.as_ref().map(blocked_words).unwrap_or_default(),
+        })
+        .collect()
+}
+
+fn last_actions(memory: &Memory, finish: &[Finish]) -> Vec<PastAction> {
+    let told = |past: &Past| {
+        let end = finish.iter().find(|finish| finish.action == past.name);
+        let outcome = end.map(|end| end.outcome).or(past.outcome);
+        PastAction {
+            name: past.name.clone(),
+            step: format!("{} ({})", past.words, past.attempt),
+            outcome: outcome.map_or("TakingEffect", ActionOutcome::as_str).to_owned(),
+            message: shorten(end.map_or(past.message.as_str(), |end| end.message.as_str()), 200),
+        }
+    };
+    memory.actions.iter().rev().take(LAST_ACTIONS).map(told).collect()
+}
+
+/// Since when a host has not been seen, for whoever sums hosts up.
+pub fn is_healthy(status: &BinderHostStatus) -> Option<bool> {
+    match find(status, types::HEALTHY)?.status.as_str() {
+        "True" => Some(true),
+        "False" => Some(false),
+        _ => None,
+    }
+}
