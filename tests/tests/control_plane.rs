@@ -54,8 +54,10 @@ async fn objects_go_away_with_what_owns_them(client: &Client) {
     let owned = object(json!({"metadata": {"name": "owned", "ownerReferences": reference}}));
     maps.create(&PostParams::default(), &owned).await.unwrap();
     maps.delete("owner", &DeleteParams::default()).await.unwrap();
-    eventually("the garbage collector", Duration::from_secs(30), async || maps.get_opt("owned").await.unwrap().is_none())
-        .await;
+    eventually("the garbage collector", Duration::from_secs(30), async || {
+        maps.get_opt("owned").await.unwrap().is_none()
+    })
+    .await;
 }
 
 async fn a_namespace_lives_and_dies(client: &Client) {
@@ -197,7 +199,8 @@ async fn the_proxy_lives_as_long_as_its_pod(client: &Client, place: &Place) {
     for token in ["first", "second"] {
         pods.create(&PostParams::default(), &pod(token)).await.unwrap();
         let expected = format!("{arguments} token={token}\n");
-        eventually("the proxy", Duration::from_secs(10), async || place.proxy_runs().as_deref() == Some(&expected)).await;
+        eventually("the proxy", Duration::from_secs(10), async || place.proxy_runs().as_deref() == Some(&expected))
+            .await;
         pods.delete("proxy-server", &DeleteParams::default()).await.unwrap();
         eventually("the end of the proxy", Duration::from_secs(20), async || place.proxy_runs().is_none()).await;
         eventually("the end of its pod", Duration::from_secs(20), async || {

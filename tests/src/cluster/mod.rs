@@ -58,6 +58,15 @@ const API_PORT: u16 = 6443;
 /// The port of a store that has a loopback interface of its own.
 const ETCD_PORT: u16 = 2379;
 
+/// Until an API server that was started answers: 3 s on an idle computer, far more on one that compiles.
+const ANSWERS: Duration = Duration::from_secs(120);
+
+// What its processes are called, everywhere.
+const ETCD: &str = "etcd";
+const API_SERVER: &str = "kube-apiserver";
+const CONTROLLER_MANAGER: &str = "kube-controller-manager";
+const SCHEDULER: &str = "kube-scheduler";
+
 const API_AUTHORITY: &str = "lab";
 const ETCD_AUTHORITY: &str = "lab-etcd";
 
@@ -264,7 +273,7 @@ impl Cluster {
     }
 
     /// The processes, in the order of their start. Each may be started as soon as the one before it was: they wait for
-    /// each other, and one that gave up is to be started again.
+    /// each other, but not for ever, so one that ended is to be started again.
     pub fn processes(&self) -> Vec<ProcessSpec> {
         let mut all = vec![self.etcd(), self.apiserver(), self.controller_manager()];
         if self.config.controllers == Controllers::Workloads {
@@ -273,22 +282,28 @@ impl Cluster {
         all
     }
 
-    /// Starts the processes on this computer. Those that were started when one fails are ended again.
+    /// Starts the processes on this computer; the controllers as soon as the API server answers, for which they
+    /// themselves would wait 10 s and no longer. Should anything fail, those that were started are ended again.
     ///
     /// # Errors
-    /// A program cannot be run.
+    /// A program cannot be run, or the API server does not answer within two minutes.
     pub async fn start(&self) -> Result<Vec<Running>, ClusterError> {
         let mut started = Vec::new();
-        for spec in self.processes() {
-            match spec.start() {
-                Ok(running) => started.push(running),
-                Err(error) => {
-                    process::end_all(&started, Duration::ZERO).await?;
-                    return Err(error.into());
-                }
-            }
+        if let Err(error) = self.start_each(&mut started).await {
+            process::end_all(&started, Duration::ZERO).await?;
+            return Err(error);
         }
         Ok(started)
+    }
+
+    async fn start_each(&self, started: &mut Vec<Running>) -> Result<(), ClusterError> {
+        for spec in self.processes() {
+            if spec.name == CONTROLLER_MANAGER {
+                ready::api(&self.client().await?, &self.logs(), ANSWERS, started).await?;
+            }
+            started.push(spec.start()?);
+        }
+        Ok(())
     }
 
     /// Waits until the API server says that it is ready and the controllers have shown that they work.
@@ -332,7 +347,7 @@ impl Cluster {
             "--unsafe-no-fsync".to_owned(),
             flag("log-level", "warn"),
         ];
-        self.process("etcd", &self.config.programs.etcd, args)
+        self.process(ETCD, &self.config.programs.etcd, args)
     }
 
     fn apiserver(&self) -> ProcessSpec {
@@ -363,7 +378,7 @@ impl Cluster {
             // In megabytes: a reader holds byte offsets, so the file must not be rotated under it.
             args.push(flag("audit-log-maxsize", 4096));
         }
-        self.process("kube-apiserver", &self.config.programs.apiserver, args)
+        self.process(API_SERVER, &self.config.programs.apiserver, args)
     }
 
     fn controller_manager(&self) -> ProcessSpec {
@@ -377,7 +392,7 @@ impl Cluster {
             flag("secure-port", 0),
             flag("profiling", false),
         ];
-        self.process("kube-controller-manager", &self.config.programs.controller_manager, args)
+        self.process(CONTROLLER_MANAGER, &self.config.programs.controller_manager, args)
     }
 
     fn scheduler(&self) -> ProcessSpec {
@@ -387,7 +402,7 @@ impl Cluster {
             flag("secure-port", 0),
             flag("profiling", false),
         ];
-        self.process("kube-scheduler", &self.config.programs.scheduler, args)
+        self.process(SCHEDULER, &self.config.programs.scheduler, args)
     }
 
     fn process(&self, name: &str, program: &Path, args: Vec<String>) -> ProcessSpec {

@@ -44,6 +44,13 @@ pub enum NotReady {
     },
 }
 
+/// The log of each process, by its name.
+type Logs = [(String, PathBuf)];
+
+fn log_of<'a>(logs: &'a Logs, name: &str) -> Option<&'a PathBuf> {
+    logs.iter().find(|(process, _)| process == name).map(|(_, log)| log)
+}
+
 /// A time to be ready in, and what to say when it is over.
 struct Wait<'a> {
     begin: Instant,
@@ -51,7 +58,19 @@ struct Wait<'a> {
     running: &'a [Running],
 }
 
-impl Wait<'_> {
+impl<'a> Wait<'a> {
+    fn new(limit: Duration, running: &'a [Running]) -> Self {
+        Self { begin: Instant::now(), limit, running }
+    }
+
+    async fn api(&self, client: &Client, logs: &Logs) -> Result<(), NotReady> {
+        self.until("the API server", log_of(logs, super::API_SERVER), async || {
+            let request = http::Request::get("/readyz").body(Vec::new()).map_err(|error| error.to_string())?;
+            client.request_text(request).await.map(drop).map_err(|error| crate::said(&error))
+        })
+        .await
+    }
+
     /// Looks again and again until `look` gives something. `log` is whose log belongs into the error.
     async fn until<T>(
         &self,
@@ -76,25 +95,24 @@ impl Wait<'_> {
     }
 }
 
+/// The API server says that it is ready.
+pub(super) async fn api(client: &Client, logs: &Logs, limit: Duration, running: &[Running]) -> Result<(), NotReady> {
+    Wait::new(limit, running).api(client, logs).await
+}
+
 /// The API server says that it is ready, and the controllers do their work.
 pub(super) async fn control_plane(
     client: &Client,
-    logs: &[(String, PathBuf)],
+    logs: &Logs,
     limit: Duration,
     running: &[Running],
 ) -> Result<(), NotReady> {
-    let wait = Wait { begin: Instant::now(), limit, running };
-    let log = |name: &str| logs.iter().find(|(process, _)| process == name).map(|(_, log)| log);
-
-    wait.until("the API server", log("kube-apiserver"), async || {
-        let request = http::Request::get("/readyz").body(Vec::new()).map_err(|error| error.to_string())?;
-        client.request_text(request).await.map(drop).map_err(|error| crate::said(&error))
-    })
-    .await?;
+    let wait = Wait::new(limit, running);
+    wait.api(client, logs).await?;
 
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
-    let controllers = log("kube-controller-manager");
+    let controllers = log_of(logs, super::CONTROLLER_MANAGER);
     wait.until("the service account controller", controllers, async || {
         accounts.get("default").await.map(drop).map_err(|error| crate::said(&error))
     })
@@ -123,7 +141,7 @@ pub(super) async fn control_plane(
 /// This many nodes are Ready.
 pub(super) async fn nodes(client: &Client, count: usize, limit: Duration) -> Result<(), NotReady> {
     let nodes: Api<Node> = Api::all(client.clone());
-    let wait = Wait { begin: Instant::now(), limit, running: &[] };
+    let wait = Wait::new(limit, &[]);
     wait.until("nodes", None, async || {
         let all = nodes.list(&ListParams::default()).await.map_err(|error| crate::said(&error))?;
         let ready = all.iter().filter(|node| is_ready(node)).count();
