@@ -37,7 +37,8 @@ function compose (service, env, done) {
   startWithPM2({
     name: `binder-${service}-service`,
     env,
-    script: shell.which('docker-compose'),
+    // pm2 1.1.3 takes a text file for JavaScript unless its name says otherwise, whatever `exec_interpreter` is.
+    script: shell.which('docker-compose.sh'),
     args: ['-f', path.join(__dirname, 'services', service, 'docker-compose.yml'), 'up'],
     exec_interpreter: 'none'
   }, done)

@@ -43,6 +43,8 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
+    /// Start all of Binder by hand, in the runbook's order, and wait until it is well.
+    Settle,
     /// Run a command on a host, past the operator.
     Exec {
         /// The host.
@@ -108,6 +110,11 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
             println!("{}", serde_json::to_string_pretty(&Lab::open(&cli.lab)?.status()?)?);
         }
         Command::Status { output: Output::Text } => show(&Lab::open(&cli.lab)?.status()?),
+        Command::Settle => {
+            let lab = Lab::open(&cli.lab)?;
+            lab.settle(|line| println!("{line}")).await?;
+            println!("an app was deployed: {}", lab.binder()?.deploy_app().await?);
+        }
         Command::Exec { host, user, command } => {
             let host = Lab::open(&cli.lab)?.host(&host)?;
             let argv: Vec<&str> = command.iter().map(String::as_str).collect();

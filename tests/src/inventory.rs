@@ -84,6 +84,12 @@ pub const MACHINES: &[Machine] = &[
     Machine { name: "binder-api", octet: 10, zone: "us-central1-a", role: Role::Management, disk: None, usual: false },
 ];
 
+/// What stands in for the cluster's minions: a place with a network of its own, not a host that anybody logs in to.
+pub const MINIONS: &str = "kubernetes-minions";
+
+/// How many nodes the minions register; as many as the owner's file of the runbook asks for.
+pub const MINION_COUNT: u32 = 2;
+
 /// The address, in a lab's network, at which the cluster's minions take users in (`proxy-lookup`).
 pub const LOOKUP_OCTET: u8 = 21;
 

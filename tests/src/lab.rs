@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use crate::binder::settle::{Binder, SettleError};
 use crate::cgroup::{self, Cgroup, CgroupError};
 use crate::daemon::Orders;
 use crate::files::{self, FileError};
@@ -229,6 +230,22 @@ impl Lab {
     /// It has none of this name.
     pub fn host(&self, name: &str) -> Result<Host, LabError> {
         Ok(Host::of(&self.layout, name)?)
+    }
+
+    /// The Binder software on its hosts.
+    ///
+    /// # Errors
+    /// The lab is gone.
+    pub fn binder(&self) -> Result<Binder<'_>, SettleError> {
+        Binder::of(self)
+    }
+
+    /// Starts all of Binder by hand, in the runbook's order, and waits until it says that it is well.
+    ///
+    /// # Errors
+    /// Some step had no effect.
+    pub async fn settle(&self, tell: impl FnMut(&str)) -> Result<(), SettleError> {
+        self.binder()?.settle(tell).await
     }
 
     /// Takes it down. Nothing is left behind. One that is gone already is fine.

@@ -104,11 +104,6 @@ impl Layout {
         self.dir.join("control-plane")
     }
 
-    /// Everything of the minions of the hosts' cluster.
-    pub fn minions(&self) -> PathBuf {
-        self.dir.join("minions")
-    }
-
     /// A folder in which the database is filled before the services host has it.
     pub fn seed(&self) -> PathBuf {
         self.dir.join("seed")

@@ -36,7 +36,7 @@
 //! | [`cloud`] | the Compute Engine stand-in |
 //! | [`tools`], [`cluster`], [`process`] | programs in Go, control planes, long-lived processes |
 //! | [`status`], [`layout`] | what a lab says about itself, and where |
-//! | [`net`], [`cgroup`], [`command`], [`files`] | the computer below |
+//! | [`net`], [`cgroup`], [`command`], [`files`], [`http`] | the computer below |
 
 pub mod binder;
 pub mod cgroup;
@@ -46,6 +46,7 @@ pub mod command;
 pub mod daemon;
 pub mod files;
 pub mod host;
+pub mod http;
 pub mod inventory;
 pub mod lab;
 pub mod layout;

@@ -3,5 +3,9 @@
 //! | module | |
 //! |---|---|
 //! | [`software`] | the npm packages, installed once and kept |
+//! | [`seed`] | what the database holds before its first start |
+//! | [`settle`] | started by hand, in the runbook's order |
 
+pub mod seed;
+pub mod settle;
 pub mod software;

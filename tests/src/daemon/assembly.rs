@@ -3,25 +3,32 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::try_join_all;
 
 use super::Orders;
 use super::board::Board;
+use crate::binder::seed::{self, SeedError};
 use crate::binder::software::{self, Software, SoftwareError};
 use crate::cgroup::{Cgroup, CgroupError};
+use crate::cluster::minions::Minions;
+use crate::cluster::{Cluster, ClusterError, Config};
 use crate::command::{CommandError, Run};
 use crate::files::{self, FileError};
 use crate::host::furnish::Furnishing;
 use crate::host::init::{Bind, Init, Unit};
 use crate::host::power::{Chassis, Order, PowerButton, PowerError};
 use crate::host::root::{self, RootError};
-use crate::inventory::{self, Machine, Network, Role, USER};
+use crate::inventory::{
+    self, LOOKUP_OCTET, MINION_COUNT, MINIONS, Machine, Network, REGISTRATION_OCTET, Role, USER, USER_ID,
+};
 use crate::layout::Layout;
 use crate::net::{self, NetError};
 use crate::status::{HostStatus, StatusError};
+use crate::tools::debian::{self, DebianError};
 use crate::tools::progress::{Event, Progress};
-use crate::tools::{ToolError, Tools};
+use crate::tools::{Programs, ToolError, Tools};
 
 /// A part of the lab did not come up.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +36,18 @@ pub enum AssemblyError {
     /// A program is missing.
     #[error(transparent)]
     Tool(#[from] ToolError),
+    /// A package of Debian's is missing.
+    #[error(transparent)]
+    Debian(#[from] DebianError),
+    /// A control plane does not come up.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The database could not be filled.
+    #[error(transparent)]
+    Seed(#[from] SeedError),
+    /// The files of the database could not be handed over.
+    #[error("cannot give the services host its database")]
+    Copy(#[source] CommandError),
     /// The Binder packages are missing.
     #[error(transparent)]
     Software(#[from] SoftwareError),
@@ -69,6 +88,15 @@ pub(super) struct Parts {
     _buttons: Vec<PowerButton>,
 }
 
+/// Where the programs of the hosted control plane show inside.
+const KUBERNETES: &str = "/usr/local/lib/kubernetes";
+
+/// Where its files are inside.
+const KUBERNETES_STATE: &str = "/var/lib/kubernetes";
+
+/// Until a control plane answers and its controllers work. 4 s on an idle computer, for each.
+const CONTROL_PLANE_LIMIT: Duration = Duration::from_secs(120);
+
 /// Starts everything, and comes back when everything is up.
 pub(super) async fn assemble(
     layout: &Layout,
@@ -81,29 +109,58 @@ pub(super) async fn assemble(
         .iter()
         .map(|name| inventory::machine(name).ok_or_else(|| AssemblyError::Unknown(name.clone())))
         .collect::<Result<Vec<_>, _>>()?;
+    debian::packages(&layout.dir().join("packages.log"), &*progress).await?;
     let tools = Tools::new(progress.clone())?;
-    let supplies = Supplies {
-        software: Software::ensure(tools.cache(), &*progress).await?,
-        ferretdb: match has(&machines, Role::Services) {
-            true => Some(tools.ferretdb().await?),
-            false => None,
-        },
-        control_plane: None,
-    };
+    let supplies = Supplies::gather(&tools, &machines, &*progress).await?;
+
     let network = net::claim(layout.id()).await?;
     let group = Cgroup::of_lab(layout.id())?;
     files::make_dir(&layout.dir().join("keys"))?;
     let login_key = make_key(&layout.login_key(), &format!("{USER}@{}", layout.lab())).await?;
     files::write(&layout.api_key(), random_hex()?, 0o600)?;
+    let main = Cluster::prepare(Config::main(&layout.control_plane(), supplies.main.clone())?)?;
     let database = network.address(inventory::with_role(Role::Services).octet);
     board.change(|status| {
         status.network = network.0;
         status.database = format!("mongodb://{database}:9050/binder");
+        status.kubeconfig = main.kubeconfig();
+        status.audit_log = main.audit_log().map(|log| log.path().to_owned()).unwrap_or_default();
     })?;
 
     progress.report(Event::Note(&format!("booting {}", orders.hosts.join(", "))));
-    let scene = Scene { layout, orders, board: &board, supplies: &supplies, network, group, login_key };
-    let buttons = try_join_all(machines.into_iter().map(|machine| scene.host(machine))).await?;
+    let create = |machine: &'static Machine| async {
+        let created = root::create(&layout.host(machine.name), machine.disk).await;
+        created.map_err(|source| AssemblyError::Root { host: machine.name, source })
+    };
+    try_join_all(machines.iter().map(|machine| create(machine))).await?;
+    let mut scene =
+        Scene { layout, orders, board: &board, supplies: &supplies, network, group, login_key, cluster: None };
+    if has(&machines, Role::Master) {
+        scene.cluster = Some(scene.prepare_cluster()?);
+        board.change(|status| status.cluster_kubeconfig = scene.cluster.as_ref().map(Cluster::kubeconfig))?;
+    }
+    if let Some(ferretdb) = &supplies.ferretdb {
+        seed::seed(&layout.seed(), ferretdb, &supplies.software).await?;
+    }
+
+    let main_up = async {
+        let running = main.start().await?;
+        main.wait_ready(CONTROL_PLANE_LIMIT, &running).await?;
+        progress.report(Event::Note("the control plane is ready"));
+        Ok::<_, AssemblyError>(())
+    };
+    let hosts_up = async {
+        let mut buttons = try_join_all(machines.iter().map(|machine| scene.host(machine))).await?;
+        progress.report(Event::Note("the hosts are up"));
+        if let Some(cluster) = &scene.cluster {
+            buttons.push(scene.minions(cluster).await?);
+            cluster.wait_ready(CONTROL_PLANE_LIMIT, &[]).await?;
+            cluster.wait_nodes(MINION_COUNT as usize, CONTROL_PLANE_LIMIT).await?;
+            progress.report(Event::Note("the cluster on kubernetes-master is ready"));
+        }
+        Ok(buttons)
+    };
+    let ((), buttons) = tokio::try_join!(main_up, hosts_up)?;
     Ok(Parts { _buttons: buttons })
 }
 
@@ -112,11 +169,36 @@ fn has(machines: &[&Machine], role: Role) -> bool {
     machines.iter().any(|machine| machine.role == role)
 }
 
-/// The programs and packages that hosts are made with.
+/// The programs and packages that a lab is made with. What no host of the lab needs is not built either.
 struct Supplies {
     software: Software,
+    main: Programs,
     ferretdb: Option<PathBuf>,
+    /// The folder of our own control plane's programs.
     control_plane: Option<PathBuf>,
+    kwok: Option<PathBuf>,
+}
+
+impl Supplies {
+    async fn gather(tools: &Tools, machines: &[&Machine], progress: &dyn Progress) -> Result<Self, AssemblyError> {
+        let mut supplies = Self {
+            software: Software::ensure(tools.cache(), progress).await?,
+            main: tools.main_control_plane().await?,
+            ferretdb: None,
+            control_plane: None,
+            kwok: None,
+        };
+        if has(machines, Role::Services) {
+            supplies.ferretdb = Some(tools.ferretdb().await?);
+        }
+        if has(machines, Role::Master) || has(machines, Role::WebDeploy) {
+            supplies.control_plane = tools.control_plane().await?.kubectl.parent().map(Path::to_owned);
+        }
+        if has(machines, Role::Master) {
+            supplies.kwok = Some(tools.kwok().await?);
+        }
+        Ok(supplies)
+    }
 }
 
 /// What every host of a lab is made from.
@@ -128,36 +210,47 @@ struct Scene<'a> {
     network: Network,
     group: Cgroup,
     login_key: String,
+    /// The cluster on the master, once its files are there.
+    cluster: Option<Cluster>,
 }
 
 impl Scene<'_> {
-    /// Makes one host and boots it.
+    /// Writes what the control plane on the master needs, into the master's file system.
+    fn prepare_cluster(&self) -> Result<Cluster, AssemblyError> {
+        let master = inventory::with_role(Role::Master);
+        let config = Config::hosted(
+            master.name,
+            self.network.address(master.octet).into(),
+            &self.layout.host(master.name).root(),
+            Path::new(KUBERNETES_STATE),
+            Programs::in_folder(Path::new(KUBERNETES)),
+        );
+        Ok(Cluster::prepare(config)?)
+    }
+
+    /// Furnishes one host, whose file system is there, and boots it.
     async fn host(&self, machine: &'static Machine) -> Result<PowerButton, AssemblyError> {
         let name = machine.name;
         let host = self.layout.host(name);
         let public = make_key(&self.layout.host_key(name), name).await?;
         let private = files::read(&self.layout.host_key(name))?;
-        root::create(&host, machine.disk).await.map_err(|source| AssemblyError::Root { host: name, source })?;
-        let cluster_kubeconfig: Option<String> = None;
+        let kubeconfig = match (&self.cluster, machine.role) {
+            (Some(cluster), Role::WebDeploy) => Some(cluster.kubeconfig_for_user(USER, Some("system:masters"))?),
+            _ => None,
+        };
         Furnishing {
             machine,
             network: self.network,
             root: &host.root(),
             login_key: &self.login_key,
             host_key: &private,
-            cluster_kubeconfig: cluster_kubeconfig.as_deref(),
+            cluster_kubeconfig: kubeconfig.as_deref(),
         }
         .write()?;
-        let button = Chassis {
-            name: name.to_owned(),
-            network: self.network,
-            octets: vec![machine.octet],
-            layout: host.clone(),
-            cgroup: self.group.child(name),
-            init: self.init(machine, &host.root()),
-            program: self.orders.program.clone(),
+        if machine.role == Role::Services {
+            self.move_in_database(&host.root()).await?;
         }
-        .mount();
+        let button = self.chassis(name, vec![machine.octet], true, self.init(machine)).mount();
         // Algorithm and key; the comment after them is ours.
         let host_key = public.split(' ').take(2).collect::<Vec<_>>().join(" ");
         self.board.change(|status| {
@@ -182,53 +275,103 @@ impl Scene<'_> {
         Ok(button)
     }
 
-    fn init(&self, machine: &Machine, root: &Path) -> Init {
-        let mut binds = Vec::new();
-        let mut show = |from: &Path, to: &str, writable| {
-            binds.push(Bind { from: from.to_owned(), to: to.into(), writable });
+    /// Makes the files of the database that was filled the services host's own.
+    async fn move_in_database(&self, root: &Path) -> Result<(), AssemblyError> {
+        let (from, to) = (self.layout.seed().join("data/."), root.join("data/binder/db"));
+        let copied = Run::new("cp").args(["-r", "--"]).args([&from, &to]).succeed().await;
+        copied.map_err(AssemblyError::Copy)?;
+        let owner = format!("{USER_ID}:{USER_ID}");
+        Run::new("chown").args(["-R", &owner, "--"]).args([&to]).succeed().await.map_err(AssemblyError::Copy)?;
+        Ok(())
+    }
+
+    /// Starts what surrounds the master: nodes, the load balancer, the users' proxy.
+    async fn minions(&self, cluster: &Cluster) -> Result<PowerButton, AssemblyError> {
+        let host = self.layout.host(MINIONS);
+        let failed = |source| AssemblyError::Root { host: MINIONS, source };
+        root::create(&host, None).await.map_err(failed)?;
+        let kubeconfig = Path::new("/etc/kubernetes/minions.kubeconfig");
+        let text = cluster.kubeconfig_for_user(MINIONS, Some("system:masters"))?;
+        files::write(&host.root().join("etc/kubernetes/minions.kubeconfig"), text, 0o600)?;
+        let minions = Minions {
+            kubeconfig: kubeconfig.to_owned(),
+            dir: "/var/log/minions".into(),
+            nodes: MINION_COUNT,
+            lookup: self.network.address(LOOKUP_OCTET).into(),
+            registration: self.network.address(REGISTRATION_OCTET).into(),
+            proxy: Some(Path::new(software::INSIDE).join("node_modules/.bin/configurable-http-proxy")),
+            path: None,
         };
-        show(self.supplies.software.folder(), software::INSIDE, false);
-        let mut units = vec![unit("sshd", "/usr/sbin/sshd", &["-D", "-e"])];
-        match machine.role {
-            Role::Services => {
-                if let Some(ferretdb) = &self.supplies.ferretdb {
-                    show(ferretdb, "/usr/local/lib/binder-lab/ferretdb", false);
-                }
-            }
-            Role::WebDeploy => {
-                if let Some(control_plane) = &self.supplies.control_plane {
-                    let kubectl = format!("/home/{USER}/kubernetes/platforms/linux/amd64/kubectl");
-                    show(&control_plane.join("controlplane"), &kubectl, false);
-                }
-            }
-            Role::Build => {
-                let data = self.layout.host(machine.name).disk().join("docker");
-                show(&data, "/var/lib/docker", true);
-                let parent = format!("--cgroup-parent=/binder-lab/{}/{}.docker", self.layout.id(), machine.name);
-                units.push(unit(
-                    "docker",
-                    "/usr/sbin/dockerd",
-                    &[
-                        "--host=unix:///var/run/docker.sock",
-                        "--bridge=none",
-                        "--iptables=false",
-                        "--storage-driver=overlay2",
-                        &parent,
-                    ],
-                ));
-            }
-            Role::Master | Role::Management => {}
+        let kwok_inside = Path::new("/usr/local/lib/kwok/kwok");
+        let mut binds = vec![bind(self.supplies.software.folder(), software::INSIDE)];
+        binds.extend(self.supplies.control_plane.iter().map(|folder| bind(folder, KUBERNETES)));
+        binds.extend(self.supplies.kwok.iter().map(|kwok| Bind { to: kwok_inside.to_owned(), ..bind(kwok, "") }));
+        let programs = Programs::in_folder(Path::new(KUBERNETES));
+        let units = minions.processes(&programs, kwok_inside).into_iter().map(Unit::from).collect();
+        let init = self.first_process(MINIONS, binds, false, units);
+        let button = self.chassis(MINIONS, vec![LOOKUP_OCTET, REGISTRATION_OCTET], false, init).mount();
+        button.press(Order::Start).await?;
+        Ok(button)
+    }
+
+    fn chassis(&self, name: &str, octets: Vec<u8>, sshd: bool, init: Init) -> Chassis {
+        Chassis {
+            name: name.to_owned(),
+            network: self.network,
+            octets,
+            layout: self.layout.host(name),
+            cgroup: self.group.child(name),
+            init,
+            program: self.orders.program.clone(),
+            sshd,
         }
+    }
+
+    fn first_process(&self, name: &str, binds: Vec<Bind>, cgroups_inside: bool, units: Vec<Unit>) -> Init {
         Init {
-            hostname: machine.name.to_owned(),
-            root: root.to_owned(),
-            cgroup: self.group.child(machine.name).path().to_owned(),
-            boot_id: self.layout.host(machine.name).boot_id(),
+            hostname: name.to_owned(),
+            root: self.layout.host(name).root(),
+            cgroup: self.group.child(name).path().to_owned(),
+            boot_id: self.layout.host(name).boot_id(),
             binds,
-            cgroups_inside: machine.role == Role::Build,
+            cgroups_inside,
             units,
         }
     }
+
+    /// What a machine shows of this computer, and what it starts by itself at boot.
+    fn init(&self, machine: &Machine) -> Init {
+        let mut binds = vec![bind(self.supplies.software.folder(), software::INSIDE)];
+        let mut units = vec![unit("sshd", "/usr/sbin/sshd", &["-D", "-e"])];
+        match machine.role {
+            Role::Services => {
+                binds
+                    .extend(self.supplies.ferretdb.iter().map(|from| bind(from, "/usr/local/lib/binder-lab/ferretdb")));
+            }
+            Role::WebDeploy => {
+                let kubectl = format!("/home/{USER}/kubernetes/platforms/linux/amd64/kubectl");
+                binds.extend(self.supplies.control_plane.iter().map(|dir| bind(&dir.join("controlplane"), &kubectl)));
+            }
+            Role::Build => {
+                let data = self.layout.host(machine.name).disk().join("docker");
+                binds.push(Bind { writable: true, ..bind(&data, "/var/lib/docker") });
+                let parent = format!("--cgroup-parent=/binder-lab/{}/{}.docker", self.layout.id(), machine.name);
+                let socket = "--host=unix:///var/run/docker.sock";
+                let rest = ["--bridge=none", "--iptables=false", "--storage-driver=overlay2", &parent];
+                units.push(unit("docker", "/usr/sbin/dockerd", &[&[socket], &rest[..]].concat()));
+            }
+            Role::Master => {
+                binds.extend(self.supplies.control_plane.iter().map(|folder| bind(folder, KUBERNETES)));
+                units.extend(self.cluster.iter().flat_map(Cluster::processes).map(Unit::from));
+            }
+            Role::Management => {}
+        }
+        self.first_process(machine.name, binds, machine.role == Role::Build, units)
+    }
+}
+
+fn bind(from: &Path, to: &str) -> Bind {
+    Bind { from: from.to_owned(), to: to.into(), writable: false }
 }
 
 fn unit(name: &str, program: &str, args: &[&str]) -> Unit {

@@ -170,6 +170,9 @@ impl Furnishing<'_> {
         ] {
             self.system(&format!("{CONTROL}/{name}"), contents, 0o644)?;
         }
+        // Where it is missing, pm2 1.1.3 prints a page of advertising before every answer; its own attempt to make it
+        // fails with a Node.js of today.
+        self.own(".pm2/touch", "", 0o644)?;
         for name in ["pm2", "binder-control"] {
             self.system(&format!("usr/local/bin/{name}"), include_str!("../../host/with-preload.sh"), 0o755)?;
         }
@@ -245,7 +248,7 @@ impl Furnishing<'_> {
             // Only its path matters: it is how the stand-in for docker-compose knows which service is meant.
             self.system(&format!("{CONTROL}/services/{service}/docker-compose.yml"), "", 0o644)?;
         }
-        self.system("usr/local/bin/docker-compose", include_str!("../../host/docker-compose.sh"), 0o755)?;
+        self.system("usr/local/bin/docker-compose.sh", include_str!("../../host/docker-compose.sh"), 0o755)?;
         for path in ["data/binder", "data/binder/db"] {
             files::make_dir(&self.at(path))?;
             files::give(&self.at(path), USER_ID, USER_ID)?;

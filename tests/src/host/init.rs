@@ -20,6 +20,7 @@ use nix::unistd::{Pid, chdir, pivot_root, sethostname};
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, FileError};
+use crate::process::ProcessSpec;
 
 /// What `PATH` is for a host's services; as Debian sets it for root.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -73,6 +74,14 @@ pub struct Unit {
     pub env: BTreeMap<String, String>,
     /// The file, as seen inside, that takes what it prints.
     pub log: PathBuf,
+}
+
+impl From<ProcessSpec> for Unit {
+    /// A process that is described as seen inside.
+    fn from(spec: ProcessSpec) -> Self {
+        let ProcessSpec { name, program, args, env, log } = spec;
+        Self { name, program, args, env: env.into_iter().collect(), log }
+    }
 }
 
 /// The host could not be started.
