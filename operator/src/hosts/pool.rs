@@ -55,7 +55,7 @@ struct HostsShared {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotConnected {
     /// What the last attempt came to.
-    pub why: ConnectError,
+    pub why: Arc<ConnectError>,
     /// When another attempt will be made if someone asks.
     pub retry: Retry,
 }
@@ -94,7 +94,7 @@ impl fmt::Display for NotConnected {
 
 impl std::error::Error for NotConnected {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.why)
+        Some(self.why.as_ref())
     }
 }
 
@@ -112,7 +112,7 @@ struct State {
     /// Attempts so far, to tell a late result from the current one.
     attempts: u64,
     /// Logins that were refused, newest last.
-    refused: Vec<(Target, ConnectError)>,
+    refused: Vec<(Target, Arc<ConnectError>)>,
 }
 
 #[derive(Default)]
@@ -207,7 +207,7 @@ enum Known {
 impl State {
     fn without_attempt(&mut self, target: &Target, jitter: &Jitter) -> Known {
         if let Some((_, why)) = self.refused.iter().rev().find(|(refused, _)| refused.same_session(target)) {
-            let why = NotConnected { why: why.clone(), retry: Retry::WhenLoginChanges };
+            let why = NotConnected { why: Arc::clone(why), retry: Retry::WhenLoginChanges };
             return Known::Outcome(Err(why));
         }
         match &self.now {
@@ -225,7 +225,7 @@ impl State {
                 }
                 let why = ConnectError::Unsteady { at: target.endpoint(), why: session.ending_in_words() };
                 let failures = failures.saturating_add(1);
-                Known::Outcome(Err(self.fail(target, failures, why, jitter)))
+                Known::Outcome(Err(self.fail(target, failures, Arc::new(why), jitter)))
             }
             Now::Failed { target: to, why, due, failures } if to.same_session(target) => match due {
                 Some(due) if *due <= Instant::now() => Known::AttemptDue { failures: *failures },
@@ -252,12 +252,11 @@ impl State {
             locked(&task_slot.state).settle(attempt, &to, failures, result, &jitter)
         });
         let at = target.endpoint();
-        #[expect(clippy::result_large_err, reason = "made once an attempt")]
         let outcome = async move {
             task.await.unwrap_or_else(|error| {
                 // Only a panic or the end of the runtime gets here.
                 let why = ConnectError::Protocol { at, why: format!("the attempt was given up: {error}") };
-                Err(NotConnected { why, retry: Retry::At(Timestamp::now()) })
+                Err(NotConnected { why: Arc::new(why), retry: Retry::At(Timestamp::now()) })
             })
         }
         .boxed()
@@ -267,7 +266,6 @@ impl State {
     }
 
     /// Takes in what an attempt came to.
-    #[expect(clippy::result_large_err, reason = "made once an attempt; whoever asks matches on what it holds")]
     fn settle(
         &mut self,
         attempt: u64,
@@ -288,8 +286,9 @@ impl State {
             }
             Err(why) => {
                 tracing::debug!(%why, "not connected");
+                let why = Arc::new(why);
                 if is_final(&why) {
-                    self.refused.push((target.clone(), why.clone()));
+                    self.refused.push((target.clone(), Arc::clone(&why)));
                     let excess = self.refused.len().saturating_sub(REFUSALS_KEPT);
                     self.refused.drain(..excess);
                 }
@@ -303,7 +302,7 @@ impl State {
         }
     }
 
-    fn fail(&mut self, target: &Target, failures: u32, why: ConnectError, jitter: &Jitter) -> NotConnected {
+    fn fail(&mut self, target: &Target, failures: u32, why: Arc<ConnectError>, jitter: &Jitter) -> NotConnected {
         let (why, due) = not_connected(why, failures, jitter);
         self.now = Now::Failed { target: target.clone(), failures, why: why.clone(), due };
         why
@@ -322,8 +321,8 @@ fn is_final(why: &ConnectError) -> bool {
 }
 
 /// When to try again after a failure, on the wall's clock and on ours.
-fn not_connected(why: ConnectError, failures: u32, jitter: &Jitter) -> (NotConnected, Option<Instant>) {
-    let wait = match &why {
+fn not_connected(why: Arc<ConnectError>, failures: u32, jitter: &Jitter) -> (NotConnected, Option<Instant>) {
+    let wait = match why.as_ref() {
         ConnectError::LoginRefused { .. } | ConnectError::MoreProofWanted { .. } => {
             return (NotConnected { why, retry: Retry::WhenLoginChanges }, None);
         }

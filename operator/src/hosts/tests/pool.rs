@@ -63,7 +63,7 @@ async fn attempts_back_off_and_asking_in_between_costs_nothing() {
     for (attempt, wait) in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300].into_iter().enumerate() {
         let asked = Instant::now();
         let error = hosts.session(&target).await.unwrap_err();
-        assert!(matches!(error.why, ConnectError::Unreachable { why: Unreached::Refused, .. }));
+        assert!(matches!(*error.why, ConnectError::Unreachable { why: Unreached::Refused, .. }));
         assert!(error.next_attempt_at().is_some());
         assert_eq!(nobody.dialled(), attempt + 1);
         advance(Duration::from_secs(wait) - Duration::from_millis(1)).await;
@@ -143,7 +143,7 @@ async fn a_foreign_host_key_is_looked_at_again_after_ten_minutes_or_when_the_pin
     target.host_keys = vec![foreign_host_key("ed25519")];
     for minute in 0..20 {
         let error = hosts.session(&target).await.unwrap_err();
-        assert!(matches!(error.why, ConnectError::HostKeyMismatch { .. }));
+        assert!(matches!(*error.why, ConnectError::HostKeyMismatch { .. }));
         assert_eq!(machine.seen.connections(), 1 + minute / 10);
         advance(Duration::from_secs(60)).await;
     }
@@ -214,7 +214,7 @@ async fn a_machine_that_drops_every_login_is_not_asked_in_a_tight_loop() {
     // A minute at 1, 2, 4, 8, 16 and 32 s.
     assert!((5..=7).contains(&made), "{made}");
     let error = hosts.session(&machine.target).await.unwrap_err();
-    assert!(matches!(error.why, ConnectError::Unsteady { .. }), "{error}");
+    assert!(matches!(*error.why, ConnectError::Unsteady { .. }), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
