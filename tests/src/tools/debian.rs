@@ -102,7 +102,11 @@ fn list(missing: &[String]) -> String {
 /// # Errors
 /// Something is missing and cannot be installed; the error says what to do.
 pub async fn packages(log: &Path, progress: &dyn Progress) -> Result<(), DebianError> {
-    let missing: Vec<_> = PACKAGES.iter().filter(|package| !package.is_there()).collect();
+    ensure(&PACKAGES, log, progress).await
+}
+
+async fn ensure(packages: &[Package], log: &Path, progress: &dyn Progress) -> Result<(), DebianError> {
+    let missing: Vec<_> = packages.iter().filter(|package| !package.is_there()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -122,7 +126,7 @@ pub async fn packages(log: &Path, progress: &dyn Progress) -> Result<(), DebianE
         apt(&["update"], log, "reading Debian's package lists", progress).await?;
         apt(&install, log, &what, progress).await?;
     }
-    let missing: Vec<_> = PACKAGES.iter().filter(|package| !package.is_there()).collect();
+    let missing: Vec<_> = packages.iter().filter(|package| !package.is_there()).collect();
     if missing.is_empty() { Ok(()) } else { Err(DebianError::StillMissing { missing: describe(&missing) }) }
 }
 

@@ -235,6 +235,17 @@ mod tests {
         assert_ne!(version, renamed.hash(b"go1.26.0", &sources));
     }
 
+    #[test]
+    fn the_control_plane_calls_itself_what_it_is() {
+        let module = files::read(&CONTROL_PLANE.module().join("go.mod")).unwrap();
+        let version = |name| CONTROL_PLANE.set.iter().find(|(variable, _)| variable.ends_with(name)).unwrap().1;
+        let git = version("component-base/version.gitVersion");
+        assert!(module.contains(&format!("k8s.io/kubernetes {git}\n")), "go.mod has another Kubernetes than {git}");
+        let (major, minor) = (version("gitMajor"), version("gitMinor"));
+        assert!(git.starts_with(&format!("v{major}.{minor}.")), "{git} is not {major}.{minor}");
+        assert_eq!(git, version("client-go/pkg/version.gitVersion"));
+    }
+
     #[tokio::test]
     async fn a_failed_build_says_what_the_compiler_said() {
         let broken = GoProgram { package: "./nothing-is-here", title: "nothing", ..CONTROL_PLANE };
