@@ -9,7 +9,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
-use super::channel::{Ended, NotStarted, Reader, Stop};
+use super::channel::{Ended, NotStarted, Reader, Stop, Unheard};
 use super::quote::{BadArgument, check_arguments, shell_words};
 use super::sanitize::sanitize_tail;
 use super::session::Session;
@@ -121,7 +121,8 @@ const STOPPED: [i32; 2] = [124, 137];
 
 impl Session {
     /// Changes the machine by one command. The permit is spent, whatever comes of it, and a permit for another host is
-    /// refused.
+    /// refused. When the caller goes away in the middle, the command is not cut off: it goes on to its end or its
+    /// limit for as long as the session lives.
     pub async fn change(&self, permit: Permit, change: Change) -> Result<Ran, ChangeError> {
         if permit.host() != self.host {
             return Err(ChangeError::WrongHost { permitted: permit.host().to_owned(), host: self.host.clone() });
@@ -134,7 +135,7 @@ impl Session {
         let started = Instant::now();
         let deadline = started + limit + GRACE + ON_THE_WAY;
         tracing::info!(host = %self.at, action = permit.action(), command = name, "changing");
-        let ended = self.run(command, stdin, deadline, &mut reader).await;
+        let ended = self.run(command, stdin, deadline, Unheard::HeardOut, &mut reader).await;
         let took = started.elapsed();
         let unknown = |why: String| ChangeError::OutcomeUnknown { at: self.at.clone(), name, why };
         match ended {

@@ -40,6 +40,15 @@ pub(super) enum Stop {
     Flooded,
 }
 
+/// What becomes of a command whose asker goes away: a task that is dropped, an operator that is told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unheard {
+    /// Nobody needs it any more.
+    Killed,
+    /// It is not cut off in the middle of what it does.
+    HeardOut,
+}
+
 /// How a command ended that was handed over.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -68,14 +77,20 @@ pub(super) enum NotStarted {
 
 impl Session {
     /// Runs `command` (for the login shell) with `stdin`, feeding `reader`, until it ends or `deadline` comes.
+    /// `unheard` is what becomes of it when the asker goes away before that.
     pub(super) async fn run(
         &self,
         command: String,
         stdin: Vec<u8>,
         deadline: Instant,
+        unheard: Unheard,
         reader: &mut dyn Reader,
     ) -> Result<Ended, NotStarted> {
-        let mut exec = self.open_exec(deadline).await?;
+        let unheard = match unheard {
+            Unheard::Killed => Parting::Kill,
+            Unheard::HeardOut => Parting::HearOut(deadline),
+        };
+        let mut exec = self.open_exec(deadline, unheard).await?;
         let Some(parts) = exec.parts.as_mut() else { return Err(NotStarted::Refused) };
         let (ended, parting) = self.converse(parts, command, stdin, deadline, reader).await;
         exec.take_leave(parting);
@@ -147,7 +162,7 @@ impl Session {
         }
     }
 
-    async fn open_exec(&self, deadline: Instant) -> Result<Exec, NotStarted> {
+    async fn open_exec(&self, deadline: Instant, unheard: Parting) -> Result<Exec, NotStarted> {
         let started = Instant::now();
         let deadline = deadline.min(started + self.limits.open_channel);
         let silent = || NotStarted::Silent(started.elapsed());
@@ -161,7 +176,7 @@ impl Session {
             Some(Ok(channel)) => {
                 let (read, write) = channel.split();
                 let parts = Parts { read, write, _slot: slot, wear: Arc::clone(&self.wear) };
-                Ok(Exec { parts: Some(parts) })
+                Ok(Exec { parts: Some(parts), unheard })
             }
             Some(Err(russh::Error::ChannelOpenFailure(why))) => {
                 // Whatever fills the connection up, a fresh one starts empty.
@@ -199,9 +214,11 @@ pub(super) async fn open(
     }
 }
 
-/// A channel that a command runs on. Dropped in the middle, it kills the command.
+/// A channel that a command runs on.
 struct Exec {
     parts: Option<Parts>,
+    /// How it is left when it is dropped in the middle.
+    unheard: Parting,
 }
 
 struct Parts {
@@ -218,6 +235,8 @@ enum Parting {
     Closed,
     /// The command has ended or is about to: the machine will close it.
     Finishing,
+    /// The command may go on until then, and is listened to, since it could not write to nobody.
+    HearOut(Instant),
     /// The command is to end now, and whatever it still sends is not wanted.
     Kill,
 }
@@ -237,7 +256,7 @@ impl Exec {
 
 impl Drop for Exec {
     fn drop(&mut self) {
-        self.take_leave(Parting::Kill);
+        self.take_leave(self.unheard);
     }
 }
 
@@ -248,8 +267,12 @@ impl Parts {
         match parting {
             Parting::Closed => return,
             Parting::Finishing => {
-                let closed = async { while !matches!(self.read.wait().await, Some(ChannelMsg::Close) | None) {} };
-                if timeout(TO_CLOSE, closed).await.is_ok() {
+                if timeout(TO_CLOSE, self.closed()).await.is_ok() {
+                    return;
+                }
+            }
+            Parting::HearOut(deadline) => {
+                if timeout_at(deadline, self.closed()).await.is_ok() {
                     return;
                 }
             }
@@ -259,6 +282,10 @@ impl Parts {
         }
         self.wear.fetch_add(1, Ordering::Relaxed);
         let _ = self.write.close().await;
+    }
+
+    async fn closed(&mut self) {
+        while !matches!(self.read.wait().await, Some(ChannelMsg::Close) | None) {}
     }
 }
 

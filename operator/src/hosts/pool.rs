@@ -179,7 +179,17 @@ impl Hosts {
         }
     }
 
-    /// Closes the session to a machine, under whatever runs over it, and forgets all about it.
+    /// Closes the session to a machine, under whatever runs over it, but still knows which logins it refused. For a
+    /// machine that is not to be entered for a while.
+    pub fn disconnect(&self, id: &str) {
+        let slot = locked(&self.shared.slots).get(id).cloned();
+        if let Some(slot) = slot {
+            locked(&slot.state).close();
+        }
+    }
+
+    /// Closes the session to a machine, under whatever runs over it, and forgets all about it, refused logins too. For
+    /// a machine that is no longer described, or whose owner asks for another try.
     pub fn forget(&self, id: &str) {
         let slot = locked(&self.shared.slots).remove(id);
         if let Some(slot) = slot {

@@ -230,6 +230,27 @@ async fn a_forgotten_machine_is_disconnected() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_disconnected_machine_is_remembered_and_a_forgotten_one_is_not() {
+    let machine = Machine::new();
+    let pool = hosts(&machine);
+    let session = pool.session(&machine.target).await.unwrap();
+    pool.disconnect("uid-1");
+    assert!(!session.is_open());
+    // Not held against it: the end was ours.
+    assert!(pool.session(&machine.target).await.unwrap().is_open());
+
+    let machine = Machine::new().logins(Logins::Refused);
+    let pool = hosts(&machine);
+    pool.session(&machine.target).await.unwrap_err();
+    pool.disconnect("uid-1");
+    pool.session(&machine.target).await.unwrap_err();
+    assert_eq!(machine.seen.keys_shown(), 1);
+    pool.forget("uid-1");
+    pool.session(&machine.target).await.unwrap_err();
+    assert_eq!(machine.seen.keys_shown(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_worn_session_is_replaced_when_nobody_uses_it() {
     let machine = Machine::new();
     let hosts = hosts(&machine);

@@ -157,6 +157,26 @@ async fn a_look_that_is_given_up_does_not_go_on() {
 }
 
 #[tokio::test]
+async fn a_change_whose_asker_goes_away_goes_on() {
+    let sshd = Sshd::start(&["-t", "ed25519"]).await;
+    let session = sshd.connect().await;
+    let mark = sshd.dir.path().join("mark");
+    let change = Change {
+        name: "test-change",
+        script: "for i in 1 2 3 4 5; do sleep 0.2; echo $i; done; : >\"$1\"",
+        args: vec![mark.display().to_string()],
+        stdin: None,
+        limit: Duration::from_secs(5),
+        max_output: 100,
+    };
+    let asked = session.change(Permit::for_test("uid-1", "a"), change);
+    assert!(tokio::time::timeout(Duration::from_millis(400), asked).await.is_err());
+    assert!(!mark.exists());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(mark.exists());
+}
+
+#[tokio::test]
 async fn ports_are_told_apart() {
     let sshd = Sshd::start(&["-t", "ed25519"]).await;
     let session = sshd.connect().await;
