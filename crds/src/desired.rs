@@ -33,6 +33,7 @@ pub struct Desired {
     /// TCP ports that must be redirected to others, each by exactly one rule.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["interface".into(), "from".into()]))]
     pub port_redirects: Vec<PortRedirect>,
     /// File systems that must stay below a threshold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -110,7 +111,7 @@ pub struct Process {
     /// The name that `pm2 list` shows.
     pub name: ProcessName,
     /// The command that starts it under pm2, one argument an item, without a shell: `[pm2, start, /srv/echo.js, --name, echo]`.
-    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 512), regex(pattern = r"^[^\x00-\x1f\x7f]+$")))]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 512), regex(pattern = r"^[^[:cntrl:]]+$")))]
     pub start: Vec<String>,
     /// TCP ports that it must listen on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -118,11 +119,11 @@ pub struct Process {
     pub ports: Vec<u16>,
     /// Names of pm2 processes that it starts itself and that go when it goes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
+    #[schemars(length(max = 4))]
     pub children: Vec<ProcessName>,
     /// What must be in place before it is started: names of servers, services or processes of this host, or `kubectl-proxy`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
+    #[schemars(length(max = 4))]
     pub after: Vec<ProcessName>,
     /// How long it may take from its start until its ports answer. Default: 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -72,6 +72,7 @@ pub struct BinderFleetSpec {
     /// Descriptions that hosts refer to by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
+    #[x_kube(validation = Rule::new("self.all(name, size(name) <= 63)").message("a profile's name has at most 63 characters: shorten it here and in hosts[].profile"))]
     pub profiles: BTreeMap<String, Desired>,
     /// The hosts of this fleet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -80,6 +81,7 @@ pub struct BinderFleetSpec {
     pub hosts: Vec<Member>,
     /// Hosts written by hand that this fleet governs too, by their labels. None: only the hosts listed here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['Exists', 'DoesNotExist'] ? !has(e.values) || size(e.values) == 0 : e.operator in ['In', 'NotIn'] && has(e.values) && size(e.values) > 0)").message("write each of matchExpressions as {key, operator: In or NotIn, values: [...]} or {key, operator: Exists or DoesNotExist}"))]
     pub host_selector: Option<LabelSelector>,
 }
 

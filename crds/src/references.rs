@@ -2,6 +2,7 @@
 //! Secret of somebody else's.
 
 use crate::text::{CloudName, ObjectName, UserName};
+use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -14,13 +15,14 @@ pub struct SecretRef {
 }
 
 /// One key of a Secret in the object's own namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
     /// The Secret's name.
     pub name: ObjectName,
     /// The key within the Secret's data.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9._-]+$')").message("write the name of one entry of the Secret's data: letters, digits and . _ -, for example api-key"))]
     pub key: String,
 }
 

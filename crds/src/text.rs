@@ -97,11 +97,11 @@ fn ends_alphanumeric(text: &str) -> bool {
 }
 
 text!(
-    /// A length of time: `30s`, `15m`, `3h`, `7d` or a row of these such as `1h30m`.
+    /// A length of time above zero: `30s`, `15m`, `3h`, `7d` or a row of these such as `1h30m`.
     Span, max 24,
-    rule "self.matches('^([0-9]{1,6}[smhd])+$')",
-    remedy "write a duration as number and unit (s, m, h, d), for example 30s, 15m or 1h30m",
-    check |text| parse_span(text).is_some()
+    rule "self.matches('^([0-9]{1,6}[smhd])+$') && self.matches('[1-9]')",
+    remedy "write a duration above zero as number and unit (s, m, h, d), for example 30s, 15m or 1h30m",
+    check |text| parse_span(text).is_some_and(|span| !span.is_zero())
 );
 
 impl Span {
@@ -215,26 +215,29 @@ text!(
 );
 
 text!(
-    /// A public host key in the one-line form of OpenSSH, `TYPE BASE64 [COMMENT]`.
-    PublicKey, max 1024,
-    rule "self.matches('^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) AAAA[A-Za-z0-9+/]+={0,2}( .*)?$')",
-    remedy "write one line of /etc/ssh/ssh_host_*_key.pub, for example `ssh-ed25519 AAAA...`, without a host name in front",
+    /// A public host key in the one-line form of OpenSSH, `TYPE BASE64 [COMMENT]`. The longest in use, RSA of 4096 bits,
+    /// takes 724 characters before its comment. What the rule costs at most is its expression's length times the text's,
+    /// and the API server allows no more: hence the short expression and the types beside it.
+    PublicKey, max 800,
+    rule "self.matches('^[a-z0-9-]+ AAAA[A-Za-z0-9+/]+=*( [ -~]*)?$') && (self.startsWith('ssh-ed25519 ') || self.startsWith('ssh-rsa ') || self.startsWith('ecdsa-sha2-nistp256 ') || self.startsWith('ecdsa-sha2-nistp384 ') || self.startsWith('ecdsa-sha2-nistp521 '))",
+    remedy "write one line of /etc/ssh/ssh_host_*_key.pub, for example `ssh-ed25519 AAAA...`, without a host name in front and without a line break; its comment may be left out",
     check |text| {
         let mut parts = text.splitn(3, ' ');
         let kind = parts.next().unwrap_or_default();
         let body = parts.next().unwrap_or_default().trim_end_matches('=');
+        let comment = parts.next().unwrap_or_default();
         ["ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"].contains(&kind)
             && body.len() > 4 && body.starts_with("AAAA") && all(body, "+/")
+            && comment.chars().all(|c| (' '..='~').contains(&c))
     }
 );
 
 text!(
     /// A schedule in the five fields of cron: minute, hour, day of month, month, day of week.
     Schedule, max 64,
-    rule "self.matches('^[^ ]+( [^ ]+){4}$')",
-    remedy "write the five fields of cron, for example `0 3 * * *` for every day at three",
-    check |text| text.split(' ').filter(|field| !field.is_empty()).count() == 5
-        && text.split(' ').count() == 5
+    rule "self.matches('^([0-9A-Za-z*/,?#-]+ ){4}[0-9A-Za-z*/,?#-]+$')",
+    remedy "write the five fields of cron with one space between them, for example `0 3 * * *` for every day at three",
+    check |text| text.split(' ').count() == 5 && text.split(' ').all(|field| !field.is_empty() && all(field, "*/,?#-"))
 );
 
 text!(
@@ -248,7 +251,7 @@ text!(
 text!(
     /// The name of a pm2 process. Not `all` and not a number alone: pm2 takes these for every process and for an id.
     ProcessName, max 64,
-    rule "self.matches('^[A-Za-z0-9][A-Za-z0-9._-]*$') && self != 'all' && !self.matches('^[0-9]+$')",
+    rule "self.matches('^[0-9]*([A-Za-z]|[0-9][._-])[A-Za-z0-9._-]*$') && self != 'all'",
     remedy "write the name that `pm2 list` shows, of letters, digits and . _ -; `all` and bare numbers mean something else to pm2",
     check |text| starts_alphanumeric(text) && all(text, "._-") && text != "all" && !text.chars().all(|c| c.is_ascii_digit())
 );
@@ -281,7 +284,7 @@ mod tests {
     fn spans_are_read_as_written() {
         assert_eq!(Span::from("30s").duration().unwrap(), Duration::from_secs(30));
         assert_eq!(Span::from("1h30m").duration().unwrap(), Duration::from_secs(5400));
-        for bad in ["", "3", "h", "3 h", "-3h", "1.5h", "1234567s", "3h ", "３h"] {
+        for bad in ["", "3", "h", "3 h", "-3h", "1.5h", "1234567s", "3h ", "３h", "0s", "0h00m"] {
             assert!(Span::from(bad).duration().is_err(), "{bad:?}");
         }
     }
@@ -304,10 +307,15 @@ mod tests {
             assert!(ProcessName::from(bad).checked().is_err(), "{bad:?}");
         }
         assert!(ProcessName::from("binder-web-start").checked().is_ok());
+        assert!(ProcessName::from("2-web").checked().is_ok());
+        for bad in ["0 3 * *", "0 3 * * * *", "0  3 * * *", "$(reboot) 3 * * *", "0 3 * * *\n"] {
+            assert!(Schedule::from(bad).checked().is_err(), "{bad:?}");
+        }
         assert!(InterfaceName::from("-i").checked().is_err());
         assert!(Address::from("andrew@10.0.0.1").checked().is_err());
         assert!(Address::from("fd00::1").checked().is_ok());
         assert!(PublicKey::from("host ssh-ed25519 AAAA1").checked().is_err());
+        assert!(PublicKey::from("ssh-ed25519 AAAAC3Nza me@host\u{1b}[31m").checked().is_err());
         assert!(PublicKey::from("ssh-ed25519 AAAAC3Nza me@host").checked().is_ok());
     }
 }
