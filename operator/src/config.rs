@@ -24,7 +24,7 @@ pub struct Config {
     pub keep_actions_hours: u32,
 
     /// What is logged, as in RUST_LOG: `info`, `binder_operator=debug`.
-    #[arg(long, env = "BINDER_LOG", default_value = "info,kube=warn,russh=error")]
+    #[arg(long, env = "BINDER_LOG", default_value = "info,kube_client=warn,kube_runtime=warn,russh=error")]
     pub log: String,
 
     /// How it is logged.

@@ -10,13 +10,11 @@ use serde::Deserialize;
 pub const NAME: &str = "pm2";
 
 /// Asks pm2 only if its daemon is alive: the first call of any pm2 command starts the daemon, and a look changes nothing.
+/// Alive means that somebody listens on its socket; the socket's file outlives the daemon, and pm2 1.x writes no pid file.
 const SCRIPT: &str = r#"
 set -u
 command -v pm2 >/dev/null || exit 127
-home=${PM2_HOME:-$HOME/.pm2}
-pid=$(cat "$home/pm2.pid" 2>/dev/null) || pid=
-case $pid in ''|*[!0-9]*) echo none; exit 0;; esac
-[ -S "$home/rpc.sock" ] && kill -0 "$pid" 2>/dev/null || { echo none; exit 0; }
+grep -qF -- " ${PM2_HOME:-$HOME/.pm2}/rpc.sock" /proc/net/unix || { echo none; exit 0; }
 echo table
 exec pm2 jlist
 "#;
