@@ -5,5 +5,8 @@ if [ -z "${SSH_ORIGINAL_COMMAND+set}" ]; then
   printf '%(%s)T (a shell)\n' -1 >> /var/log/ssh-commands.log
   exec "$SHELL" -l
 fi
-printf '%(%s)T %q\n' -1 "$SSH_ORIGINAL_COMMAND" >> /var/log/ssh-commands.log
-exec "$SHELL" -c "$SSH_ORIGINAL_COMMAND"
+command=$SSH_ORIGINAL_COMMAND
+# Without it, nothing that the command starts can tell that somebody watches.
+unset SSH_ORIGINAL_COMMAND
+printf '%(%s)T %q\n' -1 "$command" >> /var/log/ssh-commands.log
+exec "$SHELL" -c "$command"

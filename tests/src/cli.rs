@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::faults::{self, Healer};
 use crate::host::enter::ssh_options;
 use crate::lab::{DEFAULT, LAB_VARIABLE, Lab, LabError, Options, take_down};
 use crate::layout::Layout;
@@ -45,6 +46,24 @@ enum Command {
     },
     /// Start all of Binder by hand, in the runbook's order, and wait until it is well.
     Settle,
+    /// Break something, for real.
+    Break {
+        /// Name every fault, what it does, and what should heal it.
+        #[arg(long)]
+        list: bool,
+        /// The fault.
+        #[arg(required_unless_present = "list")]
+        fault: Option<String>,
+        /// The host, for a fault that can be on any.
+        host: Option<String>,
+    },
+    /// Take back what is not the operator's to heal.
+    Mend {
+        /// The fault.
+        fault: String,
+        /// The host, for a fault that can be on any.
+        host: Option<String>,
+    },
     /// Run a command on a host, past the operator.
     Exec {
         /// The host.
@@ -115,6 +134,15 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
             lab.settle(|line| println!("{line}")).await?;
             println!("an app was deployed: {}", lab.binder()?.deploy_app().await?);
         }
+        Command::Break { list: true, .. } | Command::Break { fault: None, .. } => list_faults(),
+        Command::Break { fault: Some(fault), host, .. } => {
+            let lab = Lab::open(&cli.lab)?;
+            lab.fault(&fault)?.break_on(&lab, host.as_deref()).await?;
+        }
+        Command::Mend { fault, host } => {
+            let lab = Lab::open(&cli.lab)?;
+            lab.fault(&fault)?.mend_on(&lab, host.as_deref()).await?;
+        }
         Command::Exec { host, user, command } => {
             let host = Lab::open(&cli.lab)?.host(&host)?;
             let argv: Vec<&str> = command.iter().map(String::as_str).collect();
@@ -137,6 +165,17 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
+}
+
+fn list_faults() {
+    for fault in faults::all() {
+        let healer = match fault.healed_by {
+            Healer::Operator => "the operator",
+            Healer::Mend => "`cargo lab mend`",
+        };
+        let host = fault.only_host().unwrap_or("any host");
+        println!("{}\n    on {host}: {}\n    healed by {healer}", fault.name, fault.does);
+    }
 }
 
 fn show(status: &Status) {

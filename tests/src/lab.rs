@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use crate::binder::settle::{Binder, SettleError};
 use crate::cgroup::{self, Cgroup, CgroupError};
 use crate::daemon::Orders;
+use crate::faults::{self, Fault, FaultError};
 use crate::files::{self, FileError};
 use crate::host::enter::{Host, HostError};
 use crate::host::root::{self, RootError};
@@ -230,6 +231,14 @@ impl Lab {
     /// It has none of this name.
     pub fn host(&self, name: &str) -> Result<Host, LabError> {
         Ok(Host::of(&self.layout, name)?)
+    }
+
+    /// A fault of a name, to be inflicted on this lab.
+    ///
+    /// # Errors
+    /// Nobody knows such a fault.
+    pub fn fault(&self, name: &str) -> Result<&'static Fault, FaultError> {
+        faults::named(name)
     }
 
     /// The Binder software on its hosts.

@@ -41,9 +41,11 @@
 pub mod binder;
 pub mod cgroup;
 pub mod cli;
+pub mod cloud;
 pub mod cluster;
 pub mod command;
 pub mod daemon;
+pub mod faults;
 pub mod files;
 pub mod host;
 pub mod http;
@@ -55,6 +57,7 @@ pub mod process;
 pub mod status;
 pub mod tools;
 
+pub use faults::Fault;
 pub use host::enter::Host;
 pub use lab::{Lab, LabError, Options};
 pub use status::{HostStatus, Phase, Status};

@@ -162,10 +162,19 @@ impl<'a> Binder<'a> {
     }
 
     async fn start_server(&self, server: &Server) -> Result<(), SettleError> {
-        let command = format!("{START_SERVER} {} start", server.name);
+        let said = self.ask_to_start(&self.host(server.role)?, server.name).await?;
+        self.listens(server.role, server.port, &said).await
+    }
+
+    /// Runs `binder-control SERVER start` on a host with the lab's key; gives what it said. What becomes of the server
+    /// is another matter.
+    ///
+    /// # Errors
+    /// The command could not be run.
+    pub async fn ask_to_start(&self, host: &Host, server: &str) -> Result<String, SettleError> {
+        let command = format!("{START_SERVER} {server} start");
         let key = format!("{}\n", self.key).into_bytes();
-        let said = self.host(server.role)?.ssh_with_input(&command, key, COMMAND_LIMIT).await?;
-        self.listens(server.role, server.port, &said.said()).await
+        Ok(host.ssh_with_input(&command, key, COMMAND_LIMIT).await?.said())
     }
 
     async fn listens(&self, role: Role, port: u16, said: &str) -> Result<(), SettleError> {

@@ -12,6 +12,7 @@ use super::board::Board;
 use crate::binder::seed::{self, SeedError};
 use crate::binder::software::{self, Software, SoftwareError};
 use crate::cgroup::{Cgroup, CgroupError};
+use crate::cloud::{self, CloudError, Instance};
 use crate::cluster::minions::Minions;
 use crate::cluster::{Cluster, ClusterError, Config};
 use crate::command::{CommandError, Run};
@@ -42,6 +43,9 @@ pub enum AssemblyError {
     /// A control plane does not come up.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    /// The stand-in for the cloud does not listen.
+    #[error(transparent)]
+    Cloud(#[from] CloudError),
     /// The database could not be filled.
     #[error(transparent)]
     Seed(#[from] SeedError),
@@ -151,6 +155,10 @@ pub(super) async fn assemble(
     };
     let hosts_up = async {
         let mut buttons = try_join_all(machines.iter().map(|machine| scene.host(machine))).await?;
+        let instances = machines.iter().zip(&buttons);
+        let instances = instances.map(|(machine, button)| Instance { machine, button: button.clone() }).collect();
+        let cloud = cloud::serve(network, instances).await?;
+        board.change(|status| status.cloud = cloud)?;
         progress.report(Event::Note("the hosts are up"));
         if let Some(cluster) = &scene.cluster {
             buttons.push(scene.minions(cluster).await?);

@@ -1,0 +1,167 @@
+//! Faults between Binder and its cluster: the `kubectl proxy`, and `deploy-kubernetes`, which depends on it.
+//!
+//! How pm2 1.1.3 loses `deploy-kubernetes`, as seen by trying: pm2 gives each process its own record as environment
+//! variables. A server that comes back finds `binder-kubernetes-daemon` in pm2's table and asks pm2 to restart it, with
+//! its own environment; pm2 takes the id from there, and so overwrites the server's record with the daemon's. The server
+//! runs on, listens, and is in nobody's table.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::binder::DELETE;
+use super::{Act, CLOSED, Fault, FaultError, Healer, Site, Target, shows};
+use crate::host::enter::HostError;
+use crate::inventory::Role;
+
+pub(super) const FAULTS: &[Fault] = &[
+    Fault {
+        name: "proxy-dead",
+        does: "whatever serves 8085 is killed; nobody listens there",
+        healed_by: Healer::Operator,
+        target: Target::The(Role::WebDeploy),
+        inflict: PROXY_DEAD,
+        undo: None,
+    },
+    Fault {
+        name: "deploy-lost",
+        does: "pm2 has lost binder-deploy-kubernetes-start, which still listens on 8084, and has two of its daemons",
+        healed_by: Healer::Operator,
+        target: Target::The(Role::WebDeploy),
+        inflict: DEPLOY_LOST,
+        undo: None,
+    },
+    Fault {
+        name: "deploy-before-proxy",
+        does: "deploy-kubernetes was started while nobody served 8085: nobody listens on 8084, and its entries in pm2 are \
+               in disorder",
+        healed_by: Healer::Operator,
+        target: Target::The(Role::WebDeploy),
+        inflict: DEPLOY_BEFORE_PROXY,
+        undo: None,
+    },
+];
+
+const PROXY_DEAD: Act = |site| Box::pin(proxy_dead(site));
+const DEPLOY_LOST: Act = |site| Box::pin(deploy_lost(site));
+const DEPLOY_BEFORE_PROXY: Act = |site| Box::pin(deploy_before_proxy(site));
+
+/// What deploy-kubernetes has in pm2's table.
+const ENTRIES: [&str; 3] = ["binder-deploy-kubernetes-start", "binder-kubernetes-daemon", "binder-kubernetes-proxy"];
+
+/// Both races below depend on which of two processes is faster, so they may need another try; each took one, nearly
+/// always.
+const TRIES: usize = 4;
+
+/// Kills whoever listens on port `$1`.
+const KILL_LISTENER: &str = "for pid in $(ss -ltnpH \"sport = :$1\" | grep -o 'pid=[0-9]*' | cut -d= -f2 | sort -u); \
+    do kill -KILL $pid; done";
+
+async fn proxy_dead(site: Site<'_>) -> Result<(), FaultError> {
+    // pm2's own may be the one that serves, and it would start it again.
+    site.host.script_as_user(DELETE, &["binder-kubernetes-proxy"]).await?;
+    site.host.script(KILL_LISTENER, &["8085"]).await?;
+    shows(site.host, "nobody listens on 8085", CLOSED, &["8085"]).await
+}
+
+/// Succeeds when pm2 has no `binder-deploy-kubernetes-start` while somebody listens on 8084, and `$1` online daemons.
+const LOST: &str = r#"
+ss -ltnH 'sport = :8084' | grep -q . || { echo 'nobody listens on 8084'; exit 1; }
+pm2 jlist | node -e '
+  const list = JSON.parse(require("fs").readFileSync(0, "utf8").replace(/^[^]*?(?=\[(?:\{|\]))/, ""))
+  const named = (name) => list.filter((entry) => entry.name === name)
+  const daemons = named("binder-kubernetes-daemon").filter((entry) => entry.pm2_env.status === "online").length
+  const starts = named("binder-deploy-kubernetes-start").length
+  console.log(`${starts} in the table, ${daemons} daemons online`)
+  process.exit(starts === 0 && daemons === Number(process.argv[1]) ? 0 : 1)
+' "$1"
+"#;
+
+/// Brings the number of online daemons to two: pm2 keeps between none and two of them, depending on who was faster.
+const TWO_DAEMONS: &str = r#"
+ids() { pm2 jlist | node -e '
+  const list = JSON.parse(require("fs").readFileSync(0, "utf8").replace(/^[^]*?(?=\[(?:\{|\]))/, ""))
+  const is = (entry) => (entry.pm2_env.status === "online") === (process.argv[1] === "online")
+  for (const entry of list) if (entry.name === "binder-kubernetes-daemon" && is(entry)) console.log(entry.pm_id)
+' "$1"; }
+for id in $(ids other); do pm2 delete "$id" >/dev/null; done
+daemon=/usr/local/lib/binder/node_modules/binder-deploy-kubernetes/scripts/daemon.js
+while [ "$(ids online | wc -l)" -lt 2 ]; do pm2 start "$daemon" --name binder-kubernetes-daemon --force >/dev/null; done
+"#;
+
+async fn deploy_lost(site: Site<'_>) -> Result<(), FaultError> {
+    for attempt in 1..=TRIES {
+        if attempt > 1 {
+            start_afresh(site).await?;
+        }
+        let restarted = site.host.exec_as_user(&["pm2", "restart", ENTRIES[0]]).await?;
+        if attempt == TRIES && !restarted.ok() {
+            return Err(nothing(site, format!("pm2 has no {} to lose: {}", ENTRIES[0], restarted.said())));
+        }
+        if settled_as(site, LOST_WHATEVER_DAEMONS, &[]).await {
+            site.host.script_as_user(TWO_DAEMONS, &[]).await?;
+            let look = |host: crate::Host| async move {
+                host.script_as_user(LOST, &["2"]).await.map(|_| ()).map_err(|error: HostError| crate::said(&error))
+            };
+            site.host.until("pm2 has lost deploy-kubernetes and has two daemons", super::SHOWS, look).await?;
+            return Ok(());
+        }
+    }
+    Err(nothing(site, format!("pm2 did not lose {} in {TRIES} restarts", ENTRIES[0])))
+}
+
+/// Succeeds when pm2 has no `binder-deploy-kubernetes-start` while somebody listens on 8084.
+const LOST_WHATEVER_DAEMONS: &str = "ss -ltnH 'sport = :8084' | grep -q . && \
+    ! pm2 jlist | grep -qF '\"name\":\"binder-deploy-kubernetes-start\"'";
+
+/// Whether a look that the login user takes says yes several times in a row, before the patience is over: the table
+/// changes for some seconds.
+async fn settled_as(site: Site<'_>, look: &str, args: &[&str]) -> bool {
+    let mut row = 0;
+    for _ in 0..40 {
+        row = if site.host.script_as_user(look, args).await.is_ok() { row + 1 } else { 0 };
+        if row == 8 {
+            return true;
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+    false
+}
+
+/// Ends whatever there is of deploy-kubernetes, in pm2's table and outside.
+async fn clear(site: Site<'_>) -> Result<(), FaultError> {
+    for entry in ENTRIES {
+        site.host.script_as_user(DELETE, &[entry]).await?;
+    }
+    // What the table did not know.
+    site.host.script(KILL_LISTENER, &["8084"]).await?;
+    shows(site.host, "nobody listens on 8084", CLOSED, &["8084"]).await
+}
+
+/// Starts deploy-kubernetes as it should be.
+async fn start_afresh(site: Site<'_>) -> Result<(), FaultError> {
+    clear(site).await?;
+    let binder = site.lab.binder()?;
+    binder.ask_to_start(site.host, "deploy-kubernetes").await?;
+    let open = "ss -ltnH \"sport = :$1\" | grep -q .";
+    shows(site.host, "deploy-kubernetes listens", open, &["8084"]).await
+}
+
+async fn deploy_before_proxy(site: Site<'_>) -> Result<(), FaultError> {
+    let both_closed = "! ss -ltnH 'sport = :8084 or sport = :8085' | grep .";
+    for _ in 0..TRIES {
+        clear(site).await?;
+        proxy_dead(site).await?;
+        let binder = site.lab.binder()?;
+        binder.ask_to_start(site.host, "deploy-kubernetes").await?;
+        // The server's own `kubectl proxy` may be just in time; then nothing is broken.
+        if settled_as(site, both_closed, &[]).await {
+            return Ok(());
+        }
+    }
+    Err(nothing(site, format!("deploy-kubernetes came up all the same, {TRIES} times")))
+}
+
+fn nothing(site: Site<'_>, what: String) -> FaultError {
+    FaultError::NothingToBreak { host: site.host.name().to_owned(), what }
+}

@@ -1,0 +1,121 @@
+//! Faults of the way in: sshd's keys, the login, sudo, what a login shell prints.
+
+use super::{Act, Fault, FaultError, Healer, Site, Target, shows};
+use crate::files;
+use crate::host::furnish::sudoers;
+
+pub(super) const FAULTS: &[Fault] = &[
+    Fault {
+        name: "host-key-changed",
+        does: "sshd shows another host key, and open connections are cut",
+        healed_by: Healer::Mend,
+        target: Target::Any,
+        inflict: CHANGE_HOST_KEY,
+        undo: Some(RESTORE_HOST_KEY),
+    },
+    Fault {
+        name: "ssh-permission",
+        does: "our public key is no longer among the authorized ones, and open connections are cut",
+        healed_by: Healer::Mend,
+        target: Target::Any,
+        inflict: REFUSE_KEY,
+        undo: Some(ACCEPT_KEY),
+    },
+    Fault {
+        name: "sudo-password",
+        does: "sudo wants a password that nobody has",
+        healed_by: Healer::Mend,
+        target: Target::Any,
+        inflict: WANT_PASSWORD,
+        undo: Some(WANT_NO_PASSWORD),
+    },
+    Fault {
+        name: "login-noise",
+        does: "the login shell prints garbage before every command: escape codes, half a JSON, a prompt, bytes",
+        healed_by: Healer::Mend,
+        target: Target::Any,
+        inflict: MAKE_NOISE,
+        undo: Some(KEEP_QUIET),
+    },
+];
+
+const CHANGE_HOST_KEY: Act = |site| Box::pin(change_host_key(site));
+const RESTORE_HOST_KEY: Act = |site| Box::pin(restore_host_key(site));
+const REFUSE_KEY: Act = |site| Box::pin(refuse_key(site));
+const ACCEPT_KEY: Act = |site| Box::pin(async move {
+    site.host.script("cd /home/andrew/.ssh; [ ! -e kept ] || mv kept authorized_keys", &[]).await?;
+    Ok(())
+});
+const WANT_PASSWORD: Act = |site| Box::pin(set_sudo(site, false));
+const WANT_NO_PASSWORD: Act = |site| Box::pin(set_sudo(site, true));
+const MAKE_NOISE: Act = |site| Box::pin(make_noise(site));
+const KEEP_QUIET: Act = |site| Box::pin(async move {
+    site.host.script("sed -i '/# binder-lab noise$/d' /home/andrew/.bashrc", &[]).await?;
+    Ok(())
+});
+
+/// Makes sshd read its files again, and ends the connections that it has: each is a child of the one that listens.
+const RESTART_SSHD: &str = "listener=$(ss -ltnpH 'sport = :22' | grep -o 'pid=[0-9]*' | head -n 1 | cut -d= -f2); \
+    for child in $(cat /proc/$listener/task/$listener/children); do kill -KILL $child; done; kill -HUP $listener";
+
+/// Succeeds when sshd shows the key whose public half is in the file `$1`.
+const SHOWS_KEY: &str = "seen=$(ssh-keyscan -T 5 -t ed25519 127.0.0.1 2>/dev/null | cut -d' ' -f3); echo \"shows $seen\"; \
+    [ -n \"$seen\" ] && grep -qF \"$seen\" \"$1\"";
+
+async fn change_host_key(site: Site<'_>) -> Result<(), FaultError> {
+    let make = "cd /etc/ssh; [ -e kept_host_key ] || cp -p ssh_host_ed25519_key kept_host_key; \
+        rm -f ssh_host_ed25519_key ssh_host_ed25519_key.pub; ssh-keygen -q -t ed25519 -N '' -f ssh_host_ed25519_key";
+    site.host.script(make, &[]).await?;
+    site.host.script(RESTART_SSHD, &[]).await?;
+    shows(site.host, "sshd shows another key", SHOWS_KEY, &["/etc/ssh/ssh_host_ed25519_key.pub"]).await
+}
+
+async fn restore_host_key(site: Site<'_>) -> Result<(), FaultError> {
+    let restore = "cd /etc/ssh; [ ! -e kept_host_key ] || mv kept_host_key ssh_host_ed25519_key; \
+        ssh-keygen -y -f ssh_host_ed25519_key > ssh_host_ed25519_key.pub";
+    site.host.script(restore, &[]).await?;
+    site.host.script(RESTART_SSHD, &[]).await?;
+    shows(site.host, "sshd shows its own key", SHOWS_KEY, &["/etc/ssh/ssh_host_ed25519_key.pub"]).await
+}
+
+async fn refuse_key(site: Site<'_>) -> Result<(), FaultError> {
+    // Somebody else's key stays: the machine is not locked for everybody, only for us.
+    let replace = "cd /home/andrew/.ssh; [ -e kept ] || mv authorized_keys kept; rm -f /tmp/other /tmp/other.pub; \
+        ssh-keygen -q -t ed25519 -N '' -C somebody@else -f /tmp/other; \
+        install -o andrew -g andrew -m 600 /tmp/other.pub authorized_keys";
+    site.host.script(replace, &[]).await?;
+    site.host.script(RESTART_SSHD, &[]).await?;
+    let refused = |host: crate::Host| async move {
+        match host.ssh("true", super::SHOWS).await {
+            Ok(output) if output.code == Some(255) && output.stderr.contains("Permission denied") => Ok(()),
+            Ok(output) => Err(format!("a login ended with {:?}: {}", output.code, output.said())),
+            Err(error) => Err(crate::said(&error)),
+        }
+    };
+    Ok(site.host.until("our login is refused", super::SHOWS, refused).await?)
+}
+
+async fn set_sudo(site: Site<'_>, free: bool) -> Result<(), FaultError> {
+    let path = site.host.path("etc/sudoers.d/binder")?;
+    files::replace(&path, sudoers(free), 0o440)?;
+    let look = if free { "sudo -n true" } else { "! sudo -n true" };
+    site.host.script_as_user(look, &[]).await?;
+    Ok(())
+}
+
+/// What a machine prints that somebody has "improved" over the years.
+const NOISE: &str = r#"cd /home/andrew
+line='printf "Welcome to \033[1;31mbinder\033[0m!\r\n[{\"name\":\"binder-web-start\"\n%% \001\377\376 $ \n"; printf "last login: never\n" >&2 # binder-lab noise'
+grep -q '# binder-lab noise$' .bashrc || { { printf '%s\n' "$line"; cat .bashrc; } > .bashrc.new; cat .bashrc.new > .bashrc; rm .bashrc.new; }"#;
+
+async fn make_noise(site: Site<'_>) -> Result<(), FaultError> {
+    site.host.script(NOISE, &[]).await?;
+    let output = site.host.ssh("true", super::SHOWS).await?;
+    if output.stdout.contains("Welcome to") {
+        return Ok(());
+    }
+    Err(FaultError::NothingToBreak {
+        host: site.host.name().to_owned(),
+        what: format!("a login prints nothing of the noise: {}", output.said()),
+    })
+}
