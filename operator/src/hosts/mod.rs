@@ -11,7 +11,7 @@
 //! | [`change`] | a change: one command, which costs a [`Permit`](crate::gate::Permit) |
 //! | [`http`] | HTTP to a server as the machine sees it, through the connection |
 //! | [`reach`] | can this machine reach that port? |
-//! | [`sanitize`] | bytes from a machine become text that a person can be shown |
+//! | [`mod@sanitize`] | bytes from a machine become text that a person can be shown |
 //!
 //! This room knows nothing of the Kubernetes API, of facets or of judgement: it says what happened, in types. What a
 //! machine sends is hostile input here: bounded in size and time, never parsed by a shell, never trusted to end.

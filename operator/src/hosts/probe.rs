@@ -22,7 +22,7 @@
 //!   outlive it.
 //! - **A section that floods** is cut on the machine (`head`), and sees SIGPIPE.
 //! - **No file is written**, since a look also happens in `Observe`.
-//! - **The output cannot forge a frame**, as [`framing`](super::framing) explains.
+//! - **The output cannot forge a frame**, as the module `framing` explains.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

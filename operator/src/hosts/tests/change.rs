@@ -59,12 +59,12 @@ async fn a_secret_goes_by_standard_input_and_is_seen_nowhere() {
     let script = r#"
         IFS= read -r key || exit 9
         [ ${#key} = 15 ] || exit 8
-        if cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\000' ' ' | grep -q "$(printf '%s' "$1")-$(printf '%s' "$2")"; then
+        if cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\000' ' ' | grep -q "$1"; then
             exit 7
         fi
         echo "Using API key: $key""#;
-    // The two halves make the search above, so that it does not find itself.
-    let args = vec!["open".to_owned(), "sesame-423".to_owned()];
+    // A pattern that finds the key and does not find itself.
+    let args = vec!["[o]pen-sesame-423".to_owned()];
     let ran = session
         .change(permit(), Change { args, stdin: Some("open-sesame-423".to_owned().into()), ..change(script) })
         .await
@@ -93,7 +93,7 @@ async fn a_change_that_hangs_is_stopped_on_the_machine() {
         .change(permit(), Change { limit: Duration::from_millis(400), ..change("echo begun; sleep 60") })
         .await
         .unwrap();
-    assert!(started.elapsed() < Duration::from_secs(4));
+    assert!(started.elapsed() < Duration::from_secs(15));
     assert!(ran.timed_out);
     assert_eq!((ran.exit, ran.output.as_str()), (Some(124), "begun"));
 }
@@ -105,8 +105,8 @@ async fn what_is_left_running_does_not_hold_a_change() {
     // Holds the output, as a service does that was started without care. (sshd says how the command ended; here the
     // machine that says so first does.)
     let session_first = Machine::new().runs(Runs::ExitFirst).connect().await;
-    let ran = session_first.change(permit(), change("sleep 6 & echo started")).await.unwrap();
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    let ran = session_first.change(permit(), change("sleep 20 & echo started")).await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     assert_eq!((ran.exit, ran.output.as_str()), (Some(0), "started"));
     drop(session);
 }

@@ -88,7 +88,7 @@ async fn a_connection_that_breaks_during_the_login_is_no_refusal() {
 
 #[tokio::test]
 async fn silence_ends_at_the_limit_whenever_it_falls() {
-    let limits = Limits { handshake: Duration::from_millis(500), ..limits() };
+    let limits = Limits { handshake: Duration::from_secs(2), ..limits() };
     let silent = Machine::new().greets(b"", false);
     let greeted = Machine::new().greets(b"SSH-2.0-frozen\r\n", false);
     let undecided = Machine::new().logins(Logins::Silent);
@@ -96,7 +96,7 @@ async fn silence_ends_at_the_limit_whenever_it_falls() {
         let started = Instant::now();
         let error = Session::connect_over(&machine, &machine.target, &limits).await.unwrap_err();
         assert!(matches!(&error, ConnectError::Hung { stage, .. } if *stage == at), "{error:?}");
-        assert!(started.elapsed() < Duration::from_secs(3));
+        assert!(started.elapsed() < Duration::from_secs(10));
     }
 }
 

@@ -76,7 +76,7 @@ async fn a_body_without_end_is_cut_off() {
     let started = Instant::now();
     let error = session.http(request(to)).await.unwrap_err();
     assert!(matches!(error, HttpError::TooLarge { limit: 100_000, status: 200, .. }), "{error:?}");
-    assert!(started.elapsed() < Duration::from_secs(3));
+    assert!(started.elapsed() < Duration::from_secs(5));
     // The connection still serves.
     let look = session.look(&probe(vec![section("a", "echo hello")])).await.unwrap();
     assert_eq!(look.sections["a"], complete("hello\n"));
@@ -86,7 +86,7 @@ async fn a_body_without_end_is_cut_off() {
 async fn a_slow_server_is_given_up() {
     let (to, _heads) = server(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", None, false).await;
     let machine = Machine::new();
-    let limits = Limits { http: Duration::from_millis(400), ..limits() };
+    let limits = Limits { http: Duration::from_secs(1), ..limits() };
     let session = Session::connect_over(&machine, &machine.target, &limits).await.unwrap();
     let error = session.http(request(to)).await.unwrap_err();
     assert!(matches!(error, HttpError::TimedOut { .. }), "{error:?}");

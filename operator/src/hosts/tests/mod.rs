@@ -19,7 +19,7 @@ pub(super) use keys::key_pair;
 fn limits() -> Limits {
     Limits {
         connect: Duration::from_secs(2),
-        handshake: Duration::from_secs(5),
+        handshake: Duration::from_secs(15),
         open_channel: Duration::from_secs(5),
         look: Duration::from_secs(20),
         change: Duration::from_secs(20),
