@@ -109,15 +109,21 @@ impl<'a> Request<'a> {
         tokio::time::timeout(LIMIT, self.converse(to)).await.map_err(|_| HttpError::TimedOut { to })?
     }
 
+    /// Sends it and takes anything but a 2xx for an error.
+    ///
+    /// # Errors
+    /// As [`Request::send`], and when the status is another.
+    pub async fn text(self, to: SocketAddr) -> Result<String, HttpError> {
+        let Answer { status, body } = self.send(to).await?;
+        if (200..300).contains(&status) { Ok(body) } else { Err(HttpError::Status { to, status, body }) }
+    }
+
     /// Sends it and takes anything but a 2xx with JSON for an error.
     ///
     /// # Errors
-    /// As [`Request::send`], and when the answer is another.
+    /// As [`Request::text`], and when the answer is no JSON.
     pub async fn json(self, to: SocketAddr) -> Result<serde_json::Value, HttpError> {
-        let Answer { status, body } = self.send(to).await?;
-        if !(200..300).contains(&status) {
-            return Err(HttpError::Status { to, status, body });
-        }
+        let body = self.text(to).await?;
         serde_json::from_str(&body).map_err(|_| HttpError::NotJson { to, body })
     }
 

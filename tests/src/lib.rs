@@ -54,6 +54,7 @@ pub mod lab;
 pub mod layout;
 pub mod net;
 pub mod process;
+pub mod stage;
 pub mod status;
 pub mod tools;
 

@@ -1,0 +1,411 @@
+//! A lab with an operator in it, set as an owner would set it: the chart's definitions and rights, the Secrets, the
+//! owner's file, and this checkout's operator acting as the chart's service account and as nobody else.
+//!
+//! What the demo shows and what the scenarios test runs on this. Knows what a person knows: objects, `kubectl`, and the
+//! lab's hosts seen from outside. Must not know anything of the operator's inside.
+
+pub mod acts;
+pub mod kubectl;
+pub mod operator;
+pub mod owner;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use binder_crds::{BinderAction, BinderFleet, BinderHost};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::config::Kubeconfig;
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use crate::cluster::audit::AuditError;
+use crate::cluster::kubeconfig::{self, AccessError};
+use crate::command::{CommandError, Run};
+use crate::faults::FaultError;
+use crate::files::{self, FileError};
+use crate::host::enter::HostError;
+use crate::lab::{Lab, LabError};
+use crate::tools::progress::{Lines, Progress};
+use crate::tools::{ToolError, Tools};
+use kubectl::Kubectl;
+use operator::{Operator, OperatorError};
+
+/// The namespace of the owner's objects.
+pub const NAMESPACE: &str = "binder";
+/// The namespace of the operator itself.
+pub const SYSTEM: &str = "binder-system";
+/// The Helm release, which names the service account.
+const RELEASE: &str = "binder-operator";
+/// The Secret with the login key.
+pub const LOGIN_SECRET: &str = "binder-ssh";
+/// The Secret with the API key.
+pub const API_KEY_SECRET: &str = "binder-api-key";
+/// How long the operator's token lives; longer than any test.
+const TOKEN: Duration = Duration::from_secs(6 * 3600);
+
+/// Something about the stage did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// The lab.
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    /// A host.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A fault.
+    #[error(transparent)]
+    Fault(#[from] FaultError),
+    /// A program that is needed could not be built.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// A command failed.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The API server could not be reached as somebody.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The operator could not be built, started or ended.
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
+    /// A kubeconfig could not be written down.
+    #[error("cannot write a kubeconfig")]
+    Json(#[from] serde_json::Error),
+    /// The API said no.
+    #[error("cannot read {what}")]
+    Api {
+        /// What.
+        what: String,
+        /// Why not.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// Something did not become so.
+    #[error("{what}: not within {} s; last seen: {seen}", limit.as_secs())]
+    Never {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        limit: Duration,
+        /// What was seen last.
+        seen: String,
+    },
+}
+
+/// A lab with an operator in it.
+pub struct Stage {
+    /// The lab.
+    pub lab: Lab,
+    /// `kubectl` as the owner uses it.
+    pub kubectl: Kubectl,
+    client: Client,
+    operator_kubeconfig: PathBuf,
+    program: PathBuf,
+    operator: Option<Operator>,
+}
+
+impl Stage {
+    /// Sets the stage in a lab that is up: definitions and rights from the chart as real Helm renders it, namespaces,
+    /// Secrets. The operator is built, and not started yet.
+    ///
+    /// # Errors
+    /// Some part did not work; the error says which and what it said.
+    pub async fn set(lab: Lab, mut tell: impl FnMut(&str)) -> Result<Self, StageError> {
+        let status = lab.status()?;
+        let lines: Arc<dyn Progress> = Arc::new(Lines::new(Duration::from_secs(20), |line| eprintln!("{line}")));
+        let tools = Tools::new(lines)?;
+        let programs = tools.main_control_plane().await?;
+        let helm = tools.helm().await?;
+        let kubectl = Kubectl::new(programs.kubectl.clone(), status.kubeconfig.clone());
+
+        tell("building the operator");
+        let program = operator::build().await?;
+
+        tell("installing the chart's definitions and rights, as helm renders them");
+        let chart = workspace().join("charts/binder-operator");
+        kubectl
+            .run(&["apply", "--server-side", "--force-conflicts", "-f", &chart.join("crds").display().to_string()])
+            .await?;
+        let rendered = Run::new(helm)
+            .args(["template", RELEASE])
+            .args([&chart])
+            .args(["--namespace", SYSTEM, "--set", "image.repository=none.invalid/binder-operator"])
+            .limit(Duration::from_secs(60))
+            .succeed()
+            .await?;
+        kubectl
+            .apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}).to_string())
+            .await?;
+        kubectl
+            .apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}).to_string())
+            .await?;
+        // This control plane has no nodes: the pod would wait for ever, so the operator runs beside it, with its rights.
+        kubectl.apply(&without_deployment(&rendered)).await?;
+        let definitions = ["binderfleets", "binderhosts", "binderactions"];
+        for name in definitions {
+            let name = format!("crd/{name}.{}", binder_crds::GROUP);
+            kubectl.run(&["wait", "--for=condition=Established", "--timeout=60s", &name]).await?;
+        }
+
+        let client = kubeconfig::client(&status.kubeconfig).await?;
+        let operator_kubeconfig = status.kubeconfig.with_file_name("operator.kubeconfig");
+        act_as(&client, &status.kubeconfig, &operator_kubeconfig).await?;
+        let stage = Self { lab, kubectl, client, operator_kubeconfig, program, operator: None };
+        stage.secrets().await?;
+        Ok(stage)
+    }
+
+    /// Makes the Secrets that the owner's file names, or puts them right again.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn secrets(&self) -> Result<(), StageError> {
+        let status = self.lab.status()?;
+        let login = files::read(&self.lab.layout().login_key())?;
+        let key = files::read(&status.api_key_file)?;
+        for secret in [
+            json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/ssh-auth",
+                "metadata": {"name": LOGIN_SECRET, "namespace": NAMESPACE}, "stringData": {"ssh-privatekey": login}}),
+            json!({"apiVersion": "v1", "kind": "Secret",
+                "metadata": {"name": API_KEY_SECRET, "namespace": NAMESPACE}, "stringData": {"api-key": key.trim()}}),
+        ] {
+            // Through standard input: what a Secret holds is in no argument.
+            self.kubectl.apply(&secret.to_string()).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts the operator, unless it runs.
+    ///
+    /// # Errors
+    /// It does not become ready; the error shows what it said.
+    pub async fn start_operator(&mut self) -> Result<(), StageError> {
+        if self.operator.is_none() {
+            let log = self.lab.layout().dir().join("operator.log");
+            self.operator = Some(Operator::start(&self.program, &self.operator_kubeconfig, &log).await?);
+        }
+        Ok(())
+    }
+
+    /// Ends the operator by SIGTERM; gives how long that took.
+    ///
+    /// # Errors
+    /// It does not end, or not well.
+    pub async fn stop_operator(&mut self) -> Result<Duration, StageError> {
+        match self.operator.take() {
+            Some(operator) => Ok(operator.stop().await?),
+            None => Ok(Duration::ZERO),
+        }
+    }
+
+    /// Kills the operator: it gets no chance to say or write anything.
+    ///
+    /// # Errors
+    /// It cannot be killed.
+    pub async fn kill_operator(&mut self) -> Result<(), StageError> {
+        match self.operator.take() {
+            Some(operator) => Ok(operator.kill().await?),
+            None => Ok(()),
+        }
+    }
+
+    /// What the operator has logged since it was first started here.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn operator_log(&self) -> Result<String, StageError> {
+        Ok(files::read(&self.lab.layout().dir().join("operator.log"))?)
+    }
+
+    /// What the operator says of itself at one of its HTTP paths.
+    ///
+    /// # Errors
+    /// It does not run or does not answer.
+    pub async fn operator_says(&self, path: &str) -> Result<String, StageError> {
+        match &self.operator {
+            Some(operator) => Ok(operator.get(path).await?),
+            None => Err(OperatorError::NotRunning.into()),
+        }
+    }
+
+    /// The user as whom the operator's requests are in the audit log.
+    pub fn operator_user() -> String {
+        format!("system:serviceaccount:{SYSTEM}:{RELEASE}")
+    }
+
+    /// The hosts of the owner's namespace.
+    pub fn hosts(&self) -> Api<BinderHost> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    /// The fleets of the owner's namespace.
+    pub fn fleets(&self) -> Api<BinderFleet> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    /// The actions of the owner's namespace.
+    pub fn actions(&self) -> Api<BinderAction> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    /// A client with the owner's rights.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// One host's object.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub async fn host(&self, name: &str) -> Result<BinderHost, StageError> {
+        let failed = |source| StageError::Api { what: format!("BinderHost {name}"), source: Box::new(source) };
+        self.hosts().get(name).await.map_err(failed)
+    }
+
+    /// The attempts on one host that were begun after an instant, oldest first.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub async fn actions_since(&self, host: &str, since: jiff::Timestamp) -> Result<Vec<BinderAction>, StageError> {
+        let failed = |source| StageError::Api { what: "BinderActions".to_owned(), source: Box::new(source) };
+        let mut actions = self.actions().list(&Default::default()).await.map_err(failed)?.items;
+        // Creation times are whole seconds.
+        let since = since.as_second();
+        let created = |action: &BinderAction| action.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        actions.retain(|action| {
+            action.spec.host.0 == host && created(action).is_some_and(|created| created.as_second() >= since)
+        });
+        actions.sort_by_key(|action| {
+            (created(action), action.status.as_ref().and_then(|s| s.sent_at.clone().map(|t| t.0)))
+        });
+        Ok(actions)
+    }
+
+    /// Waits until something is so. `look` gives what it saw as an error as long as it is not.
+    ///
+    /// # Errors
+    /// It was not so within `limit`; the error tells what was seen last.
+    pub async fn until<T, F>(&self, what: &str, limit: Duration, mut look: impl FnMut() -> F) -> Result<T, StageError>
+    where
+        F: Future<Output = Result<T, String>>,
+    {
+        let until = Instant::now() + limit;
+        loop {
+            match look().await {
+                Ok(seen) => return Ok(seen),
+                Err(seen) if Instant::now() > until => {
+                    return Err(StageError::Never { what: what.to_owned(), limit, seen });
+                }
+                Err(_) => sleep(Duration::from_millis(150)).await,
+            }
+        }
+    }
+
+    /// Waits until a host's condition has a status and, if it is said, a reason; gives the condition.
+    ///
+    /// # Errors
+    /// It does not get there.
+    pub async fn condition(
+        &self,
+        host: &str,
+        kind: &str,
+        status: &str,
+        reason: Option<&str>,
+        limit: Duration,
+    ) -> Result<Condition, StageError> {
+        let what =
+            format!("{host}: {kind} is {status}{}", reason.map(|reason| format!(" ({reason})")).unwrap_or_default());
+        self.until(&what, limit, || async {
+            let object = self.host(host).await.map_err(|error| crate::said(&error))?;
+            let generation = object.metadata.generation;
+            let state = object.status.unwrap_or_default();
+            let found = state.conditions.iter().find(|condition| condition.type_ == kind);
+            match found {
+                Some(condition)
+                    if condition.status == status
+                        && reason.is_none_or(|reason| condition.reason == reason)
+                        && Some(state.observed_generation) == generation =>
+                {
+                    Ok(condition.clone())
+                }
+                Some(condition) => Err(format!("{} {}: {}", condition.status, condition.reason, condition.message)),
+                None => Err(format!("no such condition; {}", state.summary)),
+            }
+        })
+        .await
+    }
+
+    /// Waits until every one of these hosts is healthy.
+    ///
+    /// # Errors
+    /// One of them is not in time.
+    pub async fn healthy(&self, hosts: &[&str], limit: Duration) -> Result<(), StageError> {
+        let until = Instant::now() + limit;
+        for host in hosts {
+            self.condition(
+                host,
+                binder_crds::conditions::HEALTHY,
+                "True",
+                None,
+                until.saturating_duration_since(Instant::now()),
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Everything that helps to understand a failure: what the objects say, what the operator logged last.
+    pub async fn told(&self) -> String {
+        let mut text = String::new();
+        for arguments in [
+            &["-n", NAMESPACE, "get", "bf,bh,ba", "-o", "wide"][..],
+            &["-n", NAMESPACE, "describe", "bh"],
+            &["-n", NAMESPACE, "get", "ba", "-o", "yaml"],
+        ] {
+            let said = self.kubectl.run(arguments).await.unwrap_or_else(|error| crate::said(&error));
+            text.push_str(&format!("--- kubectl {}\n{said}\n", arguments.join(" ")));
+        }
+        let log = self.operator_log().unwrap_or_else(|error| crate::said(&error));
+        let lines: Vec<&str> = log.lines().collect();
+        text.push_str("--- the operator's last words\n");
+        text.push_str(&lines[lines.len().saturating_sub(80)..].join("\n"));
+        text.push('\n');
+        text
+    }
+}
+
+/// The root of this checkout.
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
+}
+
+/// Everything that was rendered but the Deployment, which would need nodes.
+fn without_deployment(rendered: &str) -> String {
+    rendered
+        .split("\n---")
+        .filter(|document| !document.lines().any(|line| line.trim_end() == "kind: Deployment"))
+        .collect::<Vec<_>>()
+        .join("\n---")
+}
+
+/// Writes a kubeconfig for the chart's service account: the administrator's, with the account's token for a user.
+async fn act_as(client: &Client, admin: &Path, file: &Path) -> Result<(), StageError> {
+    let token = kubeconfig::token(client, SYSTEM, RELEASE, TOKEN).await?;
+    let mut config = Kubeconfig::read_from(admin)
+        .map_err(|source| AccessError::Kubeconfig { path: admin.display().to_string(), source: Box::new(source) })?;
+    for context in config.contexts.iter_mut().filter_map(|context| context.context.as_mut()) {
+        context.user = Some(RELEASE.to_owned());
+        context.namespace = Some(SYSTEM.to_owned());
+    }
+    let mut text = serde_json::to_value(&config)?;
+    text["users"] = json!([{"name": RELEASE, "user": {"token": token}}]);
+    files::write(file, text.to_string(), 0o600)?;
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! This checkout's operator as a process: built by cargo, started with a kubeconfig, ended by a signal.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::http::{HttpError, Request};
+use crate::process::tail;
+
+/// From the start until the first lists have been read.
+const READY: Duration = Duration::from_secs(30);
+/// What the issue of this software promises: SIGTERM ends it within 10 s.
+pub const ENDS_WITHIN: Duration = Duration::from_secs(10);
+
+/// The operator could not be built, started, asked or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// Cargo could not be run.
+    #[error("cannot run cargo to build the operator")]
+    Cargo(#[source] std::io::Error),
+    /// The build failed.
+    #[error("the operator does not build:\n{0}")]
+    Build(String),
+    /// It could not be started.
+    #[error("cannot start `{program}`")]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It does not become ready.
+    #[error("the operator was not ready after {} s; it said:\n{said}", READY.as_secs())]
+    NotReady {
+        /// The end of its log.
+        said: String,
+    },
+    /// It does not run.
+    #[error("the operator does not run")]
+    NotRunning,
+    /// It did not end in time, or not well.
+    #[error("the operator did not end as it should: {how}; it said:\n{said}")]
+    BadEnd {
+        /// What happened instead.
+        how: String,
+        /// The end of its log.
+        said: String,
+    },
+    /// It cannot be signalled.
+    #[error("cannot signal the operator")]
+    Signal(#[source] nix::Error),
+    /// It does not answer.
+    #[error("the operator does not answer")]
+    Http(#[from] HttpError),
+}
+
+/// Builds the operator as cargo would for anybody in this checkout; gives the program.
+///
+/// # Errors
+/// It does not build; the error shows the compiler's words.
+pub async fn build() -> Result<PathBuf, OperatorError> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["build", "--quiet", "--package", "binder-operator", "--message-format", "json-render-diagnostics"])
+        .current_dir(super::workspace())
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .map_err(OperatorError::Cargo)?;
+    if !output.status.success() {
+        return Err(OperatorError::Build(String::from_utf8_lossy(&output.stderr).into_owned()));
+    }
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .next_back()
+        .ok_or_else(|| OperatorError::Build("cargo named no program".to_owned()))
+}
+
+/// A running operator.
+#[derive(Debug)]
+pub struct Operator {
+    child: Child,
+    log: PathBuf,
+    listen: SocketAddr,
+}
+
+impl Operator {
+    /// Starts it and waits until it has read its objects. What it logs is appended to `log`.
+    ///
+    /// # Errors
+    /// It does not become ready; the error shows what it said.
+    pub async fn start(program: &Path, kubeconfig: &Path, log: &Path) -> Result<Self, OperatorError> {
+        let failed = |source| OperatorError::Start { program: program.to_owned(), source };
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(log).map_err(failed)?;
+        // A port that was free a moment ago; who else would take it is another lab's operator, which asks in the same way.
+        let listen = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr()).map_err(failed)?;
+        let child = Command::new(program)
+            .args(["--listen", &listen.to_string(), "--namespace", super::NAMESPACE])
+            .env("KUBECONFIG", kubeconfig)
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        let mut operator = Self { child, log: log.to_owned(), listen };
+        let until = Instant::now() + READY;
+        loop {
+            let ended = operator.child.try_wait().ok().flatten().is_some();
+            if operator.get("/readyz").await.is_ok() {
+                return Ok(operator);
+            }
+            if ended || Instant::now() > until {
+                return Err(OperatorError::NotReady { said: operator.said() });
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// What it answers at one of its paths.
+    ///
+    /// # Errors
+    /// It does not answer with success.
+    pub async fn get(&self, path: &str) -> Result<String, OperatorError> {
+        Ok(Request::get(path).text(self.listen).await?)
+    }
+
+    /// The end of its log.
+    pub fn said(&self) -> String {
+        tail(&self.log)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), OperatorError> {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).ok_or(OperatorError::NotRunning)?;
+        kill(Pid::from_raw(pid), signal).map_err(OperatorError::Signal)
+    }
+
+    /// Ends it by SIGTERM; gives how long that took.
+    ///
+    /// # Errors
+    /// It takes too long, or ends with an error.
+    pub async fn stop(mut self) -> Result<Duration, OperatorError> {
+        let began = Instant::now();
+        self.signal(Signal::SIGTERM)?;
+        let bad = |how: String, said| OperatorError::BadEnd { how, said };
+        match timeout(ENDS_WITHIN, self.child.wait()).await {
+            Ok(Ok(status)) if status.success() => Ok(began.elapsed()),
+            Ok(Ok(status)) => Err(bad(status.to_string(), self.said())),
+            Ok(Err(error)) => Err(bad(error.to_string(), self.said())),
+            Err(_) => Err(bad(format!("still there after {} s", ENDS_WITHIN.as_secs()), self.said())),
+        }
+    }
+
+    /// Kills it where it stands.
+    ///
+    /// # Errors
+    /// It cannot be killed.
+    pub async fn kill(mut self) -> Result<(), OperatorError> {
+        self.signal(Signal::SIGKILL)?;
+        let _ = self.child.wait().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,66 @@
+//! The owner's file for a lab: what its owner would write, with the lab's addresses and host keys in it.
+
+use serde_json::{Value, json};
+
+use super::{API_KEY_SECRET, LOGIN_SECRET, NAMESPACE};
+use crate::status::{HostStatus, Status};
+
+/// The fleet's name.
+pub const FLEET: &str = "binder";
+
+/// The disk that the lab's build host can fill: Docker's own.
+pub const DISK: &str = "/var/lib/docker";
+
+/// The fleet of a lab, as JSON that `kubectl apply` takes. `mode` as the API says it.
+///
+/// The lab's patience is short (looks every 3 s, pauses of 3 s, attempts counted afresh after 10 healthy seconds), so that
+/// a demo and its tests need not wait as a real fleet should.
+pub fn file(status: &Status, mode: &str) -> Value {
+    let mut hosts: Vec<Value> = Vec::new();
+    for host in &status.hosts {
+        let mut member = member(host);
+        match host.name.as_str() {
+            "binder-web-deploy" => {
+                member["profile"] = json!("web");
+                member["reaches"] = json!([{"host": "binder-services", "port": 9050}]);
+            }
+            "binder-services" => member["services"] = json!(["db", "logging"]),
+            "binder-tester-2" => {
+                member["servers"] = json!(["build"]);
+                member["disks"] = json!([{"path": DISK, "maxUsed": "85%"}]);
+            }
+            "kubernetes-master" => member["kubernetesApi"] = json!({"readyNodes": 2}),
+            _ => {}
+        }
+        hosts.push(member);
+    }
+    json!({
+        "apiVersion": format!("{}/v1alpha1", binder_crds::GROUP),
+        "kind": "BinderFleet",
+        "metadata": {"name": FLEET, "namespace": NAMESPACE},
+        "spec": {
+            "mode": mode,
+            "interval": "3s",
+            "remedies": {"cooldown": "3s", "attempts": 3, "refillAfter": "10s"},
+            "access": {"user": status.hosts.first().map(|host| host.user.clone()), "keySecretRef": {"name": LOGIN_SECRET}},
+            "apiKeySecretRef": {"name": API_KEY_SECRET, "key": "api-key"},
+            "profiles": {"web": {
+                "servers": ["web", "deploy-kubernetes", "health"],
+                "kubectlProxy": {"port": 8085, "kubectl": "/home/andrew/kubernetes/cluster/kubectl.sh"},
+                "portRedirects": [{"interface": "eth0", "from": 80, "to": 3000}],
+            }},
+            "hosts": hosts,
+        },
+    })
+}
+
+/// How a fleet names and reaches one host of the lab.
+pub fn member(host: &HostStatus) -> Value {
+    json!({
+        "name": host.name,
+        "address": host.address.to_string(),
+        "port": host.port,
+        "hostKeys": [host.host_key],
+        "domain": host.zone,
+    })
+}
