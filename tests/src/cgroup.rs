@@ -142,11 +142,17 @@ impl Cgroup {
     /// It is not there, or some process could not be stopped in time.
     pub async fn freeze(&self) -> Result<(), CgroupError> {
         self.set("cgroup.freeze", "1")?;
+        self.becomes("frozen 1", "frozen").await
+    }
+
+    /// Waits for a line in the kernel's own account of the group. A list of processes would not do: one that is dying is
+    /// gone from it before the group is free of it.
+    async fn becomes(&self, event: &str, wanted: &'static str) -> Result<(), CgroupError> {
         let events = self.path.join("cgroup.events");
         let until = Instant::now() + SETTLE;
-        while !files::read(&events)?.lines().any(|line| line == "frozen 1") {
+        while !files::read(&events)?.lines().any(|line| line == event) {
             if Instant::now() > until {
-                return Err(self.stuck("frozen")?);
+                return Err(self.stuck(wanted)?);
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -177,14 +183,7 @@ impl Cgroup {
         }
         self.set("cgroup.kill", "1")?;
         self.thaw()?;
-        let until = Instant::now() + SETTLE;
-        while !self.processes()?.is_empty() {
-            if Instant::now() > until {
-                return Err(self.stuck("ended")?);
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        Ok(())
+        self.becomes("populated 0", "ended").await
     }
 
     fn stuck(&self, wanted: &'static str) -> Result<CgroupError, CgroupError> {

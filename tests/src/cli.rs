@@ -3,6 +3,7 @@
 //! Words and columns only; what is done is done by the library.
 
 use std::error::Error;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -11,7 +12,8 @@ use crate::faults::{self, Healer};
 use crate::host::enter::ssh_options;
 use crate::lab::{DEFAULT, LAB_VARIABLE, Lab, LabError, Options, take_down};
 use crate::layout::Layout;
-use crate::status::{Phase, Status};
+use crate::process::Running;
+use crate::status::{HostStatus, Phase, Status};
 
 /// A control plane, the runbook's machines and their faults, on this computer.
 #[derive(Debug, Parser)]
@@ -37,6 +39,9 @@ enum Command {
         /// Leave a lab that did not come up as it is, to be looked at.
         #[arg(long)]
         keep_failed: bool,
+        /// Then start all of Binder by hand, as `settle` does.
+        #[arg(long)]
+        settled: bool,
     },
     /// Show where everything is.
     Status {
@@ -83,6 +88,15 @@ enum Command {
         #[arg(last = true)]
         command: Vec<String>,
     },
+    /// Run this checkout's operator against the lab.
+    Operator {
+        /// As whom the operator talks to the lab's control plane; by default an administrator.
+        #[arg(long, env = "BINDER_LAB_OPERATOR_KUBECONFIG")]
+        kubeconfig: Option<std::path::PathBuf>,
+        /// The operator's own arguments.
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
     /// Take the lab away; nothing is left behind.
     Down,
 }
@@ -114,7 +128,7 @@ pub fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
     match cli.command {
-        Command::Up { hosts, owner_pid, keep_failed } => {
+        Command::Up { hosts, owner_pid, keep_failed, settled } => {
             let mut options = Options::named(&cli.lab).keep_failed(keep_failed);
             if let Some(hosts) = hosts {
                 options = options.hosts(hosts);
@@ -122,17 +136,20 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
             if let Some(pid) = owner_pid {
                 options = options.owner(pid);
             }
-            let lab = Lab::up(options, |line| println!("{line}")).await?;
+            let lab = Lab::up(options, say).await?;
+            if settled {
+                lab.settle(say).await?;
+            }
             show(&lab.status()?);
         }
         Command::Status { output: Output::Json } => {
-            println!("{}", serde_json::to_string_pretty(&Lab::open(&cli.lab)?.status()?)?);
+            say(&serde_json::to_string_pretty(&Lab::open(&cli.lab)?.status()?)?);
         }
         Command::Status { output: Output::Text } => show(&Lab::open(&cli.lab)?.status()?),
         Command::Settle => {
             let lab = Lab::open(&cli.lab)?;
-            lab.settle(|line| println!("{line}")).await?;
-            println!("an app was deployed: {}", lab.binder()?.deploy_app().await?);
+            lab.settle(say).await?;
+            say(&format!("an app was deployed: {}", lab.binder()?.deploy_app().await?));
         }
         Command::Break { list: true, .. } | Command::Break { fault: None, .. } => list_faults(),
         Command::Break { fault: Some(fault), host, .. } => {
@@ -160,6 +177,16 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
             let run = crate::command::Run::new("ssh").args(ssh_options(&status, &known));
             if command.is_empty() { run } else { run.args(["--"]).args(command) }.replace_this_process()?;
         }
+        Command::Operator { kubeconfig, args } => {
+            let kubeconfig = kubeconfig.unwrap_or(Lab::open(&cli.lab)?.status()?.kubeconfig);
+            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+            crate::command::Run::new(cargo)
+                .args(["run", "--quiet", "--package", "binder-operator", "--bin", "binder-operator", "--"])
+                .args(args)
+                .directory(env!("CARGO_MANIFEST_DIR"))
+                .env("KUBECONFIG", kubeconfig)
+                .replace_this_process()?;
+        }
         Command::Down => {
             take_down(&Layout::of(&cli.lab).map_err(LabError::from)?).await?;
         }
@@ -174,18 +201,24 @@ fn list_faults() {
             Healer::Mend => "`cargo lab mend`",
         };
         let host = fault.only_host().unwrap_or("any host");
-        println!("{}\n    on {host}: {}\n    healed by {healer}", fault.name, fault.does);
+        say(&format!("{}\n    on {host}: {}\n    healed by {healer}", fault.name, fault.does));
     }
 }
 
+/// Prints a line. A reader that has seen enough (`| head`) is no reason to stop what is being done.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 fn show(status: &Status) {
+    let gone = !status.daemon.as_ref().is_some_and(Running::is_alive);
     let phase = match &status.phase {
+        _ if gone => "its daemon is gone; `cargo lab down` takes away what is left".to_owned(),
         Phase::Starting => "starting".to_owned(),
         Phase::Ready => "up".to_owned(),
         Phase::Failed(why) => format!("did not come up: {why}"),
-        Phase::Ending => "going down".to_owned(),
     };
-    println!("lab {}: {phase}", status.lab);
+    say(&format!("lab {}: {phase}", status.lab));
     let rows: [(&str, String); 4] = [
         ("kubeconfig", status.kubeconfig.display().to_string()),
         ("database", status.database.clone()),
@@ -193,12 +226,13 @@ fn show(status: &Status) {
         ("API key in", status.api_key_file.display().to_string()),
     ];
     for (name, value) in rows {
-        println!("  {name:<11} {value}");
+        say(&format!("  {name:<11} {value}"));
     }
-    println!("  {:<18} {:<13} {:<6} {:<8} FILES", "HOST", "ADDRESS", "POWER", "PID");
+    say(&format!("  {:<18} {:<13} {:<6} {:<8} FILES", "HOST", "ADDRESS", "POWER", "PID"));
     for host in &status.hosts {
         let pid = host.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
         let power = if host.powered { "on" } else { "off" };
-        println!("  {:<18} {:<13} {power:<6} {pid:<8} {}", host.name, host.address, host.root.display());
+        let HostStatus { name, address, root, .. } = host;
+        say(&format!("  {name:<18} {address:<13} {power:<6} {pid:<8} {}", root.display()));
     }
 }

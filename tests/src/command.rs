@@ -13,6 +13,9 @@ use tokio::process::Command;
 /// How much of a program's output an error repeats, in bytes: enough for the lines that matter.
 const SAID: usize = 2_000;
 
+/// How much of one argument a message repeats, in bytes.
+const WORD: usize = 120;
+
 /// A program did not do what was asked of it.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -146,10 +149,15 @@ impl Run {
         self
     }
 
-    /// The command line, for messages. Never put a secret into an argument: it would show here and in `ps`.
+    /// The command line, for messages; of a whole script only the beginning. Never put a secret into an argument: it
+    /// would show here and in `ps`.
     pub fn line(&self) -> String {
-        let words: Vec<_> =
-            std::iter::once(&self.program).chain(&self.args).map(|word| word.to_string_lossy()).collect();
+        let word = |word: &OsString| {
+            let word = word.to_string_lossy();
+            let cut = word.floor_char_boundary(WORD);
+            if cut < word.len() { format!("{}[...]", word[..cut].trim()) } else { word.into_owned() }
+        };
+        let words: Vec<_> = std::iter::once(&self.program).chain(&self.args).map(word).collect();
         words.join(" ")
     }
 
@@ -238,6 +246,8 @@ fn shortened(text: &str, limit: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[tokio::test]

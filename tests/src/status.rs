@@ -22,8 +22,6 @@ pub enum Phase {
     Ready,
     /// It did not come up; the text says why. What had been started is still there to look at.
     Failed(String),
-    /// It is being taken down.
-    Ending,
 }
 
 /// A lab, as `cargo lab status -o json` shows it.

@@ -165,8 +165,10 @@ async fn change(
         "stop" => Kind::Stop,
         _ => return Err(not_found(format!("instances/{name}/{verb}"))),
     };
-    if kind == Kind::Reset && !instance.button.power().on && cloud.operations.under_way(instance.machine.name).is_none() {
-        let message = format!("The resource '{}' is not ready: it is not running", cloud.instance_url(instance.machine));
+    if kind == Kind::Reset && !instance.button.power().on && cloud.operations.under_way(instance.machine.name).is_none()
+    {
+        let message =
+            format!("The resource '{}' is not ready: it is not running", cloud.instance_url(instance.machine));
         return Err(Refusal { status: StatusCode::BAD_REQUEST, reason: "resourceNotReady", message });
     }
     let (operation, is_new) = cloud.operations.begin(kind, instance.machine, asked.request_id);

@@ -147,6 +147,8 @@ impl Operations {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
     use crate::inventory::{Role, with_role};
 
@@ -175,6 +177,9 @@ mod tests {
         waiting.await;
         assert_eq!(operations.under_way("binder-services"), None);
         let text = operations.get(&one.name).unwrap().describe("http://x/zones/z");
-        assert_eq!((text["status"].as_str(), text["error"]["errors"][0]["message"].as_str()), (Some("DONE"), Some("no")));
+        assert_eq!(
+            (text["status"].as_str(), text["error"]["errors"][0]["message"].as_str()),
+            (Some("DONE"), Some("no"))
+        );
     }
 }

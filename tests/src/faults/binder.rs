@@ -35,7 +35,8 @@ const DB_STOPPED: Act = |site| Box::pin(stop_service(site, "db", "9050"));
 const LOGGING_STOPPED: Act = |site| Box::pin(stop_service(site, "logging", "8050"));
 
 /// Deletes the process `$1` from pm2's table, if it is there: pm2 ends it first.
-pub(super) const DELETE: &str = "pm2 delete \"$1\" >/dev/null 2>&1 || true; ! pm2 jlist | grep -qF \"\\\"name\\\":\\\"$1\\\"\"";
+pub(super) const DELETE: &str =
+    "pm2 delete \"$1\" >/dev/null 2>&1 || true; ! pm2 jlist | grep -qF \"\\\"name\\\":\\\"$1\\\"\"";
 
 async fn web_lost(site: Site<'_>) -> Result<(), FaultError> {
     site.host.script_as_user(DELETE, &["binder-web-start"]).await?;

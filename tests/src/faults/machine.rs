@@ -52,7 +52,7 @@ n=0
 while [ "$missing" -gt 0 ]; do
   size=$((missing > 100 ? 100 : missing))
   n=$((n + 1))
-  folder=$(mktemp -d /dev/shm/image.XXXXXX)
+  folder=$(mktemp -d /tmp/image.XXXXXX)
   head -c "${size}M" /dev/zero > "$folder/filling"
   tar -C "$folder" -c filling | docker import - "binder-lab-filling:$n" >/dev/null
   rm -r "$folder"
@@ -71,7 +71,9 @@ async fn fill(site: Site<'_>) -> Result<(), FaultError> {
 }
 
 async fn empty(site: Site<'_>) -> Result<(), FaultError> {
-    let remove = "docker image ls --quiet binder-lab-filling | xargs --no-run-if-empty docker image rm --force >/dev/null";
+    let remove =
+        "docker image ls --quiet binder-lab-filling | xargs --no-run-if-empty docker image rm --force >/dev/null";
     site.host.script(remove, &[]).await?;
-    shows(site.host, "the disk has room again", "[ \"$(df --output=pcent / | tail -n 1 | tr -dc 0-9)\" -lt 85 ]", &[]).await
+    shows(site.host, "the disk has room again", "[ \"$(df --output=pcent / | tail -n 1 | tr -dc 0-9)\" -lt 85 ]", &[])
+        .await
 }

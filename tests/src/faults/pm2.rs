@@ -51,5 +51,6 @@ async fn stop_daemon(site: Site<'_>) -> Result<(), FaultError> {
 
 async fn continue_daemon(site: Site<'_>) -> Result<(), FaultError> {
     site.host.script_as_user(SIGNAL_DAEMON, &["CONT"]).await?;
-    shows(site.host, "pm2 answers", "timeout 10 runuser -u andrew -- env HOME=/home/andrew pm2 jlist >/dev/null", &[]).await
+    shows(site.host, "pm2 answers", "timeout 10 runuser -u andrew -- env HOME=/home/andrew pm2 jlist >/dev/null", &[])
+        .await
 }

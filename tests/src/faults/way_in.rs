@@ -42,17 +42,21 @@ pub(super) const FAULTS: &[Fault] = &[
 const CHANGE_HOST_KEY: Act = |site| Box::pin(change_host_key(site));
 const RESTORE_HOST_KEY: Act = |site| Box::pin(restore_host_key(site));
 const REFUSE_KEY: Act = |site| Box::pin(refuse_key(site));
-const ACCEPT_KEY: Act = |site| Box::pin(async move {
-    site.host.script("cd /home/andrew/.ssh; [ ! -e kept ] || mv kept authorized_keys", &[]).await?;
-    Ok(())
-});
+const ACCEPT_KEY: Act = |site| {
+    Box::pin(async move {
+        site.host.script("cd /home/andrew/.ssh; [ ! -e kept ] || mv kept authorized_keys", &[]).await?;
+        Ok(())
+    })
+};
 const WANT_PASSWORD: Act = |site| Box::pin(set_sudo(site, false));
 const WANT_NO_PASSWORD: Act = |site| Box::pin(set_sudo(site, true));
 const MAKE_NOISE: Act = |site| Box::pin(make_noise(site));
-const KEEP_QUIET: Act = |site| Box::pin(async move {
-    site.host.script("sed -i '/# binder-lab noise$/d' /home/andrew/.bashrc", &[]).await?;
-    Ok(())
-});
+const KEEP_QUIET: Act = |site| {
+    Box::pin(async move {
+        site.host.script("sed -i '/# binder-lab noise$/d' /home/andrew/.bashrc", &[]).await?;
+        Ok(())
+    })
+};
 
 /// Makes sshd read its files again, and ends the connections that it has: each is a child of the one that listens.
 const RESTART_SSHD: &str = "listener=$(ss -ltnpH 'sport = :22' | grep -o 'pid=[0-9]*' | head -n 1 | cut -d= -f2); \

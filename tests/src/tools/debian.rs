@@ -33,10 +33,11 @@ const fn package(name: &'static str, programs: &'static [&'static str]) -> Packa
     Package { name, programs, is_static: false }
 }
 
-const PACKAGES: [Package; 5] = [
+const PACKAGES: [Package; 6] = [
     package("iproute2", &["ip"]),
     package("iptables", &["iptables"]),
     package("openssh-server", &["sshd", "ssh-keygen"]),
+    package("sudo", &["sudo"]),
     // The client may be something else of that name; the engine is what the lab runs.
     package("docker.io", &["dockerd", "containerd", "runc"]),
     // Runs inside containers that hold nothing else, so a dynamic one would not do.
@@ -215,7 +216,7 @@ mod tests {
     #[test]
     fn errors_say_what_to_do() {
         let error = DebianError::NotRoot {
-            missing: describe(&[&PACKAGES[0], &PACKAGES[3]]),
+            missing: describe(&[&PACKAGES[0], &PACKAGES[4]]),
             packages: vec!["iproute2", "docker.io"],
         };
         assert_eq!(
