@@ -140,8 +140,9 @@ fn parse_span(text: &str) -> Option<Duration> {
 }
 
 text!(
-    /// A share of a whole, from `1%` to `99%`.
-    Percent, max 3,
+    /// A share of a whole, from `1%` to `99%`. Longer texts are let through to the rule, whose message helps more than one
+    /// about a length.
+    Percent, max 8,
     rule "self.matches('^[1-9][0-9]?%$')",
     remedy "write a percentage from 1% to 99%, for example 85%",
     check |text| parse_percent(text).is_some()
@@ -191,9 +192,11 @@ text!(
 text!(
     /// An IP address or a DNS name, without user, port or brackets.
     Address, max 253,
-    rule "self.matches('^[A-Za-z0-9:][A-Za-z0-9.:-]*$') && !self.endsWith('-')",
+    rule "self.matches('^[A-Za-z0-9:][A-Za-z0-9.:-]*$') && !self.endsWith('-') && size(self.split(':')) != 2",
     remedy "write an IP address or a DNS name alone: no user, no port, no brackets (the port has a field of its own)",
     check |text| text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == ':') && all(text, ".:-") && !text.ends_with('-')
+        // One colon alone stands before a port; an IPv6 address has two at least.
+        && text.split(':').count() != 2
 );
 
 text!(
@@ -313,6 +316,7 @@ mod tests {
         }
         assert!(InterfaceName::from("-i").checked().is_err());
         assert!(Address::from("andrew@10.0.0.1").checked().is_err());
+        assert!(Address::from("10.0.0.1:22").checked().is_err());
         assert!(Address::from("fd00::1").checked().is_ok());
         assert!(PublicKey::from("host ssh-ed25519 AAAA1").checked().is_err());
         assert!(PublicKey::from("ssh-ed25519 AAAAC3Nza me@host\u{1b}[31m").checked().is_err());

@@ -1,0 +1,159 @@
+//! Whole objects: the owner's file, the least that can be written and what is filled in, and records that stay as they
+//! are.
+
+use std::sync::Arc;
+
+use libtest_mimic::{Failed, Trial};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::cases::{action, owners_file};
+use crate::place::{NAMESPACE, Place, checkout};
+use crate::{Outcome, ensure, trial};
+
+/// The tests of this module.
+pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
+    trials.push(trial(place, "objects::the_owners_file_is_taken_as_it_is", the_owners_file));
+    trials.push(trial(place, "objects::every_default_is_the_safe_one", defaults));
+    trials.push(trial(place, "objects::a_new_object_has_not_been_observed", not_observed));
+    trials.push(trial(place, "objects::a_status_takes_no_part_in_the_spec", status_is_apart));
+    trials.push(trial(place, "objects::an_actions_spec_cannot_be_changed", immutable));
+}
+
+/// By `kubectl apply`, client-side and server-side; and what comes back is what was written.
+async fn the_owners_file(place: &Place) -> Outcome {
+    let api = place.api().await?;
+    let file = checkout().join("examples/fleet.yaml");
+    let file = file.to_str().ok_or("the checkout's path is not UTF-8")?;
+    for how in [&["apply", "-f", file][..], &["apply", "--server-side", "--force-conflicts", "-f", file]] {
+        let said = api.kubectl(how).await?;
+        ensure(said.ok() && said.stderr.is_empty(), || format!("{how:?}: {}", said.said()))?;
+    }
+    let got = api.kubectl(["get", "bf", "binder", "-n", NAMESPACE, "-o", "json"]).await?;
+    let got: Value = serde_json::from_str(&got.stdout)?;
+    contains(&got["spec"], &owners_file()?["spec"], "spec")?;
+    let removed = api.kubectl(["delete", "bf", "binder", "-n", NAMESPACE]).await?;
+    ensure(removed.ok(), || removed.said())
+}
+
+async fn defaults(place: &Place) -> Outcome {
+    let api = place.api().await?;
+    let [fleet, host, parts] = minimal(place, "defaults").await?;
+    same(
+        &api.create(&fleet, false).await?["spec"],
+        json!({
+            "mode": "Observe",
+            "budget": { "maxDisrupted": 1, "maxDisruptedPerDomain": 1 },
+            "remedies": { "attempts": 3, "cooldown": "30s", "refillAfter": "15m" },
+            "access": fleet["spec"]["access"],
+        }),
+    )?;
+    // No mode: the fleet's, and without a fleet a host is only observed.
+    same(
+        &api.create(&host, false).await?["spec"],
+        json!({
+            "address": host["spec"]["address"], "port": 22, "hostKeys": host["spec"]["hostKeys"],
+        }),
+    )?;
+    let parts = api.create(&parts, false).await?["spec"].clone();
+    for (part, expected) in [
+        ("kubectlProxy", json!({ "kubectl": "/usr/bin/kubectl", "port": 8085 })),
+        ("disks", json!([{ "path": "/", "maxUsed": "85%" }])),
+        ("docker", json!({ "reclaim": { "unusedFor": "1h" } })),
+        (
+            "database",
+            json!({
+                "backups": { "schedule": "0 2 * * *", "keep": 7 },
+                "hungBuilds": { "after": "3h", "rebuild": false },
+            }),
+        ),
+    ] {
+        same(&parts[part], expected)?;
+    }
+    Ok(())
+}
+
+/// So that a tool which waits by kstatus does not take a new object for a finished one.
+async fn not_observed(place: &Place) -> Outcome {
+    let api = place.api().await?;
+    for object in minimal(place, "unobserved").await? {
+        let status = api.create(&object, false).await?["status"].clone();
+        ensure(status["observedGeneration"] == -1, || format!("{} has {status}", object["kind"]))?;
+    }
+    Ok(())
+}
+
+async fn status_is_apart(place: &Place) -> Outcome {
+    let api = place.api().await?;
+    let [_, host, _] = minimal(place, "apart").await?;
+    let made = api.create(&host, false).await?;
+    let told = api.merge(&host, "/status", &json!({ "status": { "summary": "well" }, "spec": { "port": 1 } })).await?;
+    same(&told["spec"], made["spec"].clone())?;
+    ensure(told["metadata"]["generation"] == 1, || format!("a status makes a generation: {}", told["metadata"]))?;
+    let again = api.merge(&host, "", &json!({ "status": { "summary": "forged" }, "spec": { "port": 23 } })).await?;
+    ensure(again["status"]["summary"] == "well", || format!("whoever writes specs writes status: {}", again["status"]))
+}
+
+async fn immutable(place: &Place) -> Outcome {
+    let api = place.api().await?;
+    api.namespace("records", json!({})).await?;
+    let mut record = action()?;
+    record["metadata"]["namespace"] = json!("records");
+    let made = api.create(&record, false).await?;
+    let spec = made["spec"].as_object().ok_or("the action has no spec")?;
+    for (field, value) in spec {
+        let other = match value {
+            Value::Number(number) => json!(number.as_u64().unwrap_or_default() + 1),
+            Value::Object(_) => json!({ "more": 1 }),
+            _ if field == "deadline" => json!("2016-06-01T15:02:10Z"),
+            _ => json!("another"),
+        };
+        match api.merge(&record, "", &json!({ "spec": { field: other } })).await {
+            Err(kube::Error::Api(status)) if status.code == 422 => {
+                let said = &status.message;
+                ensure(said.contains("spec") && said.contains("cannot be changed"), || format!("{field}: {said}"))?;
+            }
+            other => return Err(Failed::from(format!("{field} could be changed: {other:?}"))),
+        }
+    }
+    ensure(spec.len() > 10, || format!("only {} fields were tried", spec.len()))?;
+    // What is not the intention may change: how it ended, and labels.
+    api.merge(&record, "/status", &json!({ "status": { "outcome": "Succeeded" } })).await?;
+    api.merge(&record, "", &json!({ "metadata": { "labels": { "kept": "yes" } } })).await?;
+    let bad = api.merge(&record, "/status", &json!({ "status": { "outcome": "Fine" } })).await;
+    ensure(bad.is_err_and(|error| error.to_string().contains("status.outcome")), || {
+        "an outcome that does not exist was taken".to_owned()
+    })
+}
+
+/// The objects of `minimal.yaml`, in a namespace of a test's own.
+async fn minimal(place: &Place, namespace: &str) -> Result<[Value; 3], Failed> {
+    place.api().await?.namespace(namespace, json!({})).await?;
+    let mut objects = Vec::new();
+    for document in serde_yaml::Deserializer::from_str(include_str!("minimal.yaml")) {
+        let mut object = Value::deserialize(document)?;
+        object["metadata"]["namespace"] = json!(namespace);
+        objects.push(object);
+    }
+    objects.try_into().map_err(|_| Failed::from("minimal.yaml has not three objects"))
+}
+
+fn same(got: &Value, expected: Value) -> Outcome {
+    ensure(*got == expected, || format!("expected {expected:#}\ngot {got:#}"))
+}
+
+/// Whether everything that was written is there; more may be.
+fn contains(got: &Value, written: &Value, at: &str) -> Outcome {
+    match (got, written) {
+        (Value::Object(got), Value::Object(written)) => written.iter().try_for_each(|(key, value)| {
+            let at = format!("{at}.{key}");
+            contains(got.get(key).ok_or_else(|| format!("{at} is gone"))?, value, &at)
+        }),
+        (Value::Array(got), Value::Array(written)) if got.len() == written.len() => got
+            .iter()
+            .zip(written)
+            .enumerate()
+            .try_for_each(|(index, (got, written))| contains(got, written, &format!("{at}[{index}]"))),
+        _ => ensure(got == written, || format!("{at} was {written}, and comes back as {got}")),
+    }
+}
