@@ -153,7 +153,7 @@ type Seen = (Looked, Option<Arc<crate::hosts::Session>>);
 /// Looks, unless nobody may.
 async fn observe(described: &Described, context: &Context) -> Result<Seen, Error> {
     if described.suspended.is_some() {
-        context.ssh.forget(&described.uid);
+        context.ssh.disconnect(&described.uid);
         return Ok((Looked::Suspended, None));
     }
     if let Some(wrong) = &described.wrong {
@@ -165,7 +165,7 @@ async fn observe(described: &Described, context: &Context) -> Result<Seen, Error
         Ok(target) => target,
         Err(failure) => {
             // What may no longer be entered is not kept open.
-            context.ssh.forget(&described.uid);
+            context.ssh.disconnect(&described.uid);
             context.metrics.looked(failure.reason, 0.0);
             return Ok((Looked::Failed(failure), None));
         }

@@ -230,12 +230,16 @@ fn changed<K: Resource>(object: &K) -> Option<u64> {
 
 /// Says when the first lists have been read, and forgets hosts that are gone: their sessions are closed.
 async fn housekeeping(context: Arc<Context>, ready: Arc<AtomicBool>) {
-    let both = async {
-        context.hosts.wait_until_ready().await?;
-        context.fleets.wait_until_ready().await
-    };
-    if both.await.is_err() {
-        return;
+    // Asked again and again: of several who wait for a store, kube wakes only the one that asked last, and the controllers
+    // wait for the same ones.
+    loop {
+        let both =
+            async { context.hosts.wait_until_ready().await.is_ok() && context.fleets.wait_until_ready().await.is_ok() };
+        match tokio::time::timeout(Duration::from_millis(200), both).await {
+            Ok(true) => break,
+            Ok(false) => return,
+            Err(_) => {}
+        }
     }
     ready.store(true, Ordering::Relaxed);
     tracing::info!("hosts and fleets have been read");

@@ -93,7 +93,7 @@ done
 /// Appends the rule unless it is there by now.
 const INSERT_REDIRECT: &str = r#"
 set -u
-rule() { sudo -n iptables -w 5 -t nat "$1" PREROUTING -i "$2" -p tcp --dport "$3" -j REDIRECT --to-port "$4"; }
+rule() { sudo -n timeout 10 iptables -w 5 -t nat "$1" PREROUTING -i "$2" -p tcp --dport "$3" -j REDIRECT --to-port "$4"; }
 rule -C "$@" 2>/dev/null || rule -A "$@"
 "#;
 
@@ -102,9 +102,9 @@ const DELETE_EXTRA_REDIRECTS: &str = r#"
 set -u
 interface=$1 from=$2 to=$3
 for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do
-  count=$(sudo -n iptables -w 5 -t nat -S PREROUTING | grep -Fxc -- "-A PREROUTING -i $interface -p tcp -m tcp --dport $from -j REDIRECT --to-ports $to")
+  count=$(sudo -n timeout 10 iptables -w 5 -t nat -S PREROUTING | grep -Fxc -- "-A PREROUTING -i $interface -p tcp -m tcp --dport $from -j REDIRECT --to-ports $to")
   [ "$count" -gt 1 ] || exit 0
-  sudo -n iptables -w 5 -t nat -D PREROUTING -i "$interface" -p tcp --dport "$from" -j REDIRECT --to-port "$to" || exit 1
+  sudo -n timeout 10 iptables -w 5 -t nat -D PREROUTING -i "$interface" -p tcp --dport "$from" -j REDIRECT --to-port "$to" || exit 1
 done
 "#;
 

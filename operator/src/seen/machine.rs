@@ -18,7 +18,7 @@ printf 'uid %s\n' "$(id -u)"
 printf 'tick %s\n' "$(getconf CLK_TCK 2>/dev/null || echo 100)"
 cat /proc/[0-9]*/stat 2>/dev/null | sed 's/^/stat /'
 ps -ww -e -o pid=,uid=,args= | cut -c1-400 | sed 's/^/proc /'
-{ sudo -n ss -Hltnp 2>/dev/null || ss -Hltnp; } | sed 's/^/port /'
+{ sudo -n timeout 3 ss -Hltnp 2>/dev/null || ss -Hltnp; } | sed 's/^/port /'
 "#;
 
 /// The section of the probe.

@@ -8,9 +8,9 @@ pub const NAME: &str = "nat";
 /// Reads the chain. `-w 3` waits at most three seconds for somebody else's change to end.
 const SCRIPT: &str = r#"
 set -u
-sudo -n true 2>/dev/null || exit 77
-command -v iptables >/dev/null || sudo -n sh -c 'command -v iptables' >/dev/null || exit 127
-exec sudo -n iptables -w 3 -t nat -S PREROUTING
+sudo -n timeout 2 true 2>/dev/null || exit 77
+command -v iptables >/dev/null || sudo -n timeout 2 sh -c 'command -v iptables' >/dev/null || exit 127
+exec sudo -n timeout 5 iptables -w 3 -t nat -S PREROUTING
 "#;
 
 /// The section of the probe.

@@ -14,8 +14,8 @@ if [ ! -e "$kubectl" ]; then echo 'kubectl missing'
 elif [ ! -x "$kubectl" ]; then echo 'kubectl forbidden'
 elif [ "$(head -c 2 -- "$kubectl" | tr -d '\0')" = '#!' ]; then echo 'kubectl script'
 else printf 'kubectl binary %s\n' "$(readlink -f -- "$kubectl")"; fi
-pid=$({ sudo -n ss -Hltnp "sport = :$port" 2>/dev/null || ss -Hltnp "sport = :$port"; } | sed -n 's/.*",pid=\([0-9]*\),fd=.*/\1/p' | head -n 1)
-[ -n "$pid" ] && printf 'program %s\n' "$(readlink "/proc/$pid/exe" 2>/dev/null || sudo -n readlink "/proc/$pid/exe" 2>/dev/null)"
+pid=$({ sudo -n timeout 3 ss -Hltnp "sport = :$port" 2>/dev/null || ss -Hltnp "sport = :$port"; } | sed -n 's/.*",pid=\([0-9]*\),fd=.*/\1/p' | head -n 1)
+[ -n "$pid" ] && printf 'program %s\n' "$(readlink "/proc/$pid/exe" 2>/dev/null || sudo -n timeout 2 readlink "/proc/$pid/exe" 2>/dev/null)"
 exit 0
 "#;
 
