@@ -165,6 +165,11 @@ pub(crate) fn owners_file() -> Result<Value, BadCase> {
     Of::Fleet.good()
 }
 
+/// A host written by hand, with something of every facet.
+pub(crate) fn by_hand() -> Result<Value, BadCase> {
+    Of::Host.good()
+}
+
 /// An action as the operator writes it.
 pub(crate) fn action() -> Result<Value, BadCase> {
     Of::Action.good()

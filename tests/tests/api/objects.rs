@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
+use binder_crds::{BinderFleet, BinderHost};
 use libtest_mimic::{Failed, Trial};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::cases::{action, owners_file};
+use crate::cases::{action, by_hand, owners_file};
 use crate::place::{NAMESPACE, Place, checkout};
 use crate::{Outcome, ensure, trial};
 
@@ -15,6 +16,8 @@ use crate::{Outcome, ensure, trial};
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     trials.push(trial(place, "objects::the_owners_file_is_taken_as_it_is", the_owners_file));
     trials.push(trial(place, "objects::every_default_is_the_safe_one", defaults));
+    trials.push(trial(place, "objects::types_and_schema_agree", types_and_schema_agree));
+    trials.push(trial(place, "objects::a_rendered_host_is_taken", rendered_hosts));
     trials.push(trial(place, "objects::a_new_object_has_not_been_observed", not_observed));
     trials.push(trial(place, "objects::a_status_takes_no_part_in_the_spec", status_is_apart));
     trials.push(trial(place, "objects::an_actions_spec_cannot_be_changed", immutable));
@@ -71,6 +74,52 @@ async fn defaults(place: &Place) -> Outcome {
         same(&parts[part], expected)?;
     }
     Ok(())
+}
+
+/// What the types make of an object, defaults included, is what the server makes of it: nothing is lost on the way in or
+/// out, and no default stands in one of the two only.
+async fn types_and_schema_agree(place: &Place) -> Outcome {
+    let [fleet, host, parts] = minimal(place, "agreed").await?;
+    let api = place.api().await?;
+    for object in [&fleet, &in_namespace(owners_file()?, "agreed")] {
+        same(&api.create(object, true).await?["spec"], through::<BinderFleet>(object)?)?;
+    }
+    for object in [&host, &parts, &in_namespace(by_hand()?, "agreed")] {
+        same(&api.create(object, true).await?["spec"], through::<BinderHost>(object)?)?;
+    }
+    Ok(())
+}
+
+/// The spec, read into its type and written again.
+fn through<K: DeserializeOwned + Serialize>(object: &Value) -> Result<Value, Failed> {
+    let mut written = serde_json::to_value(K::deserialize(object)?)?;
+    Ok(written["spec"].take())
+}
+
+/// Whatever a fleet may list, its host is taken too: the one schema is stricter than the other in nothing.
+async fn rendered_hosts(place: &Place) -> Outcome {
+    let api = place.api().await?;
+    let mut owners = owners_file()?;
+    // And one member with something of every facet.
+    let mut member = by_hand()?["spec"].take();
+    member["name"] = json!("by-hand");
+    member["power"] = json!({ "gce": { "instance": "Binder_Web", "zone": "us-central1-f" } });
+    let whole = member.as_object_mut().ok_or("host.yaml has no spec")?;
+    // What a member leaves to its fleet.
+    whole.retain(|field, _| field != "apiKeySecretRef" && field != "interval");
+    owners["spec"]["hosts"].as_array_mut().ok_or("the fleet lists no hosts")?.push(member);
+    owners["metadata"]["name"] = json!("rendered");
+    api.create(&owners, true).await?;
+
+    let fleet = BinderFleet::deserialize(&owners)?;
+    for member in &fleet.spec.hosts {
+        let mut host =
+            serde_json::to_value(BinderHost::new(&format!("rendered-{}", member.name), fleet.spec.render(member)))?;
+        host["metadata"]["namespace"] = json!(NAMESPACE);
+        let made = api.create(&host, true).await.map_err(|error| format!("{}: {error}", member.name))?;
+        same(&made["spec"], host["spec"].take())?;
+    }
+    ensure(fleet.spec.hosts.len() == 5, || format!("{} hosts were rendered", fleet.spec.hosts.len()))
 }
 
 /// So that a tool which waits by kstatus does not take a new object for a finished one.
@@ -136,6 +185,11 @@ async fn minimal(place: &Place, namespace: &str) -> Result<[Value; 3], Failed> {
         objects.push(object);
     }
     objects.try_into().map_err(|_| Failed::from("minimal.yaml has not three objects"))
+}
+
+fn in_namespace(mut object: Value, namespace: &str) -> Value {
+    object["metadata"]["namespace"] = json!(namespace);
+    object
 }
 
 fn same(got: &Value, expected: Value) -> Outcome {

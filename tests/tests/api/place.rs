@@ -204,7 +204,7 @@ impl Api {
         Ok(kubectl_run(&self.kubectl, &self.cluster).args(arguments).output().await?)
     }
 
-    /// The audit log's view of nobody is needed here, but a kubeconfig of a service account is.
+    /// The text of a kubeconfig that acts as a service account, good for an hour. It is a secret.
     pub(crate) async fn kubeconfig_for(&self, namespace: &str, account: &str) -> Result<String, ClusterError> {
         self.cluster.kubeconfig_for_service_account(namespace, account, Duration::from_secs(3600)).await
     }
