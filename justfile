@@ -1,0 +1,38 @@
+# The same verbs for those who have `just`. Nothing requires it: each line is the command itself.
+
+# Show what there is.
+default:
+    @just --list
+
+# The whole story: machines, one file, faults, heals, a table.
+demo *ARGS:
+    cargo demo {{ARGS}}
+
+# The lab as a tool: up, status, break, mend, exec, ssh, operator, down.
+lab *ARGS:
+    cargo lab {{ARGS}}
+
+# Every test.
+test *ARGS:
+    cargo test --workspace --locked {{ARGS}}
+
+# Format the code.
+fmt:
+    cargo fmt --all
+
+# Formatting and lints, as .ci/run checks them.
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# The code's own documentation, warnings being errors.
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+# Every check, as the pipeline runs it.
+ci:
+    .ci/run
+
+# Write the definitions anew from the types: crds/yaml and the chart's crds.
+crds:
+    cargo run --locked --package binder-crds
