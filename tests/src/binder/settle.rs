@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use crate::files;
 use crate::host::enter::{Host, HostError};
 use crate::http::{HttpError, Request};
-use crate::inventory::{Role, with_role};
+use crate::inventory::{Role, USER, with_role};
 use crate::lab::{Lab, LabError};
 
 /// A pm2 command starts its daemon first, and loads a few hundred modules: seconds on a busy computer.
@@ -166,8 +166,8 @@ impl<'a> Binder<'a> {
         self.listens(server.role, server.port, &said).await
     }
 
-    /// Runs `binder-control SERVER start` on a host with the lab's key; gives what it said. What becomes of the server
-    /// is another matter.
+    /// Runs `binder-control SERVER start` on a host with the lab's key, over SSH; gives what it said. What becomes of the
+    /// server is another matter.
     ///
     /// # Errors
     /// The command could not be run.
@@ -175,6 +175,17 @@ impl<'a> Binder<'a> {
         let command = format!("{START_SERVER} {server} start");
         let key = format!("{}\n", self.key).into_bytes();
         Ok(host.ssh_with_input(&command, key, COMMAND_LIMIT).await?.said())
+    }
+
+    /// As [`Binder::ask_to_start`], past SSH.
+    ///
+    /// # Errors
+    /// The command could not be run.
+    pub async fn ask_to_start_unseen(&self, host: &Host, server: &str) -> Result<(), SettleError> {
+        let command = format!("{START_SERVER} {server} start");
+        let run = host.entering(USER, &["sh", "-c", &command])?.stdin(format!("{}\n", self.key)).limit(COMMAND_LIMIT);
+        run.output().await.map_err(|source| HostError::Command { host: host.name().to_owned(), source })?;
+        Ok(())
     }
 
     async fn listens(&self, role: Role, port: u16, said: &str) -> Result<(), SettleError> {

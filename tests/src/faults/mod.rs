@@ -184,6 +184,19 @@ async fn shows(host: &Host, what: &str, script: &'static str, args: &[&str]) -> 
     Ok(host.until(what, SHOWS, look).await?)
 }
 
+/// Holds every SSH session of a host, and the door, for at most `$1` seconds, should nobody open it again.
+const HOLD_SSH: &str =
+    "pkill -STOP -x sshd; setsid -f sh -c \"sleep $1; pkill -CONT -x sshd\" </dev/null >/dev/null 2>&1";
+
+/// Inflicts a fault that takes several seconds and steps, so that whoever looks over SSH sees it when it is complete and
+/// not before: an operator at work would heal it half-way. To the operator its look only takes longer.
+async fn unseen(site: Site<'_>, inflict: impl Future<Output = Result<(), FaultError>>) -> Result<(), FaultError> {
+    site.host.script(HOLD_SSH, &["180"]).await?;
+    let inflicted = inflict.await;
+    site.host.script("pkill -CONT -x sshd", &[]).await?;
+    inflicted
+}
+
 /// Succeeds when nobody listens on port `$1`.
 const CLOSED: &str = "! ss -ltnH \"sport = :$1\" | grep .";
 

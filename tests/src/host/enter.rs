@@ -131,13 +131,24 @@ impl Host {
 
     /// The command line on this computer that runs something on the host.
     ///
+    /// What runs as root is a visitor: it goes on when the host is frozen. What runs as the login user belongs to the
+    /// host like everything that user started, since it may leave something behind (pm2's daemon).
+    ///
     /// # Errors
     /// The host is off.
     pub fn entering(&self, user: &str, argv: &[&str]) -> Result<Run, HostError> {
         let status = self.status()?;
         let pid = status.pid.ok_or_else(|| HostError::Off(self.name.clone()))?;
         let home = if user == "root" { "/root".to_owned() } else { format!("/home/{user}") };
-        let mut run = Run::new("nsenter")
+        let visitor = user == "root";
+        let mut run = if visitor {
+            Run::new("nsenter")
+        } else {
+            let group = self.cgroup()?.path().join("cgroup.procs");
+            let join = "echo 0 > \"$1\" && shift && exec nsenter \"$@\"";
+            Run::new("sh").args(["-c", join, "enter"]).args([group])
+        };
+        run = run
             .args(["--target", &pid.to_string(), "--mount", "--uts", "--ipc", "--net", "--pid", "--root"])
             .clear_env()
             .env("PATH", PATH)
@@ -146,7 +157,7 @@ impl Host {
             .env("LOGNAME", user)
             .env("SHELL", "/bin/bash")
             .env("LANG", "C.UTF-8");
-        if user != "root" {
+        if !visitor {
             run = run.args(["setpriv", "--reuid", user, "--regid", user, "--init-groups"]);
         }
         // nsenter's own `--wd` looks the folder up outside.
