@@ -6,6 +6,8 @@
 
 pub mod memory;
 pub mod order;
+#[cfg(test)]
+mod tests;
 
 use crate::facets::effect::{Effect, effect};
 use crate::facets::{Check, Drift, FACETS, Rung, Step};
@@ -254,7 +256,8 @@ fn incident_since(
     match (known, healthy_for) {
         (Some(known), Some(healthy_for)) if healthy_for < refill => Some(known),
         (Some(known), None) => Some(known),
-        (None, _) | (Some(_), Some(_)) => Some(now),
+        // Whole seconds, as the API keeps times: an attempt that is recorded within this second belongs to the incident.
+        (None, _) | (Some(_), Some(_)) => Some(Timestamp::from_second(now.as_second()).unwrap_or(now)),
     }
 }
 
@@ -286,7 +289,7 @@ fn what_next(
     let memory = finished(memory, finish, now);
     let under_way = memory.open().next().map(|past| (past.words.clone(), past.deadline));
 
-    let (mut candidates, mut run) = (Vec::new(), None);
+    let (mut candidates, mut run): (Vec<Candidate>, Option<Run>) = (Vec::new(), None);
     for (facet, drift) in drifts {
         let allowed = fleet.patience.attempts;
         let ladder = facet.ladder(desired, seen, drift);
@@ -300,7 +303,7 @@ fn what_next(
         let attempts = made(rung);
         let waits_for = order::waits_for(drift, desired, checks, fleet);
         let kind = rung.step.kind();
-        let name = action_name(host, kind, &drift.subject, attempts, incident);
+        let name = action_name(host, kind, &drift.subject, &memory);
         let admitted = gate::admit(&Request {
             host: host.uid,
             action: &name,
@@ -320,8 +323,7 @@ fn what_next(
             Err(blocked) => candidates.push(candidate(Some(blocked))),
             // One step at a time on one host: a person at the keyboard does not do two either.
             Ok(_) if run.is_some() => {
-                let first: Option<&Run> = run.as_ref();
-                let what = first.map_or_else(String::new, |run| run.step.words());
+                let what = run.as_ref().map_or_else(String::new, |run| run.step.words());
                 candidates.push(candidate(Some(BlockedBy::Order { what })));
             }
             Ok(permit) => {
@@ -354,15 +356,17 @@ fn finished(memory: &Memory, finish: &[Finish], now: Timestamp) -> Memory {
     memory
 }
 
-/// The name of the attempt's BinderAction: the same reasoning gives the same name, so that only one writer can create it.
-fn action_name(host: &Host<'_>, kind: &str, subject: &str, attempts: u32, incident: Option<Timestamp>) -> String {
+/// The name of the attempt's BinderAction: made of everything that is remembered, so that the same memory gives the same
+/// name and only one of two writers can create it, while each attempt that is remembered makes the next name another one.
+fn action_name(host: &Host<'_>, kind: &str, subject: &str, memory: &Memory) -> String {
+    let mut names: Vec<&str> = memory.actions.iter().map(|past| past.name.as_str()).collect();
+    names.sort_unstable();
     let mut hash = Sha256::new();
-    for part in [host.uid, kind, subject, &attempts.to_string(), &incident.unwrap_or_default().to_string()] {
+    for part in [host.uid, kind, subject].into_iter().chain(names) {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
-    let hash = hash.finalize();
-    let tail: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let tail: String = hash.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     format!("{}-{tail}", host.name)
 }
 
