@@ -193,8 +193,9 @@ impl Lab {
         let lab = Self { layout };
         let up = lab.wait_until_up(&daemon, &mut tell).await;
         if let Err(error) = up {
+            drop(lock);
             if !options.keep_failed {
-                take_down_locked(&lab.layout).await?;
+                take_down(&lab.layout).await?;
             }
             return Err(error);
         }
@@ -309,12 +310,7 @@ fn start_daemon(layout: &Layout, options: &Options) -> Result<Running, LabError>
             why: format!("its owner, process {pid}, is not there"),
         })
     });
-    let orders = Orders {
-        lab: options.name.clone(),
-        hosts: options.hosts.clone(),
-        owner: owner.transpose()?,
-        program: program.clone(),
-    };
+    let orders = Orders { lab: options.name.clone(), hosts: options.hosts.clone(), owner: owner.transpose()? };
     let file = layout.dir().join("orders.json");
     files::write(&file, serde_json::to_string_pretty(&orders).map_err(LabError::Orders)?, 0o600)?;
     let open = || {

@@ -137,8 +137,7 @@ pub(super) async fn assemble(
         created.map_err(|source| AssemblyError::Root { host: machine.name, source })
     };
     try_join_all(machines.iter().map(|machine| create(machine))).await?;
-    let mut scene =
-        Scene { layout, orders, board: &board, supplies: &supplies, network, group, login_key, cluster: None };
+    let mut scene = Scene { layout, board: &board, supplies: &supplies, network, group, login_key, cluster: None };
     if has(&machines, Role::Master) {
         scene.cluster = Some(scene.prepare_cluster()?);
         board.change(|status| status.cluster_kubeconfig = scene.cluster.as_ref().map(Cluster::kubeconfig))?;
@@ -212,7 +211,6 @@ impl Supplies {
 /// What every host of a lab is made from.
 struct Scene<'a> {
     layout: &'a Layout,
-    orders: &'a Orders,
     board: &'a Board,
     supplies: &'a Supplies,
     network: Network,
@@ -330,7 +328,8 @@ impl Scene<'_> {
             layout: self.layout.host(name),
             cgroup: self.group.child(name),
             init,
-            program: self.orders.program.clone(),
+            // Not by its path: a build may replace or remove the file while the lab is up, and hosts still reboot.
+            program: format!("/proc/{}/exe", std::process::id()).into(),
             sshd,
         }
     }

@@ -38,8 +38,6 @@ pub struct Orders {
     pub hosts: Vec<String>,
     /// The process with which the lab is to end; none: it stays until it is taken down.
     pub owner: Option<Running>,
-    /// The program that is this daemon, and every host's first process.
-    pub program: PathBuf,
 }
 
 /// The daemon cannot go on.
