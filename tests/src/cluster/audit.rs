@@ -95,7 +95,8 @@ impl std::fmt::Display for Entry {
 }
 
 impl AuditLog {
-    pub(super) fn at(path: PathBuf) -> Self {
+    /// The log in this file, which need not exist yet.
+    pub fn at(path: PathBuf) -> Self {
         Self { path }
     }
 

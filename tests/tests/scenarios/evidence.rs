@@ -1,0 +1,95 @@
+//! `kubectl describe bh` of each fault, kept as files under `docs/examples` and compared with what the operator really
+//! says. What differs from run to run (times, ids, addresses of processes) is replaced by a word.
+//!
+//! `BINDER_EXAMPLES=write cargo test -p binder-lab --test scenarios -- heals::` writes the files anew.
+
+use std::path::PathBuf;
+
+use binder_lab::stage::workspace;
+
+use crate::{Outcome, ensure, failed};
+
+/// The variable that asks for the files to be written.
+const WRITE: &str = "BINDER_EXAMPLES";
+
+/// Compares, or writes when asked to.
+pub(crate) fn compare(fault: &str, described: &str) -> Outcome {
+    let file: PathBuf = workspace().join("docs/examples").join(format!("{fault}.txt"));
+    let told = told(described);
+    if std::env::var_os(WRITE).is_some_and(|value| value == "write") {
+        return std::fs::write(&file, &told).map_err(failed);
+    }
+    let kept = std::fs::read_to_string(&file)
+        .map_err(|error| libtest_mimic::Failed::from(format!("cannot read `{}`: {error}", file.display())))?;
+    ensure(kept == told, || {
+        format!(
+            "`{}` is not what the operator says any more; {WRITE}=write writes it anew\n--- kept\n{kept}\n--- said\n{told}",
+            file.display()
+        )
+    })
+}
+
+/// What a person is told of the fault: the conditions that are not all right, the summary, the next step and the plan,
+/// without what differs from run to run. Of what was tried before, and of other faults' events, nothing.
+fn told(described: &str) -> String {
+    let mut text = String::new();
+    let mut section = "";
+    let mut condition: Vec<String> = Vec::new();
+    for line in described.lines().skip_while(|line| !line.starts_with("Status:")) {
+        let indent = line.len() - line.trim_start().len();
+        if indent == 2 {
+            section = line.trim().split(':').next().unwrap_or_default();
+        }
+        match section {
+            "Conditions" if line.trim_start().starts_with("Last Transition Time:") => condition.clear(),
+            "Conditions" if line.trim_start().starts_with("Observed Generation:") => {}
+            "Conditions" if indent > 2 => {
+                condition.push(line.to_owned());
+                if line.trim_start().starts_with("Type:") {
+                    text.push_str(&condition.join("\n"));
+                    text.push('\n');
+                }
+            }
+            "Conditions" | "Drift" | "Next" | "Plan" | "Summary" | "Waits For" => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            _ => {}
+        }
+        if line.starts_with("Events:") {
+            break;
+        }
+    }
+    neutral(&text)
+}
+
+fn neutral(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        let mut words: Vec<String> = Vec::new();
+        let mut after_pid = false;
+        for word in line.split(' ') {
+            let bare: String = word.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+            let uid = bare.len() == 36 && bare.matches('-').count() == 4;
+            let digits = word.trim_end_matches([')', ',', ';', '.']);
+            let attempt = word.strip_prefix('(').and_then(|rest| rest.strip_suffix("/3)")).is_some();
+            words.push(match word {
+                _ if uid => "UID".to_owned(),
+                _ if after_pid => word.replace(digits, "PID"),
+                _ if attempt => "(N/3)".to_owned(),
+                _ if digits.ends_with('Z') && digits.matches(':').count() == 2 => word.replace(digits, "HH:MM:SSZ"),
+                _ => word.to_owned(),
+            });
+            after_pid = word.ends_with("(pid");
+        }
+        let line = words.join(" ");
+        // Attempts of earlier scenarios in the same incident differ with the order of a run.
+        let line = match line.split_once("Attempt:") {
+            Some((before, _)) => format!("{before}Attempt:  N of 3"),
+            None => line,
+        };
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}

@@ -1,0 +1,71 @@
+//! The operator in the lab: faults that really happen, heals that are seen in the world.
+//!
+//! One lab with one operator serves every scenario, in the order below; each leaves the fleet healthy. The lab goes down
+//! with this process, however it ends.
+//!
+//! ```text
+//! cargo test -p binder-lab --test scenarios                      everything
+//! cargo test -p binder-lab --test scenarios -- heals::           the faults that are healed
+//! ```
+
+mod access;
+mod converged;
+mod crash;
+mod deletion;
+mod evidence;
+mod heals;
+mod observe;
+mod place;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use place::Place;
+
+/// What a scenario comes to.
+type Outcome = Result<(), Failed>;
+
+fn main() -> ExitCode {
+    binder_lab::hidden();
+    let mut arguments = Arguments::from_args();
+    // They break the same machines: one at a time, in order.
+    arguments.test_threads = Some(1);
+    let place = match Place::new() {
+        Ok(place) => Arc::new(place),
+        Err(error) => {
+            eprintln!("cannot start the tests' runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut trials = Vec::new();
+    observe::trials(&place, &mut trials);
+    converged::first(&place, &mut trials);
+    heals::trials(&place, &mut trials);
+    access::trials(&place, &mut trials);
+    crash::trials(&place, &mut trials);
+    converged::trials(&place, &mut trials);
+    deletion::trials(&place, &mut trials);
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    place.down();
+    conclusion.exit_code()
+}
+
+/// A scenario by its name.
+fn trial<F>(place: &Arc<Place>, name: impl Into<String>, scenario: F) -> Trial
+where
+    F: AsyncFnOnce(&mut place::Set) -> Outcome + Send + 'static,
+{
+    let place = Arc::clone(place);
+    Trial::test(name, move || place.play(scenario))
+}
+
+/// Fails a scenario with what it should have been.
+fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
+    if holds { Ok(()) } else { Err(Failed::from(otherwise())) }
+}
+
+/// An error as a failure, with its causes.
+fn failed(error: impl std::error::Error) -> Failed {
+    Failed::from(binder_lab::said(&error))
+}

@@ -1,0 +1,131 @@
+//! The lab of this run, set up by the first scenario that needs it. Knows no scenario.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use binder_lab::lab::take_down;
+use binder_lab::layout::Layout;
+use binder_lab::stage::{Stage, StageError, owner};
+use binder_lab::{Lab, Options};
+use libtest_mimic::Failed;
+use tokio::runtime::Runtime;
+
+use crate::{Outcome, failed};
+
+/// The lab's name: one for each run, so that two checkouts can test side by side.
+fn name() -> String {
+    format!("test{}", std::process::id())
+}
+
+/// From a bare fleet to a healthy one, on a machine that may be compiling beside it.
+pub(crate) const FIRST_HEALTHY: Duration = Duration::from_secs(600);
+
+/// Where the scenarios play.
+pub(crate) struct Place {
+    runtime: Runtime,
+    set: Mutex<Option<Result<Set, String>>>,
+}
+
+/// A stage with the owner's file on it.
+pub(crate) struct Set {
+    /// The stage.
+    pub(crate) stage: Stage,
+}
+
+impl Place {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self { runtime: Runtime::new()?, set: Mutex::new(None) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Result<Set, String>>> {
+        self.set.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Plays one scenario; when it fails, what the objects and the operator said goes with the failure.
+    pub(crate) fn play<F>(&self, scenario: F) -> Outcome
+    where
+        F: AsyncFnOnce(&mut Set) -> Outcome,
+    {
+        let mut guard = self.lock();
+        self.runtime.block_on(async {
+            if guard.is_none() {
+                *guard = Some(Set::up().await.map_err(|error| binder_lab::said(&error)));
+            }
+            let set = match guard.as_mut() {
+                Some(Ok(set)) => set,
+                Some(Err(error)) => return Err(Failed::from(format!("the lab could not be set: {error}"))),
+                None => return Err(Failed::from("no lab")),
+            };
+            match scenario(set).await {
+                Ok(()) => Ok(()),
+                Err(failure) => {
+                    let why = failure.message().unwrap_or_default().to_owned();
+                    Err(Failed::from(format!("{why}\n{}", set.stage.told().await)))
+                }
+            }
+        })
+    }
+
+    /// Takes the lab away.
+    pub(crate) fn down(&self) {
+        let set = self.lock().take();
+        if set.is_none() {
+            return;
+        }
+        drop(set);
+        eprintln!("taking the lab away");
+        let gone = self.runtime.block_on(async {
+            take_down(&Layout::of(&name()).map_err(|e| e.to_string())?).await.map_err(|e| binder_lab::said(&e))
+        });
+        if let Err(error) = gone {
+            eprintln!("the lab is not all gone: {error}");
+        }
+    }
+}
+
+impl Set {
+    async fn up() -> Result<Self, StageError> {
+        let began = Instant::now();
+        let tell = |line: &str| eprintln!("[{:>4} s] {line}", began.elapsed().as_secs());
+        tell("bringing up the lab that the scenarios share");
+        let options = Options::named(&name()).owned_by_this_process();
+        let lab = Lab::up(options, tell).await?;
+        let mut stage = Stage::set(lab, tell).await?;
+        // A new fleet only observes.
+        stage.kubectl.apply(&owner::file(&stage.lab.status()?, "Observe").to_string()).await?;
+        stage.start_operator().await?;
+        tell("the operator runs");
+        Ok(Self { stage })
+    }
+
+    /// Applies the owner's file in a mode.
+    pub(crate) async fn apply(&self, mode: &str) -> Result<(), Failed> {
+        let file = owner::file(&self.stage.lab.status().map_err(failed)?, mode);
+        self.stage.kubectl.apply(&file.to_string()).await.map_err(failed)?;
+        Ok(())
+    }
+
+    /// The hosts' names.
+    pub(crate) fn hosts(&self) -> Result<Vec<String>, Failed> {
+        Ok(self.stage.lab.status().map_err(failed)?.hosts.into_iter().map(|host| host.name).collect())
+    }
+
+    /// Waits until every host is healthy.
+    pub(crate) async fn all_healthy(&self, limit: Duration) -> Outcome {
+        let hosts = self.hosts()?;
+        let names: Vec<&str> = hosts.iter().map(String::as_str).collect();
+        self.stage.healthy(&names, limit).await.map_err(failed)
+    }
+
+    /// Breaks something.
+    pub(crate) async fn inflict(&self, fault: &str, host: &str) -> Outcome {
+        let fault = self.stage.lab.fault(fault).map_err(failed)?;
+        fault.break_on(&self.stage.lab, Some(host)).await.map_err(failed)
+    }
+
+    /// Takes back what is not the operator's to heal.
+    pub(crate) async fn mend(&self, fault: &str, host: &str) -> Outcome {
+        let fault = self.stage.lab.fault(fault).map_err(failed)?;
+        fault.mend_on(&self.stage.lab, Some(host)).await.map_err(failed)
+    }
+}
