@@ -37,5 +37,8 @@ pub const ENDPOINTS_REACHABLE: &str = "EndpointsReachable";
 /// `spec.power`; no remedy uses it yet.
 pub const POWER_CONTROLLED: &str = "PowerControlled";
 
+/// The fleet's `windows` and `budget`; no step of this version is of the kind that they hold back.
+pub const POLICY_ENFORCED: &str = "PolicyEnforced";
+
 /// The reason of every condition for a part of the spec that is accepted but that this version does not act on.
 pub const NOT_ACTED_ON_YET: &str = "NotActedOnYet";

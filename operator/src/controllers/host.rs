@@ -245,7 +245,7 @@ async fn record_ends(
         past.message = end.message.clone();
         context.metrics.finished(&past.kind, end.outcome.as_str());
         tracing::info!(action = past.name, outcome = end.outcome.as_str(), message = end.message, "{}", past.words);
-        let told = events::ended(&past.kind, &past.words, &past.name, end.outcome, &end.message);
+        let told = events::ended(&past.kind, &past.subject, &past.words, &past.name, end.outcome, &end.message);
         record::tell(context, &described.object, vec![told]).await;
     }
     Ok(())
@@ -310,7 +310,8 @@ async fn execute(
     };
     let words = run.step.words();
     tracing::info!(attempt = run.attempt, drift = run.drift.kind.as_str(), "{words}");
-    let told = events::starting(run.step.kind(), &words, &past.name, run.attempt, fleet_attempts(described));
+    let told =
+        events::starting(run.step.kind(), &past.subject, &words, &past.name, run.attempt, fleet_attempts(described));
     record::tell(context, &described.object, vec![told]).await;
 
     let at = Timestamp::now();

@@ -408,6 +408,7 @@ fn not_seen(host: &Host<'_>, failure: &LookFailure, memory: &Memory, fleet: &Fle
     let after = finished(memory, &finish, now);
     let status = status::not_seen(host, failure, &after, fleet, now);
     let usual = host.spec.interval.as_ref().and_then(|span| span.duration().ok()).unwrap_or(USUAL);
-    let wait = failure.not_before.and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or_default();
-    Decision { status, finish, next: Next::Nothing, look_again: wait.max(WATCH).min(usual.max(DRIFTED)) }
+    let pause = usual.max(DRIFTED);
+    let wait = failure.not_before.and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or(pause);
+    Decision { status, finish, next: Next::Nothing, look_again: wait.max(WATCH).min(pause) }
 }

@@ -62,21 +62,23 @@ pub fn transitions(before: &BinderHostStatus, after: &BinderHostStatus) -> Vec<T
 }
 
 /// A step is about to be done.
-pub fn starting(kind: &str, words: &str, action: &str, attempt: u32, allowed: u32) -> Tell {
+///
+/// The action names the subject too: else starting one server would be counted as starting another once more.
+pub fn starting(kind: &str, subject: &str, words: &str, action: &str, attempt: u32, allowed: u32) -> Tell {
     Tell {
         warning: false,
         reason: kind.to_owned(),
-        action: kind.to_owned(),
+        action: format!("{kind} {subject}"),
         note: format!("{words}, attempt {attempt} of {allowed} ({action})"),
     }
 }
 
 /// A step came to its end.
-pub fn ended(kind: &str, words: &str, action: &str, outcome: ActionOutcome, message: &str) -> Tell {
+pub fn ended(kind: &str, subject: &str, words: &str, action: &str, outcome: ActionOutcome, message: &str) -> Tell {
     Tell {
         warning: !matches!(outcome, ActionOutcome::Succeeded | ActionOutcome::Abandoned),
         reason: format!("{kind}{}", outcome.as_str()),
-        action: kind.to_owned(),
+        action: format!("{kind} {subject}"),
         note: format!("{words}: {message} ({action})"),
     }
 }

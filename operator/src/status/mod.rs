@@ -312,7 +312,7 @@ fn not_acted_on(list: &mut Conditions<'_>, desired: &Desired, power: bool, fleet
     say(types::ENDPOINTS_REACHABLE, !desired.reaches.is_empty(), "spec.reaches");
     say(types::POWER_CONTROLLED, power, "spec.power");
     let policy = fleet.unused_policy.join(" and ");
-    say("PolicyEnforced", !policy.is_empty(), &format!("the fleet's {policy}"));
+    say(types::POLICY_ENFORCED, !policy.is_empty(), &format!("the fleet's {policy}"));
 }
 
 fn summary(drifts: &[&Candidate], blind: &[&Checked], settling: &[&str]) -> String {

@@ -12,6 +12,11 @@ use tokio::time::Instant;
 use super::{NAMESPACE, Stage, StageError};
 use crate::http::Request;
 
+/// Asks the kubectl proxy for the namespace that every cluster has, from the host itself: it listens on loopback only. A
+/// static busybox has a wget, which crashes here.
+const ASK_PROXY: &str = "exec 3<>/dev/tcp/127.0.0.1/8085; \
+    printf 'GET /api/v1/namespaces/kube-system HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3; cat <&3";
+
 /// From the break until the operator says it.
 const SEEN_WITHIN: Duration = Duration::from_secs(60);
 /// From the break until it is healed. `deploy-kubernetes` looks for its cluster every 20 s.
@@ -152,6 +157,14 @@ pub enum ActError {
 }
 
 impl Act {
+    /// What `kubectl describe` says of the host while it says the fault; one text, so that nothing in it is from later.
+    async fn described(&self, stage: &Stage) -> Result<String, String> {
+        let text = describe(stage, self.host).await.map_err(|error| crate::said(&error))?;
+        let says = text.lines().any(|line| line.trim().strip_prefix("Reason:").map(str::trim) == Some(self.reason));
+        // Events name reasons too, in columns of their own.
+        if says { Ok(text) } else { Err(message_of(&text, "AsDescribed")) }
+    }
+
     /// Plays the act on a stage whose host is healthy: break, see, heal, verify.
     ///
     /// # Errors
@@ -159,14 +172,16 @@ impl Act {
     pub async fn play(&self, stage: &Stage, mut tell: impl FnMut(&str)) -> Result<Report, ActError> {
         stage.healthy(&[self.host], HEALED_WITHIN).await?;
         let fault = stage.lab.fault(self.fault).map_err(StageError::from)?;
-        let (began, since) = (Instant::now(), Timestamp::now());
+        let since = Timestamp::now();
         fault.break_on(&stage.lab, Some(self.host)).await.map_err(StageError::from)?;
+        // Counted from here: some faults take a while to bring about, and are none before they are whole.
+        let began = Instant::now();
         tell(&format!("broken:   {}", fault.does));
 
-        let seen = stage.condition(self.host, self.condition, "False", Some(self.reason), SEEN_WITHIN).await?;
+        let described = stage.until(&format!("{} is said", self.reason), SEEN_WITHIN, || self.described(stage)).await?;
         let seen_after = began.elapsed();
-        let described = describe(stage, self.host).await?;
-        tell(&format!("seen:     {} {}: {}", self.condition, seen.reason, seen.message));
+        let saw = message_of(&described, self.reason);
+        tell(&format!("seen:     {} {}: {saw}", self.condition, self.reason));
 
         if self.steps.is_empty() {
             // Nothing is to be done about it by the operator; the person that it calls makes room.
@@ -191,16 +206,7 @@ impl Act {
         if kinds != self.steps || !well {
             return Err(ActError::OtherSteps { expected: self.steps, done: did });
         }
-        Ok(Report {
-            broken: fault.does,
-            saw: seen.message,
-            described,
-            attempts: did.len(),
-            did,
-            verified,
-            seen_after,
-            healed_after,
-        })
+        Ok(Report { broken: fault.does, saw, described, attempts: did.len(), did, verified, seen_after, healed_after })
     }
 }
 
@@ -210,6 +216,20 @@ impl Act {
 /// It cannot be had.
 pub async fn describe(stage: &Stage, host: &str) -> Result<String, StageError> {
     Ok(stage.kubectl.run(&["-n", NAMESPACE, "describe", "bh", host]).await?)
+}
+
+/// The message of the condition with this reason, in the words of `kubectl describe`.
+fn message_of(described: &str, reason: &str) -> String {
+    let value = |line: &str, key: &str| line.trim().strip_prefix(key).map(|rest| rest.trim().to_owned());
+    let mut last = String::new();
+    for line in described.lines() {
+        if let Some(message) = value(line, "Message:") {
+            last = message;
+        } else if value(line, "Reason:").as_deref() == Some(reason) {
+            return last;
+        }
+    }
+    String::new()
 }
 
 fn told(action: &BinderAction) -> (String, String) {
@@ -233,11 +253,8 @@ impl World {
             }
             Self::Proxy => {
                 let host = stage.lab.host("binder-web-deploy").map_err(|error| text(&error))?;
-                let url = "http://127.0.0.1:8085/api/v1/namespaces/kube-system";
-                let answer = host
-                    .exec(&["busybox", "wget", "-q", "-T", "5", "-O", "-", url])
-                    .await
-                    .map_err(|error| text(&error))?;
+                let answer =
+                    host.exec(&["timeout", "5", "bash", "-c", ASK_PROXY]).await.map_err(|error| text(&error))?;
                 if answer.stdout.contains("\"kube-system\"") {
                     Ok("8085 leads to the cluster on kubernetes-master".to_owned())
                 } else {

@@ -33,7 +33,7 @@ const fn package(name: &'static str, programs: &'static [&'static str]) -> Packa
     Package { name, programs, is_static: false }
 }
 
-const PACKAGES: [Package; 6] = [
+const PACKAGES: [Package; 7] = [
     package("iproute2", &["ip"]),
     package("iptables", &["iptables"]),
     package("openssh-server", &["sshd", "ssh-keygen"]),
@@ -42,6 +42,7 @@ const PACKAGES: [Package; 6] = [
     package("docker.io", &["dockerd", "containerd", "runc"]),
     // Runs inside containers that hold nothing else, so a dynamic one would not do.
     Package { name: "busybox-static", programs: &["busybox"], is_static: true },
+    package("procps", &["ps", "pkill"]),
 ];
 
 /// Debian's part of the lab could not be completed.

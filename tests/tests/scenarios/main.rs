@@ -12,6 +12,7 @@ mod access;
 mod converged;
 mod crash;
 mod deletion;
+mod described;
 mod evidence;
 mod heals;
 mod observe;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     converged::first(&place, &mut trials);
     heals::trials(&place, &mut trials);
     access::trials(&place, &mut trials);
+    described::trials(&place, &mut trials);
     crash::trials(&place, &mut trials);
     converged::trials(&place, &mut trials);
     deletion::trials(&place, &mut trials);
