@@ -13,6 +13,7 @@ use crate::host::enter::ssh_options;
 use crate::lab::{DEFAULT, LAB_VARIABLE, Lab, LabError, Options, take_down};
 use crate::layout::Layout;
 use crate::process::Running;
+use crate::stage::Stage;
 use crate::status::{HostStatus, Phase, Status};
 
 /// A control plane, the runbook's machines and their faults, on this computer.
@@ -90,7 +91,7 @@ enum Command {
     },
     /// Run this checkout's operator against the lab.
     Operator {
-        /// As whom the operator talks to the lab's control plane; by default an administrator.
+        /// As whom the operator talks to the lab's control plane; by default with the chart's rights and no others.
         #[arg(long, env = "BINDER_LAB_OPERATOR_KUBECONFIG")]
         kubeconfig: Option<std::path::PathBuf>,
         /// The operator's own arguments.
@@ -178,14 +179,13 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
             if command.is_empty() { run } else { run.args(["--"]).args(command) }.replace_this_process()?;
         }
         Command::Operator { kubeconfig, args } => {
-            let kubeconfig = kubeconfig.unwrap_or(Lab::open(&cli.lab)?.status()?.kubeconfig);
-            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            crate::command::Run::new(cargo)
-                .args(["run", "--quiet", "--package", "binder-operator", "--bin", "binder-operator", "--"])
-                .args(args)
-                .directory(env!("CARGO_MANIFEST_DIR"))
-                .env("KUBECONFIG", kubeconfig)
-                .replace_this_process()?;
+            let stage = Stage::set(Lab::open(&cli.lab)?, say).await?;
+            let file = stage.write_owners_file()?;
+            let kubectl = stage.kubectl.program().display();
+            say(&format!("what its owner would write: {}", file.display()));
+            say(&format!("  export KUBECONFIG={}", stage.lab.status()?.kubeconfig.display()));
+            say(&format!("  {kubectl} apply -f {}", file.display()));
+            stage.operator(kubeconfig).args(args).replace_this_process()?;
         }
         Command::Down => {
             take_down(&Layout::of(&cli.lab).map_err(LabError::from)?).await?;

@@ -331,6 +331,19 @@ fn a_bare_host_is_brought_up_in_the_runbooks_order() {
 }
 
 #[test]
+fn a_row_that_is_not_healthy_is_never_empty() {
+    let (mut operator, mut world) = (Operator::new(Mode::Enforce), World::bare());
+    let first = component_named("web");
+    world.start(&first);
+    world.listeners.clear();
+    operator.spec.desired = Desired { servers: vec![Server::Web], ..Desired::default() };
+    operator.pass(&mut world);
+    assert_eq!(operator.condition(conditions::HEALTHY), ("False", "Settling"));
+    assert_eq!(operator.status.drift, "web is starting and does not listen on 3000 yet");
+    assert_eq!(operator.status.waits_for, "it to settle");
+}
+
+#[test]
 fn a_healthy_host_is_written_of_no_more() {
     let (mut operator, mut world) = well();
     let before = operator.writes;

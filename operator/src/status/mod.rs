@@ -91,11 +91,14 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
     BinderHostStatus {
         observed_generation: host.generation,
         summary: summary(&drifts, &blind, &settling),
-        drift: column(&drifts, &blind),
+        drift: column(&drifts, &blind, &settling),
         next: first.map(next_words).unwrap_or_default(),
-        waits_for: first.and_then(|candidate| candidate.blocked.as_ref()).map(blocked_words).unwrap_or_else(|| {
-            if first.is_none() && !drifts.is_empty() { "a person".to_owned() } else { String::new() }
-        }),
+        waits_for: match first {
+            Some(candidate) => candidate.blocked.as_ref().map(blocked_words).unwrap_or_default(),
+            None if !drifts.is_empty() => "a person".to_owned(),
+            None if blind.is_empty() && !settling.is_empty() => "it to settle".to_owned(),
+            None => String::new(),
+        },
         conditions: list.list(),
         plan: plan(candidates),
         last_actions: last_actions(story.memory, story.finish),
@@ -348,7 +351,7 @@ fn summary(drifts: &[&Candidate], blind: &[&Checked], settling: &[&str]) -> Stri
     shorten(&words, 400)
 }
 
-fn column(drifts: &[&Candidate], blind: &[&Checked]) -> String {
+fn column(drifts: &[&Candidate], blind: &[&Checked], settling: &[&str]) -> String {
     match (drifts.first(), blind.first()) {
         (Some(first), _) if drifts.len() > 1 => format!("{} (+{})", first.drift.short, drifts.len() - 1),
         (Some(first), _) => first.drift.short.clone(),
@@ -356,7 +359,7 @@ fn column(drifts: &[&Candidate], blind: &[&Checked]) -> String {
             let reason = first.result.as_ref().err().map_or("", |blind| blind.reason.as_str());
             format!("{} not seen: {reason}", first.condition)
         }
-        (None, None) => String::new(),
+        (None, None) => settling.first().map(|why| (*why).to_owned()).unwrap_or_default(),
     }
 }
 

@@ -182,6 +182,21 @@ impl Stage {
         Ok(())
     }
 
+    /// Writes down the owner's file for this lab, in mode `Enforce`; gives its path.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write_owners_file(&self) -> Result<PathBuf, StageError> {
+        let file = self.lab.layout().dir().join("fleet.json");
+        files::write(&file, format!("{:#}\n", owner::file(&self.lab.status()?, "Enforce")), 0o644)?;
+        Ok(file)
+    }
+
+    /// The operator as a command for the foreground, with the chart's rights unless told otherwise.
+    pub fn operator(&self, kubeconfig: Option<PathBuf>) -> Run {
+        Run::new(&self.program).env("KUBECONFIG", kubeconfig.unwrap_or_else(|| self.operator_kubeconfig.clone()))
+    }
+
     /// Starts the operator, unless it runs.
     ///
     /// # Errors
