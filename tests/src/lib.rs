@@ -6,7 +6,7 @@
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use binder_lab::{Lab, Options};
 //!
-//! let options = Options::named("healing").program(env!("CARGO_BIN_EXE_lab")).owned_by_this_process();
+//! let options = Options::named("healing").owned_by_this_process();
 //! let lab = Lab::up(options, |line| eprintln!("{line}")).await?;
 //! let status = lab.status()?;                               // what `cargo lab status -o json` says
 //! let web = lab.host("binder-web-deploy")?;
