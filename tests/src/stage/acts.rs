@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use binder_crds::{ActionOutcome, BinderAction, conditions};
-use jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -172,7 +171,7 @@ impl Act {
     pub async fn play(&self, stage: &Stage, mut tell: impl FnMut(&str)) -> Result<Report, ActError> {
         stage.healthy(&[self.host], HEALED_WITHIN).await?;
         let fault = stage.lab.fault(self.fault).map_err(StageError::from)?;
-        let since = Timestamp::now();
+        let mark = stage.mark(self.host).await?;
         fault.break_on(&stage.lab, Some(self.host)).await.map_err(StageError::from)?;
         // Counted from here: some faults take a while to bring about, and are none before they are whole.
         let began = Instant::now();
@@ -193,7 +192,7 @@ impl Act {
             stage.until(&format!("{:?} in the world", self.world), HEALED_WITHIN, || self.world.look(stage)).await?;
         let healed_after = began.elapsed();
 
-        let actions = stage.actions_since(self.host, since).await?;
+        let actions = stage.actions_since(self.host, &mark).await?;
         let did: Vec<(String, String)> = actions.iter().map(told).collect();
         for (step, outcome) in &did {
             tell(&format!("did:      {step}: {outcome}"));

@@ -9,6 +9,7 @@ pub mod kubectl;
 pub mod operator;
 pub mod owner;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,6 +99,10 @@ pub enum StageError {
         seen: String,
     },
 }
+
+/// The attempts that were recorded of a host at some moment.
+#[derive(Debug, Clone, Default)]
+pub struct Mark(BTreeSet<String>);
 
 /// A lab with an operator in it.
 pub struct Stage {
@@ -284,22 +289,39 @@ impl Stage {
         self.hosts().get(name).await.map_err(failed)
     }
 
-    /// The attempts on one host that were begun after an instant, oldest first.
+    /// The attempts that are recorded of one host now, to tell later ones from. Names and not times: creation times are
+    /// whole seconds, and a heal can take less.
     ///
     /// # Errors
     /// The API server does not answer.
-    pub async fn actions_since(&self, host: &str, since: jiff::Timestamp) -> Result<Vec<BinderAction>, StageError> {
+    pub async fn mark(&self, host: &str) -> Result<Mark, StageError> {
+        Ok(Mark(
+            self.actions_since(host, &Mark::default()).await?.into_iter().filter_map(|a| a.metadata.name).collect(),
+        ))
+    }
+
+    /// The attempts on one host that were recorded after a mark, oldest first.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub async fn actions_since(&self, host: &str, mark: &Mark) -> Result<Vec<BinderAction>, StageError> {
         let failed = |source| StageError::Api { what: "BinderActions".to_owned(), source: Box::new(source) };
         let mut actions = self.actions().list(&Default::default()).await.map_err(failed)?.items;
-        // Creation times are whole seconds.
-        let since = since.as_second();
         let created = |action: &BinderAction| action.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let sent =
+            |action: &BinderAction| action.status.as_ref().and_then(|status| status.sent_at.clone().map(|at| at.0));
         actions.retain(|action| {
-            action.spec.host.0 == host && created(action).is_some_and(|created| created.as_second() >= since)
+            action.spec.host.0 == host && action.metadata.name.as_ref().is_some_and(|name| !mark.0.contains(name))
         });
-        actions.sort_by_key(|action| {
-            (created(action), action.status.as_ref().and_then(|s| s.sent_at.clone().map(|t| t.0)))
-        });
+        // Several within one second are in the order in which they were finished.
+        let finished = |action: &BinderAction| {
+            action
+                .status
+                .as_ref()
+                .and_then(|status| status.finished_at.clone().map(|at| at.0))
+                .unwrap_or(jiff::Timestamp::MAX)
+        };
+        actions.sort_by_key(|action| (created(action), sent(action), finished(action)));
         Ok(actions)
     }
 

@@ -81,12 +81,12 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         set.inflict("probe-hung", OTHER).await?;
         let blind = set.stage.condition(OTHER, conditions::HEALTHY, "Unknown", Some("NotAllSeen"), LIMIT).await;
         let reachable = set.stage.condition(OTHER, conditions::REACHABLE, "True", None, LIMIT).await;
-        let since = Timestamp::now();
+        let since = set.stage.mark(OTHER).await.map_err(failed)?;
         set.mend("probe-hung", OTHER).await?;
         blind.map_err(failed)?;
         reachable.map_err(failed)?;
         set.all_healthy(LIMIT).await?;
-        let done = set.stage.actions_since(OTHER, since).await.map_err(failed)?;
+        let done = set.stage.actions_since(OTHER, &since).await.map_err(failed)?;
         ensure(done.is_empty(), || format!("{} steps were done about what could not be seen", done.len()))
     }));
     trials.push(trial(place, "access::sudo-password", async |set| {
@@ -108,12 +108,12 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     }));
     trials.push(trial(place, "access::login-noise", async |set| {
         // A login shell that chatters changes nothing of what is seen.
-        let since = Timestamp::now();
+        let since = set.stage.mark(VICTIM).await.map_err(failed)?;
         set.inflict("login-noise", VICTIM).await?;
         let watched = stays_healthy(set, VICTIM).await;
         set.mend("login-noise", VICTIM).await?;
         watched?;
-        let done = set.stage.actions_since(VICTIM, since).await.map_err(failed)?;
+        let done = set.stage.actions_since(VICTIM, &since).await.map_err(failed)?;
         ensure(done.is_empty(), || format!("{} steps were done", done.len()))
     }));
     trials.push(trial(place, "access::no-such-secret", async |set| {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use binder_crds::ActionOutcome;
+use binder_lab::stage::Mark;
 use binder_lab::stage::acts::World;
-use jiff::Timestamp;
 use libtest_mimic::Trial;
 
 use crate::place::{Place, Set};
@@ -16,25 +16,25 @@ const WEB: &str = "binder-web-deploy";
 
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     trials.push(trial(place, "crash::killed_in_the_middle_of_a_remedy", async |set| {
-        let since = Timestamp::now();
+        let since = set.stage.mark(WEB).await.map_err(failed)?;
         set.inflict("web-lost", WEB).await?;
-        an_attempt_is_open(set, since).await?;
+        an_attempt_is_open(set, &since).await?;
         set.stage.kill_operator().await.map_err(failed)?;
         set.stage.start_operator().await.map_err(failed)?;
-        healed_once(set, since).await
+        healed_once(set, &since).await
     }));
     trials.push(trial(place, "crash::ended_in_the_middle_of_a_remedy", async |set| {
-        let since = Timestamp::now();
+        let since = set.stage.mark(WEB).await.map_err(failed)?;
         set.inflict("web-lost", WEB).await?;
-        an_attempt_is_open(set, since).await?;
+        an_attempt_is_open(set, &since).await?;
         let took = set.stage.stop_operator().await.map_err(failed)?;
         eprintln!("  it ended {:.1} s after SIGTERM", took.as_secs_f32());
         set.stage.start_operator().await.map_err(failed)?;
-        healed_once(set, since).await
+        healed_once(set, &since).await
     }));
 }
 
-async fn an_attempt_is_open(set: &Set, since: Timestamp) -> Outcome {
+async fn an_attempt_is_open(set: &Set, since: &Mark) -> Outcome {
     let stage = &set.stage;
     let look = || async {
         let actions = stage.actions_since(WEB, since).await.map_err(|error| binder_lab::said(&error))?;
@@ -45,7 +45,7 @@ async fn an_attempt_is_open(set: &Set, since: Timestamp) -> Outcome {
 }
 
 /// The page is served again, every attempt has an outcome, and pm2 holds one web server: nothing was done twice.
-async fn healed_once(set: &Set, since: Timestamp) -> Outcome {
+async fn healed_once(set: &Set, since: &Mark) -> Outcome {
     set.all_healthy(LIMIT).await?;
     let seen = set.stage.until("the page", LIMIT, || World::Page.look(&set.stage)).await.map_err(failed)?;
     eprintln!("  {seen}");

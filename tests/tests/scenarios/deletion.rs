@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use binder_lab::stage::owner;
-use jiff::Timestamp;
 use libtest_mimic::Trial;
 
 use crate::place::{Place, Set};
@@ -52,11 +51,11 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
 
 /// `deploy-kubernetes` takes a while to start: time enough to delete in the middle of it.
 async fn begin_a_remedy(set: &Set) -> Outcome {
-    let since = Timestamp::now();
+    let since = set.stage.mark(WEB).await.map_err(failed)?;
     set.inflict("deploy-lost", WEB).await?;
     let stage = &set.stage;
     let look = || async {
-        let actions = stage.actions_since(WEB, since).await.map_err(|error| binder_lab::said(&error))?;
+        let actions = stage.actions_since(WEB, &since).await.map_err(|error| binder_lab::said(&error))?;
         if actions.is_empty() { Err("no attempt yet".to_owned()) } else { Ok(()) }
     };
     stage.until("a remedy is under way", LIMIT, look).await.map_err(failed)

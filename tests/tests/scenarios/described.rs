@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use binder_crds::conditions;
 use binder_lab::stage::{LOGIN_SECRET, NAMESPACE, owner};
-use jiff::Timestamp;
 use libtest_mimic::Trial;
 use serde_json::json;
 
@@ -33,7 +32,7 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
                 "settle": "20s",
             }]);
         }
-        let since = Timestamp::now();
+        let since = set.stage.mark(BUILD).await.map_err(failed)?;
         set.stage.kubectl.apply(&file.to_string()).await.map_err(failed)?;
         echoes(set).await?;
         set.stage.healthy(&[BUILD], LIMIT).await.map_err(failed)?;
@@ -44,7 +43,7 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
             .map_err(failed)?;
         echoes(set).await?;
         set.stage.healthy(&[BUILD], LIMIT).await.map_err(failed)?;
-        let done = set.stage.actions_since(BUILD, since).await.map_err(failed)?;
+        let done = set.stage.actions_since(BUILD, &since).await.map_err(failed)?;
         ensure(done.len() == 2 && done.iter().all(|action| action.spec.subject == "echo"), || {
             format!("{} steps were done", done.len())
         })?;
