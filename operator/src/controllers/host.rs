@@ -240,9 +240,7 @@ async fn record_ends(
     for end in finish {
         record::update(context, &described.namespace, &end.action, &record::ended(end, now)).await?;
         let Some(past) = memory.actions.iter_mut().find(|past| past.name == end.action) else { continue };
-        past.outcome = Some(end.outcome);
-        past.finished_at = Some(now);
-        past.message = end.message.clone();
+        past.end(end, now);
         context.metrics.finished(&past.kind, end.outcome.as_str());
         tracing::info!(action = past.name, outcome = end.outcome.as_str(), message = end.message, "{}", past.words);
         let told = events::ended(&past.kind, &past.subject, &past.words, &past.name, end.outcome, &end.message);

@@ -1,5 +1,6 @@
 //! What was tried before, as BinderActions tell it, and what the fleet's other hosts mean for this one. Plain data.
 
+use super::Finish;
 use crate::facets::Step;
 use binder_crds::ActionOutcome;
 use jiff::{SignedDuration, Timestamp};
@@ -37,6 +38,15 @@ pub struct Past {
     pub message: String,
 }
 
+impl Past {
+    /// Takes in how the attempt ended.
+    pub fn end(&mut self, finish: &Finish, now: Timestamp) {
+        self.outcome = Some(finish.outcome);
+        self.finished_at = Some(now);
+        self.message = finish.message.clone();
+    }
+}
+
 /// Every attempt that is remembered of one host, oldest first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Memory {
@@ -58,13 +68,6 @@ impl Memory {
                 && past.subject == subject
                 && since.is_none_or(|since| past.created >= since)
                 && past.outcome != Some(ActionOutcome::Abandoned)
-        })
-    }
-
-    /// The last finished attempt on one subject since the incident began.
-    pub fn last(&self, subject: &str, since: Option<Timestamp>) -> Option<&Past> {
-        self.actions.iter().rev().find(|past| {
-            past.subject == subject && past.outcome.is_some() && since.is_none_or(|since| past.created >= since)
         })
     }
 }

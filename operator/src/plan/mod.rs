@@ -348,9 +348,7 @@ fn finished(memory: &Memory, finish: &[Finish], now: Timestamp) -> Memory {
     let mut memory = memory.clone();
     for past in &mut memory.actions {
         if let Some(end) = finish.iter().find(|finish| finish.action == past.name) {
-            past.outcome = Some(end.outcome);
-            past.finished_at = Some(now);
-            past.message = end.message.clone();
+            past.end(end, now);
         }
     }
     memory
