@@ -5,7 +5,8 @@
 //! - [`controllers`] - fleet and host; watch, call the loop, record;
 //! - [`plan`] - `decide`, pure: drift -> order -> gate -> step;
 //! - [`status`] - the words that people read, pure;
-//! - [`execute`] - a step as a command;
+//! - [`execute`] - a step as what carries it out: a command, a call;
+//! - [`observe`] - one look at a host;
 //! - [`facets`] - one aspect of a host each, pure: what it must see, what differs, its ladder;
 //! - [`seen`] - what a look saw, pure: the probe's sections and their parsers;
 //! - [`catalogue`] - what runs under pm2, as data;
@@ -20,6 +21,7 @@ pub mod facets;
 pub mod gate;
 pub mod hosts;
 pub mod metrics;
+pub mod observe;
 pub mod plan;
 pub mod seen;
 pub mod serve;

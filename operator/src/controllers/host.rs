@@ -1,7 +1,8 @@
 //! One host, again and again: observe, decide, execute, record.
 
-use super::{Context, Error, Known, access, chain, fleet, look, record};
-use crate::execute;
+use super::{Context, Error, Known, access, chain, fleet, record};
+use crate::execute::{self, Means};
+use crate::observe;
 use crate::plan::memory::{FleetView, Memory};
 use crate::plan::{self, Host, LookFailure, Looked, Next, Run};
 use crate::status::{self, events};
@@ -172,8 +173,8 @@ async fn observe(described: &Described, context: &Context) -> Result<Seen, Error
     };
     let begun = std::time::Instant::now();
     let (looked, session) = match context.ssh.session(&target).await {
-        Ok(session) => (look::look(&session, &described.spec.desired).await, Some(session)),
-        Err(failed) => (Looked::Failed(look::not_connected(&failed)), None),
+        Ok(session) => (observe::look(&session, &described.spec.desired).await, Some(session)),
+        Err(failed) => (Looked::Failed(observe::not_connected(&failed)), None),
     };
     let result = match &looked {
         Looked::Seen(_) => "Seen",
@@ -189,7 +190,7 @@ async fn observe(described: &Described, context: &Context) -> Result<Seen, Error
 async fn api_key_problem(described: &Described, context: &Context) -> Result<Option<String>, Error> {
     // Reading a Secret for nothing is a read too many: only a host that differs may need the key now.
     let healthy = described.object.status.as_ref().and_then(status::is_healthy) == Some(true);
-    if described.suspended.is_some() || healthy || !look::needs_api_key(&described.spec.desired) {
+    if described.suspended.is_some() || healthy || !observe::needs_api_key(&described.spec.desired) {
         return Ok(None);
     }
     let key = access::api_key(context, &described.namespace, described.spec.api_key_secret_ref.as_ref()).await?;
@@ -308,30 +309,17 @@ async fn execute(
     };
     let words = run.step.words();
     tracing::info!(attempt = run.attempt, drift = run.drift.kind.as_str(), "{words}");
-    let told =
-        events::starting(run.step.kind(), &past.subject, &words, &past.name, run.attempt, fleet_attempts(described));
+    let told = events::starting(run.step.kind(), &past.subject, &words, &past.name, run.attempt, run.allowed);
     record::tell(context, &described.object, vec![told]).await;
 
     let at = Timestamp::now();
-    let status = match execute::command(&run.step, key) {
-        Err(error) => record::abandoned(&error.to_string(), at),
-        Ok(change) => {
-            let result = session.change(run.permit, change).await;
-            record::sent(&result, at)
-        }
-    };
+    let means = Means { session: Some(session), api_key: key };
+    let status = record::sent(execute::carry_out(&run.step, run.permit, means).await, at);
     tracing::info!(said = status.said, "sent");
     if status.outcome == Some(ActionOutcome::Abandoned) {
         context.metrics.finished(run.step.kind(), ActionOutcome::Abandoned.as_str());
     }
     record::update(context, &described.namespace, &past.name, &status).await
-}
-
-fn fleet_attempts(described: &Described) -> u32 {
-    described.fleet.as_ref().map_or_else(
-        || plan::memory::Patience::default().attempts,
-        |fleet| fleet::patience(&fleet.spec.remedies).attempts,
-    )
 }
 
 /// Whether host and fleet are, in the API itself and not in a cache, what was decided on.

@@ -3,7 +3,6 @@
 mod access;
 mod fleet;
 mod host;
-mod look;
 mod record;
 
 use crate::config::Config;

@@ -1,8 +1,8 @@
 //! Records: BinderActions (the intention before, the outcome after), status only when it changed, events at transitions.
 
 use super::{Context, Error, MANAGER, list_all};
+use crate::execute::Sent;
 use crate::facets::Step;
-use crate::hosts::{ChangeError, Ran};
 use crate::plan::memory::{Memory, Past};
 use crate::plan::{Finish, Run};
 use crate::status::events::Tell;
@@ -140,29 +140,17 @@ fn parameters(step: &Step, what: &str) -> Result<serde_json::Map<String, serde_j
     }
 }
 
-/// What became of the sending of a command, as status.
-pub(super) fn sent(result: &Result<Ran, ChangeError>, at: Timestamp) -> BinderActionStatus {
-    let (may_have_run, said) = match result {
-        Ok(ran) => {
-            let end = match (ran.timed_out, ran.exit, &ran.signal) {
-                (true, ..) => "stopped at its time limit".to_owned(),
-                (false, Some(exit), _) => format!("exit code {exit}"),
-                (false, None, Some(signal)) => format!("ended by {signal}"),
-                (false, None, None) => "ended".to_owned(),
-            };
-            (true, if ran.output.is_empty() { end } else { format!("{end}: {}", ran.output) })
-        }
-        Err(error) => (error.may_have_run(), error.to_string()),
-    };
-    if may_have_run {
-        BinderActionStatus { sent_at: Some(Time(at)), said, ..BinderActionStatus::default() }
+/// What became of carrying a step out, as status.
+pub(super) fn sent(sent: Sent, at: Timestamp) -> BinderActionStatus {
+    if sent.may_have_run {
+        BinderActionStatus { sent_at: Some(Time(at)), said: sent.said, ..BinderActionStatus::default() }
     } else {
-        abandoned(&said, at)
+        abandoned(&sent.said, at)
     }
 }
 
 /// The status of an action that was never sent.
-pub(super) fn abandoned(why: &str, at: Timestamp) -> BinderActionStatus {
+fn abandoned(why: &str, at: Timestamp) -> BinderActionStatus {
     BinderActionStatus {
         outcome: Some(ActionOutcome::Abandoned),
         finished_at: Some(Time(at)),

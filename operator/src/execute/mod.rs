@@ -1,15 +1,26 @@
-//! A step as a command. No judgement here: which step, and whether, was decided above; whether it worked is seen below.
+//! A step as what carries it out: a command on the host, a call to one of its servers, a call to the cloud. No judgement
+//! here: which step, and whether, was decided above; whether it worked is seen by a later look.
 //!
-//! Scripts are constants. What varies reaches them as positional parameters, quoted by the transport's library; a secret
-//! reaches them on standard input and lives in one environment variable of the program that needs it.
+//! [`carry_out`] is the only way from a step to a side effect. It takes the gate's [`Permit`] by value, and so does
+//! everything below it that changes something.
 
-use crate::catalogue::Start;
+mod command;
+
 use crate::facets::Step;
-use crate::hosts::Change;
+use crate::gate::Permit;
+use crate::hosts::Session;
 use secrecy::SecretString;
-use std::time::Duration;
 
-/// A step cannot be made a command.
+/// Everything that a step may be carried out with. What a step needs and is not there is said, and nothing is done.
+#[derive(Default)]
+pub struct Means<'a> {
+    /// The connection to the host; absent when it does not answer.
+    pub session: Option<&'a Session>,
+    /// The API key of Binder's servers, for the steps that need it ([`Step::needs_api_key`]).
+    pub api_key: Option<SecretString>,
+}
+
+/// A step cannot be carried out; nothing was done.
 #[derive(Debug, thiserror::Error)]
 pub enum CannotExecute {
     /// The step needs the API key and the fleet names no Secret for it.
@@ -24,195 +35,46 @@ pub enum CannotExecute {
         /// The component.
         component: String,
     },
+    /// The step is done on the host, and there is no connection to it.
+    #[error("there is no connection to the host")]
+    NotConnected,
 }
 
-/// How much of what a command says is kept, in characters.
-const SAID: usize = 400;
-
-/// Starts a server. The key is read from standard input and handed on in `BINDER_API_KEY`, where Binder's servers look for
-/// it; as an argument, every user of the host could read it in `ps`.
-const START_SERVER: &str = r#"
-set -u
-IFS= read -r BINDER_API_KEY || exit 64
-export BINDER_API_KEY
-[ -n "${2:-}" ] && PATH="$2:$PATH"
-cd "$HOME" && exec binder-control "$1" start </dev/null
-"#;
-
-/// Starts a service. Its exit code is 1 on success and 2 on failure, and nobody looks at it.
-const START_SERVICE: &str = r#"
-set -u
-cd "$HOME" && exec binder-control start-service "$1" </dev/null
-"#;
-
-/// Starts an owner's own process.
-const START_COMMAND: &str = r#"
-set -u
-cd "$HOME" && exec "$@" </dev/null
-"#;
-
-/// Deletes entries one by one, the parent first, so that it may end its children itself. `--` would be taken for a name;
-/// the names cannot begin with a dash.
-const DELETE_ENTRIES: &str = r#"
-set -u
-for name in "$@"; do pm2 delete "$name" </dev/null || true; done
-"#;
-
-/// Ends a process of the login's own if it still is the one that was seen: same start, same command. The kernel refuses
-/// any other user's.
-const END_PROCESS: &str = r#"
-set -u
-pid=$1 started=$2 signature=$3
-same() {
-  stat=$(cat "/proc/$pid/stat" 2>/dev/null) || return 1
-  set -- ${stat##*) }
-  [ "${20:-}" = "$started" ] || return 1
-  tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$signature"
+/// What became of carrying a step out. Whether it helped is not known yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Whether it may have had an effect. False: it surely had none.
+    pub may_have_run: bool,
+    /// What was said, clean and bounded. Told for a person's sake; no outcome rests on it.
+    pub said: String,
 }
-same || { echo "pid $pid is not that process any more"; exit 0; }
-kill -TERM "$pid" || exit 1
-for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do same || exit 0; sleep 0.25; done
-same && kill -KILL "$pid"
-"#;
 
-/// Starts the proxy as the runbook's `screen` did: detached, with its output in a file. What it says in its first moment
-/// is told, since a kubectl that cannot start says why.
-const START_KUBECTL_PROXY: &str = r#"
-set -u
-port=$1 kubectl=$2
-mkdir -p "$HOME/.binder" && log="$HOME/.binder/kubectl-proxy.log" || exit 1
-cd "$HOME"
-setsid nohup "$kubectl" proxy --port="$port" >"$log" 2>&1 </dev/null &
-child=$!
-for i in 1 2 3 4; do
-  sleep 0.25
-  kill -0 "$child" 2>/dev/null || { wait "$child"; code=$?; tail -n 3 "$log"; exit "$code"; }
-done
-"#;
+impl From<CannotExecute> for Sent {
+    fn from(why: CannotExecute) -> Self {
+        Self { may_have_run: false, said: why.to_string() }
+    }
+}
 
-/// Appends the rule unless it is there by now.
-const INSERT_REDIRECT: &str = r#"
-set -u
-rule() { sudo -n timeout 10 iptables -w 5 -t nat "$1" PREROUTING -i "$2" -p tcp --dport "$3" -j REDIRECT --to-port "$4"; }
-rule -C "$@" 2>/dev/null || rule -A "$@"
-"#;
+/// Carries a step out and says what became of it.
+pub async fn carry_out(step: &Step, permit: Permit, means: Means<'_>) -> Sent {
+    on_the_host(step, permit, means).await.unwrap_or_else(Sent::from)
+}
 
-/// Deletes the rule while it is there more than once, counting anew each time.
-const DELETE_EXTRA_REDIRECTS: &str = r#"
-set -u
-interface=$1 from=$2 to=$3
-for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do
-  count=$(sudo -n timeout 10 iptables -w 5 -t nat -S PREROUTING | grep -Fxc -- "-A PREROUTING -i $interface -p tcp -m tcp --dport $from -j REDIRECT --to-ports $to")
-  [ "$count" -gt 1 ] || exit 0
-  sudo -n timeout 10 iptables -w 5 -t nat -D PREROUTING -i "$interface" -p tcp --dport "$from" -j REDIRECT --to-port "$to" || exit 1
-done
-"#;
-
-/// The command of a step.
-///
-/// # Errors
-/// [`CannotExecute`] when the step lacks something that only the owner can give.
-pub fn command(step: &Step, api_key: Option<SecretString>) -> Result<Change, CannotExecute> {
-    let change = |name, script, args: Vec<String>, seconds| Change {
-        name,
-        script,
-        args,
-        stdin: None,
-        limit: Duration::from_secs(seconds),
-        max_output: SAID,
-    };
-    Ok(match step {
-        Step::StartProcess { component, start: Start::Server { name }, path } => {
-            let key = api_key.ok_or_else(|| CannotExecute::NoApiKey { component: component.clone() })?;
-            let args = vec![name.clone(), path.clone().unwrap_or_default()];
-            Change { stdin: Some(key), ..change("start-server", START_SERVER, args, 40) }
+/// A step that is a command over SSH.
+async fn on_the_host(step: &Step, permit: Permit, means: Means<'_>) -> Result<Sent, CannotExecute> {
+    let change = command::command(step, means.api_key)?;
+    let session = means.session.ok_or(CannotExecute::NotConnected)?;
+    Ok(match session.change(permit, change).await {
+        Ok(ran) => {
+            let end = match (ran.timed_out, ran.exit, &ran.signal) {
+                (true, ..) => "stopped at its time limit".to_owned(),
+                (false, Some(exit), _) => format!("exit code {exit}"),
+                (false, None, Some(signal)) => format!("ended by {signal}"),
+                (false, None, None) => "ended".to_owned(),
+            };
+            let said = if ran.output.is_empty() { end } else { format!("{end}: {}", ran.output) };
+            Sent { may_have_run: true, said }
         }
-        Step::StartProcess { start: Start::Service { name }, .. } => {
-            change("start-service", START_SERVICE, vec![name.clone()], 40)
-        }
-        Step::StartProcess { component, start: Start::Command { argv }, .. } => {
-            if argv.is_empty() {
-                return Err(CannotExecute::NoCommand { component: component.clone() });
-            }
-            change("start-process", START_COMMAND, argv.clone(), 40)
-        }
-        Step::DeleteEntries { processes, .. } => change("delete-entries", DELETE_ENTRIES, processes.clone(), 40),
-        Step::EndOrphan { orphan: process, .. } | Step::EndKubectlProxy { process, .. } => {
-            let args = vec![process.pid.to_string(), process.started_ticks.to_string(), process.signature.clone()];
-            change("end-process", END_PROCESS, args, 20)
-        }
-        Step::StartKubectlProxy { port, kubectl } => {
-            change("start-kubectl-proxy", START_KUBECTL_PROXY, vec![port.to_string(), kubectl.clone()], 20)
-        }
-        Step::InsertRedirect { interface, from, to } => {
-            change("insert-redirect", INSERT_REDIRECT, vec![interface.clone(), from.to_string(), to.to_string()], 20)
-        }
-        Step::DeleteExtraRedirects { interface, from, to } => change(
-            "delete-extra-redirects",
-            DELETE_EXTRA_REDIRECTS,
-            vec![interface.clone(), from.to_string(), to.to_string()],
-            20,
-        ),
+        Err(error) => Sent { may_have_run: error.may_have_run(), said: error.to_string() },
     })
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
-mod tests {
-    use super::*;
-    use std::process::Command;
-
-    #[test]
-    fn the_api_key_is_in_no_argument() {
-        let step = Step::StartProcess {
-            component: "web".to_owned(),
-            start: Start::Server { name: "web".to_owned() },
-            path: None,
-        };
-        let change = command(&step, Some("s3cret-key".into())).unwrap();
-        assert!(change.stdin.is_some());
-        assert!(!format!("{change:?}").contains("s3cret-key"));
-        assert!(matches!(command(&step, None), Err(CannotExecute::NoApiKey { .. })));
-    }
-
-    /// Runs a script as the transport does, on this machine.
-    fn run(script: &str, args: &[&str]) -> (i32, String) {
-        let output = Command::new("sh").args(["-c", script, "test"]).args(args).output().unwrap();
-        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    fn started_ticks(pid: u32) -> String {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        stat[stat.rfind(')').unwrap() + 2..].split(' ').nth(19).unwrap().to_owned()
-    }
-
-    #[test]
-    fn only_the_very_process_that_was_seen_is_ended() {
-        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
-        let pid = child.id().to_string();
-        let ticks = started_ticks(child.id());
-        for (ticks, signature) in [("1", "sleep"), (ticks.as_str(), "binder-web"), (ticks.as_str(), "$(reboot)")] {
-            let (code, said) = run(END_PROCESS, &[&pid, ticks, signature]);
-            assert_eq!((code, said.contains("not that process")), (0, true));
-            assert!(child.try_wait().unwrap().is_none(), "ended with ticks {ticks} and signature {signature}");
-        }
-        // Its end is reaped here, as an init would: until then the script sees it and waits.
-        let reaper = std::thread::spawn(move || child.wait().unwrap());
-        assert_eq!(run(END_PROCESS, &[&pid, &ticks, "sleep"]).0, 0);
-        assert!(!reaper.join().unwrap().success());
-    }
-
-    #[test]
-    fn a_kubectl_that_cannot_start_says_why() {
-        let home = std::env::temp_dir().join(format!("binder-execute-{}", std::process::id()));
-        std::fs::create_dir_all(&home).unwrap();
-        let output = Command::new("sh")
-            .args(["-c", START_KUBECTL_PROXY, "test", "8085", "/nonexistent/kubectl.sh"])
-            .env("HOME", &home)
-            .output()
-            .unwrap();
-        std::fs::remove_dir_all(&home).unwrap();
-        assert_eq!(output.status.code(), Some(127));
-        assert!(String::from_utf8_lossy(&output.stdout).contains("kubectl.sh"));
-    }
 }

@@ -122,6 +122,8 @@ pub struct Run {
     pub drift: Drift,
     /// Which attempt this is, from 1.
     pub attempt: u32,
+    /// How many are allowed.
+    pub allowed: u32,
     /// By when its effect must be seen.
     pub deadline: Timestamp,
 }
@@ -335,6 +337,7 @@ fn what_next(
                     step: rung.step.clone(),
                     drift: drift.clone(),
                     attempt: attempts + 1,
+                    allowed,
                     deadline: deadline.unwrap_or(now),
                 });
             }
@@ -368,8 +371,13 @@ fn action_name(host: &Host<'_>, kind: &str, subject: &str, memory: &Memory) -> S
     format!("{}-{tail}", host.name)
 }
 
+/// The pause between two looks at a healthy host.
+fn usual(host: &Host<'_>) -> Duration {
+    host.spec.interval.as_ref().and_then(|span| span.duration().ok()).unwrap_or(USUAL).max(WATCH)
+}
+
 fn look_again(host: &Host<'_>, checks: &[Checked], candidates: &[Candidate], busy: bool, now: Timestamp) -> Duration {
-    let usual = host.spec.interval.as_ref().and_then(|span| span.duration().ok()).unwrap_or(USUAL).max(WATCH);
+    let usual = usual(host);
     let settling = checks.iter().any(|checked| checked.result.as_ref().is_ok_and(|check| !check.settling.is_empty()));
     if busy {
         return WATCH.min(usual);
@@ -405,8 +413,7 @@ fn not_seen(host: &Host<'_>, failure: &LookFailure, memory: &Memory, fleet: &Fle
         .collect();
     let after = finished(memory, &finish, now);
     let status = status::not_seen(host, failure, &after, fleet, now);
-    let usual = host.spec.interval.as_ref().and_then(|span| span.duration().ok()).unwrap_or(USUAL);
-    let pause = usual.max(DRIFTED);
+    let pause = usual(host).max(DRIFTED);
     let wait = failure.not_before.and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or(pause);
     Decision { status, finish, next: Next::Nothing, look_again: wait.max(WATCH).min(pause) }
 }

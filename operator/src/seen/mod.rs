@@ -165,6 +165,18 @@ pub struct Observation {
 }
 
 impl Observation {
+    /// A look that asked for nothing.
+    pub fn nothing(at: Timestamp) -> Self {
+        Self {
+            at,
+            machine: Known::NotAsked,
+            pm2: Known::NotAsked,
+            nat: Known::NotAsked,
+            disks: Known::NotAsked,
+            proxy: Known::NotAsked,
+        }
+    }
+
     /// Reads the answers of a look. What was not asked stays so; what cannot be read is unknown with its reason.
     pub fn read(at: Timestamp, asked: &[Ask], answers: &BTreeMap<String, Answer>, cluster: proxy::Cluster) -> Self {
         fn known<T>(
@@ -182,12 +194,12 @@ impl Observation {
             }
         }
         Self {
-            at,
             machine: known(asked, answers, machine::NAME, machine::read),
             pm2: known(asked, answers, pm2::NAME, pm2::read),
             nat: known(asked, answers, nat::NAME, nat::read),
             disks: known(asked, answers, disks::NAME, disks::read),
             proxy: known(asked, answers, proxy::NAME, |answer| proxy::read(answer, cluster)),
+            ..Self::nothing(at)
         }
     }
 

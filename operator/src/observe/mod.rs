@@ -1,20 +1,23 @@
-//! One look: the probe and the question to the cluster behind the proxy, side by side on the host's open connection.
+//! One look at a host: the probe and the questions to its servers, side by side on its one open connection. I/O, and no
+//! judgement: what came back goes to the parsers in [`crate::seen`], and what it means is the facets' to say.
+//!
+//! A fact that needs more than a section of the probe (an answer over HTTP, a port of another machine, the database) is a
+//! module here that fills its field of the [`Observation`]; it asks only when the description has a use for the answer.
+
+mod cluster;
 
 use crate::catalogue;
 use crate::facets;
-use crate::hosts::{
-    ConnectError, HttpPath, LocalHttp, LookError, NotConnected, Probe, Retry, Section, SectionOutput, Session,
-};
+use crate::hosts::{ConnectError, LookError, NotConnected, Probe, Retry, Section, SectionOutput, Session};
 use crate::plan::{LookFailure, Looked};
-use crate::seen::proxy::{self, Cluster};
 use crate::seen::{Answer, Ask, Blind, Observation, Reason};
 use binder_crds::Desired;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Looks at a host. `now` is read when the answers are there.
-pub(super) async fn look(session: &Session, desired: &Desired) -> Looked {
+/// Looks at a host. The time of the look is that at which all answers are there.
+pub async fn look(session: &Session, desired: &Desired) -> Looked {
     let asks = facets::asks(desired);
     let sections = asks.iter().map(section).collect();
     let probe = match Probe::new(sections) {
@@ -28,7 +31,7 @@ pub(super) async fn look(session: &Session, desired: &Desired) -> Looked {
             });
         }
     };
-    let (looked, cluster) = tokio::join!(session.look(&probe), cluster(session, desired));
+    let (looked, cluster) = tokio::join!(session.look(&probe), cluster::identity(session, desired));
     match looked {
         Ok(look) => {
             let answers: BTreeMap<String, Answer> =
@@ -66,24 +69,6 @@ fn answer(output: SectionOutput) -> Answer {
     }
 }
 
-/// Which cluster answers through the proxy, asked as `deploy-kubernetes` would ask, through a tunnel.
-async fn cluster(session: &Session, desired: &Desired) -> Cluster {
-    let Some(spec) = &desired.kubectl_proxy else { return Cluster::NotAsked };
-    let path = match HttpPath::of(["api", "v1", "namespaces", "kube-system"]) {
-        Ok(path) => path,
-        Err(bad) => return Cluster::NoAnswer(bad.to_string()),
-    };
-    let request = LocalHttp { host: "127.0.0.1".to_owned(), port: spec.port, path, headers: Vec::new() };
-    match session.http(request).await {
-        Ok(answer) if answer.status == 200 => match proxy::identity(&answer.body) {
-            Some(identity) => Cluster::Identity(identity),
-            None => Cluster::NoAnswer("it says nothing that a Kubernetes API says".to_owned()),
-        },
-        Ok(answer) => Cluster::Status(answer.status),
-        Err(error) => Cluster::NoAnswer(error.to_string()),
-    }
-}
-
 fn lost(error: &LookError) -> LookFailure {
     let (reason, needs_person) = match error {
         LookError::BadProbe(_) => ("InvalidSpec", true),
@@ -96,7 +81,7 @@ fn lost(error: &LookError) -> LookFailure {
 }
 
 /// A failed connection as a condition. What only a person or a changed object can end is told from what may pass.
-pub(super) fn not_connected(failed: &NotConnected) -> LookFailure {
+pub fn not_connected(failed: &NotConnected) -> LookFailure {
     let (reason, needs_person) = match &*failed.why {
         ConnectError::Unreachable { .. } => ("Unreachable", false),
         ConnectError::Hung { .. } => ("Hung", false),
@@ -126,6 +111,6 @@ pub(super) fn not_connected(failed: &NotConnected) -> LookFailure {
 }
 
 /// Whether a description has a server that is started with the API key.
-pub(super) fn needs_api_key(desired: &Desired) -> bool {
+pub fn needs_api_key(desired: &Desired) -> bool {
     catalogue::described(desired).iter().any(|component| matches!(component.start, catalogue::Start::Server { .. }))
 }

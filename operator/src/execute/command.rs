@@ -1,0 +1,202 @@
+//! A step as a command on the host, run over its one SSH connection.
+//!
+//! Scripts are constants. What varies reaches them as positional parameters, quoted by the transport's library; a secret
+//! reaches them on standard input and lives in one environment variable of the program that needs it.
+
+use super::CannotExecute;
+use crate::catalogue::Start;
+use crate::facets::Step;
+use crate::hosts::Change;
+use secrecy::SecretString;
+use std::time::Duration;
+
+/// How much of what a command says is kept, in characters.
+const SAID: usize = 400;
+
+/// Starts a server. The key is read from standard input and handed on in `BINDER_API_KEY`, where Binder's servers look for
+/// it; as an argument, every user of the host could read it in `ps`.
+const START_SERVER: &str = r#"
+set -u
+IFS= read -r BINDER_API_KEY || exit 64
+export BINDER_API_KEY
+[ -n "${2:-}" ] && PATH="$2:$PATH"
+cd "$HOME" && exec binder-control "$1" start </dev/null
+"#;
+
+/// Starts a service. Its exit code is 1 on success and 2 on failure, and nobody looks at it.
+const START_SERVICE: &str = r#"
+set -u
+cd "$HOME" && exec binder-control start-service "$1" </dev/null
+"#;
+
+/// Starts an owner's own process.
+const START_COMMAND: &str = r#"
+set -u
+cd "$HOME" && exec "$@" </dev/null
+"#;
+
+/// Deletes entries one by one, the parent first, so that it may end its children itself. `--` would be taken for a name;
+/// the names cannot begin with a dash.
+const DELETE_ENTRIES: &str = r#"
+set -u
+for name in "$@"; do pm2 delete "$name" </dev/null || true; done
+"#;
+
+/// Ends a process of the login's own if it still is the one that was seen: same start, same command. The kernel refuses
+/// any other user's.
+const END_PROCESS: &str = r#"
+set -u
+pid=$1 started=$2 signature=$3
+same() {
+  stat=$(cat "/proc/$pid/stat" 2>/dev/null) || return 1
+  set -- ${stat##*) }
+  [ "${20:-}" = "$started" ] || return 1
+  tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$signature"
+}
+same || { echo "pid $pid is not that process any more"; exit 0; }
+kill -TERM "$pid" || exit 1
+for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do same || exit 0; sleep 0.25; done
+same && kill -KILL "$pid"
+"#;
+
+/// Starts the proxy as the runbook's `screen` did: detached, with its output in a file. What it says in its first moment
+/// is told, since a kubectl that cannot start says why.
+const START_KUBECTL_PROXY: &str = r#"
+set -u
+port=$1 kubectl=$2
+mkdir -p "$HOME/.binder" && log="$HOME/.binder/kubectl-proxy.log" || exit 1
+cd "$HOME"
+setsid nohup "$kubectl" proxy --port="$port" >"$log" 2>&1 </dev/null &
+child=$!
+for i in 1 2 3 4; do
+  sleep 0.25
+  kill -0 "$child" 2>/dev/null || { wait "$child"; code=$?; tail -n 3 "$log"; exit "$code"; }
+done
+"#;
+
+/// Appends the rule unless it is there by now.
+const INSERT_REDIRECT: &str = r#"
+set -u
+rule() { sudo -n timeout 10 iptables -w 5 -t nat "$1" PREROUTING -i "$2" -p tcp --dport "$3" -j REDIRECT --to-port "$4"; }
+rule -C "$@" 2>/dev/null || rule -A "$@"
+"#;
+
+/// Deletes the rule while it is there more than once, counting anew each time.
+const DELETE_EXTRA_REDIRECTS: &str = r#"
+set -u
+interface=$1 from=$2 to=$3
+for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do
+  count=$(sudo -n timeout 10 iptables -w 5 -t nat -S PREROUTING | grep -Fxc -- "-A PREROUTING -i $interface -p tcp -m tcp --dport $from -j REDIRECT --to-ports $to")
+  [ "$count" -gt 1 ] || exit 0
+  sudo -n timeout 10 iptables -w 5 -t nat -D PREROUTING -i "$interface" -p tcp --dport "$from" -j REDIRECT --to-port "$to" || exit 1
+done
+"#;
+
+/// The command of a step that is one.
+///
+/// # Errors
+/// [`CannotExecute`] when the step lacks something that only the owner can give.
+pub(super) fn command(step: &Step, api_key: Option<SecretString>) -> Result<Change, CannotExecute> {
+    let change = |name, script, args: Vec<String>, seconds| Change {
+        name,
+        script,
+        args,
+        stdin: None,
+        limit: Duration::from_secs(seconds),
+        max_output: SAID,
+    };
+    Ok(match step {
+        Step::StartProcess { component, start: Start::Server { name }, path } => {
+            let key = api_key.ok_or_else(|| CannotExecute::NoApiKey { component: component.clone() })?;
+            let args = vec![name.clone(), path.clone().unwrap_or_default()];
+            Change { stdin: Some(key), ..change("start-server", START_SERVER, args, 40) }
+        }
+        Step::StartProcess { start: Start::Service { name }, .. } => {
+            change("start-service", START_SERVICE, vec![name.clone()], 40)
+        }
+        Step::StartProcess { component, start: Start::Command { argv }, .. } => {
+            if argv.is_empty() {
+                return Err(CannotExecute::NoCommand { component: component.clone() });
+            }
+            change("start-process", START_COMMAND, argv.clone(), 40)
+        }
+        Step::DeleteEntries { processes, .. } => change("delete-entries", DELETE_ENTRIES, processes.clone(), 40),
+        Step::EndOrphan { orphan: process, .. } | Step::EndKubectlProxy { process, .. } => {
+            let args = vec![process.pid.to_string(), process.started_ticks.to_string(), process.signature.clone()];
+            change("end-process", END_PROCESS, args, 20)
+        }
+        Step::StartKubectlProxy { port, kubectl } => {
+            change("start-kubectl-proxy", START_KUBECTL_PROXY, vec![port.to_string(), kubectl.clone()], 20)
+        }
+        Step::InsertRedirect { interface, from, to } => {
+            change("insert-redirect", INSERT_REDIRECT, vec![interface.clone(), from.to_string(), to.to_string()], 20)
+        }
+        Step::DeleteExtraRedirects { interface, from, to } => change(
+            "delete-extra-redirects",
+            DELETE_EXTRA_REDIRECTS,
+            vec![interface.clone(), from.to_string(), to.to_string()],
+            20,
+        ),
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn the_api_key_is_in_no_argument() {
+        let step = Step::StartProcess {
+            component: "web".to_owned(),
+            start: Start::Server { name: "web".to_owned() },
+            path: None,
+        };
+        let change = command(&step, Some("s3cret-key".into())).unwrap();
+        assert!(change.stdin.is_some());
+        assert!(!format!("{change:?}").contains("s3cret-key"));
+        assert!(matches!(command(&step, None), Err(CannotExecute::NoApiKey { .. })));
+    }
+
+    /// Runs a script as the transport does, on this machine.
+    fn run(script: &str, args: &[&str]) -> (i32, String) {
+        let output = Command::new("sh").args(["-c", script, "test"]).args(args).output().unwrap();
+        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn started_ticks(pid: u32) -> String {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat[stat.rfind(')').unwrap() + 2..].split(' ').nth(19).unwrap().to_owned()
+    }
+
+    #[test]
+    fn only_the_very_process_that_was_seen_is_ended() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let pid = child.id().to_string();
+        let ticks = started_ticks(child.id());
+        for (ticks, signature) in [("1", "sleep"), (ticks.as_str(), "binder-web"), (ticks.as_str(), "$(reboot)")] {
+            let (code, said) = run(END_PROCESS, &[&pid, ticks, signature]);
+            assert_eq!((code, said.contains("not that process")), (0, true));
+            assert!(child.try_wait().unwrap().is_none(), "ended with ticks {ticks} and signature {signature}");
+        }
+        // Its end is reaped here, as an init would: until then the script sees it and waits.
+        let reaper = std::thread::spawn(move || child.wait().unwrap());
+        assert_eq!(run(END_PROCESS, &[&pid, &ticks, "sleep"]).0, 0);
+        assert!(!reaper.join().unwrap().success());
+    }
+
+    #[test]
+    fn a_kubectl_that_cannot_start_says_why() {
+        let home = std::env::temp_dir().join(format!("binder-execute-{}", std::process::id()));
+        std::fs::create_dir_all(&home).unwrap();
+        let output = Command::new("sh")
+            .args(["-c", START_KUBECTL_PROXY, "test", "8085", "/nonexistent/kubectl.sh"])
+            .env("HOME", &home)
+            .output()
+            .unwrap();
+        std::fs::remove_dir_all(&home).unwrap();
+        assert_eq!(output.status.code(), Some(127));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("kubectl.sh"));
+    }
+}

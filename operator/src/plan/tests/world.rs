@@ -1,0 +1,301 @@
+//! A host in memory, and the operator's side of it: steps really change it, it is observed and decided on again and again,
+//! and time passes as data.
+
+use crate::catalogue::{self, Component};
+use crate::facets::Step;
+use crate::plan::memory::{FleetView, Memory, Past, Patience};
+use crate::plan::{Decision, Host, Looked, Next, Run, WATCH, decide};
+use crate::seen::machine::{Machine, Process};
+use crate::seen::pm2::{Row, State, Table};
+use crate::seen::proxy::{Cluster, Kubectl, Proxy};
+use crate::seen::{Blind, Known, Observation, Reason, disks, nat};
+use binder_crds::desired::{Disk, KubectlProxy, PortRedirect, Server};
+use binder_crds::text::{HostPath, InterfaceName, Percent};
+use binder_crds::{BinderHostSpec, BinderHostStatus, Desired, Mode, conditions};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub(super) const LOGIN: u32 = 1000;
+
+pub(super) fn web() -> Desired {
+    Desired {
+        servers: vec![Server::Web, Server::DeployKubernetes, Server::Health],
+        kubectl_proxy: Some(KubectlProxy {
+            port: 8085,
+            kubectl: HostPath::from("/opt/k/kubectl.sh"),
+            cluster_id: None,
+        }),
+        port_redirects: vec![PortRedirect { interface: InterfaceName::from("eth0"), from: 80, to: 3000 }],
+        disks: vec![Disk { path: HostPath::from("/"), max_used: Percent::from("85%") }],
+        ..Desired::default()
+    }
+}
+
+/// A machine that does what steps say, most of the time.
+#[derive(Clone, Debug)]
+pub(super) struct World {
+    pub(super) now: Timestamp,
+    pub(super) uptime: u64,
+    pub(super) next_pid: u32,
+    pub(super) processes: BTreeMap<u32, Process>,
+    pub(super) listeners: BTreeMap<u16, u32>,
+    pub(super) rows: Vec<Row>,
+    pub(super) redirects: usize,
+    pub(super) disk: u8,
+    pub(super) blind_nat: bool,
+    /// Steps whose command does nothing at all.
+    pub(super) deaf: bool,
+}
+
+impl World {
+    pub(super) fn bare() -> Self {
+        let now: Timestamp = "2026-11-22T03:00:00.25Z".parse().unwrap();
+        Self {
+            now,
+            uptime: 100_000,
+            next_pid: 100,
+            processes: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            rows: Vec::new(),
+            redirects: 0,
+            disk: 40,
+            blind_nat: false,
+            deaf: false,
+        }
+    }
+
+    pub(super) fn pass(&mut self, seconds: u64) {
+        self.now += SignedDuration::from_secs(i64::try_from(seconds).unwrap());
+        self.uptime += seconds;
+    }
+
+    pub(super) fn spawn(&mut self, command: &str) -> u32 {
+        self.next_pid += 1;
+        let process = Process { parent: 1, uid: LOGIN, started_ticks: self.uptime * 100, command: command.to_owned() };
+        self.processes.insert(self.next_pid, process);
+        self.next_pid
+    }
+
+    pub(super) fn row(&mut self, name: &str, pid: u32) {
+        let id = u32::try_from(self.rows.len()).unwrap();
+        let started_ms = self.now.as_millisecond();
+        self.rows.push(Row {
+            name: name.to_owned(),
+            id,
+            pid: Some(pid),
+            state: State::Online,
+            restarts: 0,
+            started_ms,
+        });
+    }
+
+    pub(super) fn start(&mut self, component: &Component) {
+        let pid = self.spawn(&format!("node {} start", component.signature.unwrap_or("other")));
+        self.row(&component.process, pid);
+        for child in &component.children {
+            let pid = self.spawn("node child");
+            self.row(&child.process, pid);
+        }
+        for port in &component.ports {
+            self.listeners.entry(*port).or_insert(pid);
+        }
+    }
+
+    pub(super) fn end(&mut self, pid: u32) {
+        self.processes.remove(&pid);
+        self.listeners.retain(|_, owner| *owner != pid);
+    }
+
+    pub(super) fn delete(&mut self, name: &str) {
+        let (gone, kept) = std::mem::take(&mut self.rows).into_iter().partition(|row: &Row| row.name == name);
+        self.rows = kept;
+        let gone: Vec<Row> = gone;
+        gone.iter().filter_map(|row| row.pid).for_each(|pid| self.end(pid));
+    }
+
+    pub(super) fn lose(&mut self, name: &str) {
+        self.rows.retain(|row| row.name != name);
+    }
+
+    pub(super) fn apply(&mut self, step: &Step) {
+        if self.deaf {
+            return;
+        }
+        match step {
+            Step::StartProcess { component, .. } => {
+                let component = component_named(component);
+                self.start(&component);
+            }
+            Step::DeleteEntries { processes, .. } => processes.iter().for_each(|name| self.delete(name)),
+            Step::EndOrphan { orphan: process, .. } | Step::EndKubectlProxy { process, .. } => {
+                let same = self.processes.get(&process.pid).is_some_and(|found| {
+                    found.started_ticks == process.started_ticks && found.command.contains(&process.signature)
+                });
+                if same {
+                    self.end(process.pid);
+                }
+            }
+            Step::StartKubectlProxy { port, .. } => {
+                let pid = self.spawn("/usr/bin/kubectl proxy --port=8085");
+                self.listeners.insert(*port, pid);
+            }
+            Step::InsertRedirect { .. } => self.redirects = self.redirects.max(1),
+            Step::DeleteExtraRedirects { .. } => self.redirects = self.redirects.min(1),
+        }
+    }
+
+    pub(super) fn observe(&self) -> Observation {
+        let redirect = nat::Redirect { interface: Some("eth0".to_owned()), from: 80, to: 3000, plain: true };
+        let served = self.listeners.contains_key(&8085);
+        let identity = Cluster::Identity("1b671a64-40d5-491e-99b0-da01ff1f3341".to_owned());
+        Observation {
+            machine: Known::Seen(Machine {
+                boot_id: "boot-0001".to_owned(),
+                uptime: self.uptime,
+                clock: self.now.as_second(),
+                uid: LOGIN,
+                ticks: 100,
+                processes: self.processes.clone(),
+                listeners: self.listeners.iter().map(|(port, pid)| (*port, vec![*pid])).collect(),
+            }),
+            pm2: Known::Seen(Table { daemon: true, rows: self.rows.clone() }),
+            nat: if self.blind_nat {
+                Known::Unknown(Blind { reason: Reason::ProbeTimedOut, message: "took too long".to_owned() })
+            } else {
+                Known::Seen(vec![redirect; self.redirects])
+            },
+            disks: Known::Seen(BTreeMap::from([("/".to_owned(), disks::Use::Percent(self.disk))])),
+            proxy: Known::Seen(Proxy {
+                kubectl: Kubectl::Script,
+                program: None,
+                cluster: if served { identity } else { Cluster::NoAnswer("refused".to_owned()) },
+            }),
+            ..Observation::nothing(self.now)
+        }
+    }
+}
+
+pub(super) fn component_named(name: &str) -> Component {
+    catalogue::described(&web()).into_iter().find(|component| component.name == name).unwrap()
+}
+
+/// The operator's side: what it remembers and wrote, with the API's whole seconds.
+#[derive(Clone)]
+pub(super) struct Operator {
+    pub(super) spec: BinderHostSpec,
+    pub(super) mode: Mode,
+    pub(super) fleet: FleetView,
+    pub(super) memory: Memory,
+    pub(super) status: BinderHostStatus,
+    pub(super) writes: usize,
+    pub(super) ran: Vec<String>,
+}
+
+impl Operator {
+    pub(super) fn new(mode: Mode) -> Self {
+        let patience =
+            Patience { cooldown: Duration::from_secs(5), attempts: 3, refill_after: Duration::from_secs(60) };
+        let spec = BinderHostSpec {
+            address: "192.0.2.1".into(),
+            port: 22,
+            host_keys: Vec::new(),
+            domain: None,
+            access: None,
+            api_key_secret_ref: None,
+            power: None,
+            mode: None,
+            suspend: false,
+            interval: None,
+            desired: web(),
+        };
+        Self {
+            spec,
+            mode,
+            fleet: FleetView { fleet: Some("binder".to_owned()), patience, ..FleetView::default() },
+            memory: Memory::default(),
+            status: BinderHostStatus::default(),
+            writes: 0,
+            ran: Vec::new(),
+        }
+    }
+
+    pub(super) fn decide(&self, looked: &Looked, now: Timestamp) -> Decision {
+        let host = Host {
+            name: "web",
+            uid: "uid-1",
+            generation: 1,
+            spec: &self.spec,
+            mode: self.mode,
+            suspended: None,
+            deleted: false,
+            previous: &self.status,
+        };
+        decide(&host, looked, &self.memory, &self.fleet, now)
+    }
+
+    /// One pass, as the controller makes it; gives how long it would wait.
+    pub(super) fn pass(&mut self, world: &mut World) -> Duration {
+        self.pass_with(world, |world, step| world.apply(step))
+    }
+
+    pub(super) fn pass_with(&mut self, world: &mut World, act: impl FnOnce(&mut World, &Step)) -> Duration {
+        let decision = self.decide(&Looked::Seen(Box::new(world.observe())), world.now);
+        for finish in &decision.finish {
+            let past = self.memory.actions.iter_mut().find(|past| past.name == finish.action).unwrap();
+            past.outcome = Some(finish.outcome);
+            past.finished_at = Some(world.now);
+        }
+        // As the API gives it back.
+        let written = serde_json::from_value(serde_json::to_value(&decision.status).unwrap()).unwrap();
+        if written != self.status {
+            self.writes += 1;
+            self.status = written;
+        }
+        if let Next::Run(run) = decision.next {
+            self.record(&run, world.now);
+            act(world, &run.step);
+            return WATCH;
+        }
+        decision.look_again
+    }
+
+    pub(super) fn record(&mut self, run: &Run, now: Timestamp) {
+        let name = run.permit.action().to_owned();
+        assert!(self.memory.actions.iter().all(|past| past.name != name), "{name} is recorded twice");
+        assert_eq!(self.memory.open().count(), 0, "two steps at once");
+        let second = Timestamp::from_second(now.as_second()).unwrap();
+        self.ran.push(run.step.kind().to_owned());
+        self.memory.actions.push(Past {
+            name,
+            step: Some(run.step.clone()),
+            kind: run.step.kind().to_owned(),
+            subject: run.drift.subject.clone(),
+            words: run.step.words(),
+            attempt: run.attempt,
+            created: second,
+            deadline: run.deadline,
+            sent_at: Some(now),
+            said: String::new(),
+            outcome: None,
+            finished_at: None,
+            message: String::new(),
+        });
+    }
+
+    pub(super) fn run(&mut self, world: &mut World, passes: usize) {
+        for _ in 0..passes {
+            let wait = self.pass(world);
+            world.pass(wait.as_secs().max(1));
+        }
+    }
+
+    pub(super) fn condition(&self, kind: &str) -> (&str, &str) {
+        let found = self.status.conditions.iter().find(|condition| condition.type_ == kind);
+        found.map_or(("", ""), |condition| (&condition.status, &condition.reason))
+    }
+
+    pub(super) fn healthy(&self) -> bool {
+        self.condition(conditions::HEALTHY).0 == "True"
+    }
+}
