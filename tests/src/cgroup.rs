@@ -97,6 +97,15 @@ impl Cgroup {
         Ok(std::fs::write(&path, "0").map_err(|source| FileError::new("join", &path, source))?)
     }
 
+    /// Puts another process into it; what that one starts from then on is born there.
+    ///
+    /// # Errors
+    /// The group or the process is not there.
+    pub fn adopt(&self, pid: u32) -> Result<(), CgroupError> {
+        let path = self.path.join("cgroup.procs");
+        Ok(std::fs::write(&path, pid.to_string()).map_err(|source| FileError::new("join", &path, source))?)
+    }
+
     /// The ids of the processes in it and in the groups below it. Empty when it does not exist.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use binder_lab::lab::take_down;
 use binder_lab::layout::Layout;
-use binder_lab::stage::acts::{ACTS, Report};
+use binder_lab::stage::acts::{self, Act, Report};
 use binder_lab::stage::{NAMESPACE, Stage, owner};
 use binder_lab::{Lab, Options};
 use clap::Parser;
@@ -24,6 +24,9 @@ struct Flags {
     /// starts it again.
     #[arg(long)]
     keep: bool,
+    /// Play every fault of the runbook in turn, and not only the short story.
+    #[arg(long)]
+    all: bool,
     /// The name of the lab.
     #[arg(long, default_value = "demo")]
     lab: String,
@@ -90,7 +93,7 @@ async fn run(options: &Flags, voice: &Voice) -> Result<bool, Failure> {
     }
     let lab = Lab::up(wanted, |line| voice.line(line)).await?;
     let played = tokio::select! {
-        played = play(lab, voice) => played,
+        played = play(lab, options.all, voice) => played,
         _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
     };
     if options.keep {
@@ -106,7 +109,7 @@ async fn run(options: &Flags, voice: &Voice) -> Result<bool, Failure> {
     played
 }
 
-async fn play(lab: Lab, voice: &Voice) -> Result<bool, Failure> {
+async fn play(lab: Lab, all: bool, voice: &Voice) -> Result<bool, Failure> {
     let mut stage = Stage::set(lab, |line| voice.line(line)).await?;
     voice.title("applying the owner's file: one BinderFleet");
     let file = owner::file(&stage.lab.status()?, "Enforce");
@@ -139,7 +142,8 @@ async fn play(lab: Lab, voice: &Voice) -> Result<bool, Failure> {
     voice.line("Binder's own /health/ says that deploy and build are running");
 
     let mut rows = Vec::new();
-    for act in ACTS {
+    let acts: Vec<&'static Act> = if all { acts::all().collect() } else { acts::short().collect() };
+    for act in &acts {
         voice.title(&format!("{}: {}", act.fault, act.title));
         match act.play(&stage, |line| voice.line(line)).await {
             Ok(report) => {
@@ -157,7 +161,7 @@ async fn play(lab: Lab, voice: &Voice) -> Result<bool, Failure> {
     }
     let ended = stage.stop_operator().await?;
     voice.line(&format!("the operator ended {:.1} s after SIGTERM", ended.as_secs_f32()));
-    Ok(table(voice, &rows))
+    Ok(table(voice, acts.len(), &rows))
 }
 
 async fn glance(stage: &Stage) -> String {
@@ -170,7 +174,7 @@ fn status_of(described: &str) -> String {
     lines.take_while(|line| !line.starts_with("Events:")).collect::<Vec<_>>().join("\n")
 }
 
-fn table(voice: &Voice, rows: &[(&str, Result<Report, String>)]) -> bool {
+fn table(voice: &Voice, acts: usize, rows: &[(&str, Result<Report, String>)]) -> bool {
     voice.title("what happened");
     println!("{:<18} {:>6} {:>7} {:>8}  {:<70} VERIFIED", "FAULT", "SEEN", "HEALED", "ATTEMPTS", "REMEDY");
     for (fault, row) in rows {
@@ -191,7 +195,7 @@ fn table(voice: &Voice, rows: &[(&str, Result<Report, String>)]) -> bool {
             Err(said) => voice.verdict(false, &format!("{fault:<18} FAILED: {said}")),
         }
     }
-    let good = rows.len() == ACTS.len() && rows.iter().all(|(_, row)| row.is_ok());
+    let good = rows.len() == acts && rows.iter().all(|(_, row)| row.is_ok());
     voice.verdict(good, if good { "every one of them was seen and healed" } else { "not all of it happened" });
     good
 }

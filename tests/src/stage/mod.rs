@@ -21,6 +21,7 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
+use crate::cgroup::{Cgroup, CgroupError};
 use crate::cluster::audit::AuditError;
 use crate::cluster::kubeconfig::{self, AccessError};
 use crate::command::{CommandError, Run};
@@ -64,6 +65,9 @@ pub enum StageError {
     /// A command failed.
     #[error(transparent)]
     Command(#[from] CommandError),
+    /// A control group.
+    #[error(transparent)]
+    Group(#[from] CgroupError),
     /// A file.
     #[error(transparent)]
     File(#[from] FileError),
@@ -209,7 +213,8 @@ impl Stage {
     pub async fn start_operator(&mut self) -> Result<(), StageError> {
         if self.operator.is_none() {
             let log = self.lab.layout().dir().join("operator.log");
-            self.operator = Some(Operator::start(&self.program, &self.operator_kubeconfig, &log).await?);
+            let group = Cgroup::of_lab(self.lab.layout().id())?.child("operator");
+            self.operator = Some(Operator::start(&self.program, &self.operator_kubeconfig, &log, &group).await?);
         }
         Ok(())
     }

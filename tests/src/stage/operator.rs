@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::cgroup::{Cgroup, CgroupError};
 use crate::http::{HttpError, Request};
 use crate::process::tail;
 
@@ -56,6 +57,9 @@ pub enum OperatorError {
     /// It cannot be signalled.
     #[error("cannot signal the operator")]
     Signal(#[source] nix::Error),
+    /// It could not be put into the lab's control group.
+    #[error("the operator cannot be made to end with the lab")]
+    Group(#[from] CgroupError),
     /// It does not answer.
     #[error("the operator does not answer")]
     Http(#[from] HttpError),
@@ -94,11 +98,13 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Starts it and waits until it has read its objects. What it logs is appended to `log`.
+    /// Starts it in a control group, so that it ends with the lab even when whoever started it is interrupted, and waits
+    /// until it has read its objects. What it logs is appended to `log`.
     ///
     /// # Errors
     /// It does not become ready; the error shows what it said.
-    pub async fn start(program: &Path, kubeconfig: &Path, log: &Path) -> Result<Self, OperatorError> {
+    pub async fn start(program: &Path, kubeconfig: &Path, log: &Path, group: &Cgroup) -> Result<Self, OperatorError> {
+        group.create()?;
         let failed = |source| OperatorError::Start { program: program.to_owned(), source };
         let file = std::fs::OpenOptions::new().create(true).append(true).open(log).map_err(failed)?;
         // A port that was free a moment ago; who else would take it is another lab's operator, which asks in the same way.
@@ -113,6 +119,7 @@ impl Operator {
             .kill_on_drop(true)
             .spawn()
             .map_err(failed)?;
+        child.id().map_or(Ok(()), |pid| group.adopt(pid))?;
         let mut operator = Self { child, log: log.to_owned(), listen };
         let until = Instant::now() + READY;
         loop {

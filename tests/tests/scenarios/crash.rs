@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use binder_crds::ActionOutcome;
 use binder_lab::stage::Mark;
-use binder_lab::stage::acts::World;
+use binder_lab::stage::acts::world;
 use libtest_mimic::Trial;
 
 use crate::place::{Place, Set};
@@ -47,7 +47,7 @@ async fn an_attempt_is_open(set: &Set, since: &Mark) -> Outcome {
 /// The page is served again, every attempt has an outcome, and pm2 holds one web server: nothing was done twice.
 async fn healed_once(set: &Set, since: &Mark) -> Outcome {
     set.all_healthy(LIMIT).await?;
-    let seen = set.stage.until("the page", LIMIT, || World::Page.look(&set.stage)).await.map_err(failed)?;
+    let seen = set.stage.until("the page", LIMIT, || world::page(&set.stage)).await.map_err(failed)?;
     eprintln!("  {seen}");
     let actions = set.stage.actions_since(WEB, since).await.map_err(failed)?;
     let outcomes: Vec<Option<ActionOutcome>> =

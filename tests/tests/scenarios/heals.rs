@@ -1,15 +1,15 @@
-//! One scenario for each fault that the operator heals, or sees and says: the acts of the demo.
+//! One scenario for each fault that the operator heals, or sees and says: every act.
 
 use std::sync::Arc;
 
-use binder_lab::stage::acts::ACTS;
+use binder_lab::stage::acts;
 use libtest_mimic::Trial;
 
 use crate::place::Place;
 use crate::{evidence, failed, trial};
 
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
-    for act in ACTS {
+    for act in acts::all() {
         trials.push(trial(place, format!("heals::{}", act.fault), async move |set| {
             // Nothing changes when an earlier scenario has done so; alone, a fault needs a fleet that acts.
             set.apply("Enforce").await?;

@@ -1,0 +1,179 @@
+//! The faults that the scenarios test and the demo shows: each is broken for real, seen by the operator, healed by it, and
+//! the heal is seen in the world - the port answers, the rule is there once - and not only in a status.
+
+mod disks;
+mod web;
+pub mod world;
+
+use std::time::Duration;
+
+use binder_crds::{ActionOutcome, BinderAction, conditions};
+use futures::future::BoxFuture;
+use tokio::time::Instant;
+
+use super::{NAMESPACE, Stage, StageError};
+
+/// From the break until the operator says it.
+const SEEN_WITHIN: Duration = Duration::from_secs(60);
+/// From the break until it is healed. `deploy-kubernetes` looks for its cluster every 20 s.
+const HEALED_WITHIN: Duration = Duration::from_secs(300);
+
+/// One fault and what becomes of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Act {
+    /// The fault's name in `cargo lab break --list`.
+    pub fault: &'static str,
+    /// The host that it is on.
+    pub host: &'static str,
+    /// What a person calls it.
+    pub title: &'static str,
+    /// The condition that turns false.
+    pub condition: &'static str,
+    /// Its reason.
+    pub reason: &'static str,
+    /// The kinds of step that must have been done, in this order; none: the operator only says it.
+    pub steps: &'static [&'static str],
+    /// What of the world must be so again, in words.
+    pub world: &'static str,
+    /// Looks at it.
+    pub look: Look,
+    /// Whether the short demo plays it.
+    pub in_demo: bool,
+}
+
+/// Looks at the world, past the operator: what was seen, or as an error what is not so yet.
+pub type Look = for<'a> fn(&'a Stage) -> BoxFuture<'a, Result<String, String>>;
+
+/// Every act, in order. Each module holds the rows of one kind.
+pub fn all() -> impl Iterator<Item = &'static Act> {
+    [web::ACTS, disks::ACTS].into_iter().flatten()
+}
+
+/// The acts of the short demo, in order.
+pub fn short() -> impl Iterator<Item = &'static Act> {
+    all().filter(|act| act.in_demo)
+}
+
+/// The act of a fault.
+pub fn act(fault: &str) -> Option<&'static Act> {
+    all().find(|act| act.fault == fault)
+}
+
+/// What became of an act.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// What really happened to the host.
+    pub broken: &'static str,
+    /// What the operator said, in its condition's words.
+    pub saw: String,
+    /// What `kubectl describe` said while it was broken.
+    pub described: String,
+    /// What the operator did: step, outcome, in the words of its BinderActions.
+    pub did: Vec<(String, String)>,
+    /// What was seen in the world after.
+    pub verified: String,
+    /// From the break until the operator said it.
+    pub seen_after: Duration,
+    /// From the break until all was well again.
+    pub healed_after: Duration,
+    /// How many attempts it took.
+    pub attempts: usize,
+}
+
+/// An act did not go as it must.
+#[derive(Debug, thiserror::Error)]
+pub enum ActError {
+    /// Something could not be done or did not become so.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// The operator did something else.
+    #[error("expected the steps {expected:?} to be done, in this order and all well; done was {done:?}")]
+    OtherSteps {
+        /// What had to be done.
+        expected: &'static [&'static str],
+        /// What was done.
+        done: Vec<(String, String)>,
+    },
+}
+
+impl Act {
+    /// What `kubectl describe` says of the host while it says the fault; one text, so that nothing in it is from later.
+    async fn described(&self, stage: &Stage) -> Result<String, String> {
+        let text = describe(stage, self.host).await.map_err(|error| crate::said(&error))?;
+        let says = text.lines().any(|line| line.trim().strip_prefix("Reason:").map(str::trim) == Some(self.reason));
+        // Events name reasons too, in columns of their own.
+        if says { Ok(text) } else { Err(message_of(&text, "AsDescribed")) }
+    }
+
+    /// Plays the act on a stage whose host is healthy: break, see, heal, verify.
+    ///
+    /// # Errors
+    /// Any of it did not happen.
+    pub async fn play(&self, stage: &Stage, mut tell: impl FnMut(&str)) -> Result<Report, ActError> {
+        stage.healthy(&[self.host], HEALED_WITHIN).await?;
+        let fault = stage.lab.fault(self.fault).map_err(StageError::from)?;
+        let mark = stage.mark(self.host).await?;
+        fault.break_on(&stage.lab, Some(self.host)).await.map_err(StageError::from)?;
+        // Counted from here: some faults take a while to bring about, and are none before they are whole.
+        let began = Instant::now();
+        tell(&format!("broken:   {}", fault.does));
+
+        let described = stage.until(&format!("{} is said", self.reason), SEEN_WITHIN, || self.described(stage)).await?;
+        let seen_after = began.elapsed();
+        let saw = message_of(&described, self.reason);
+        tell(&format!("seen:     {} {}: {saw}", self.condition, self.reason));
+
+        if self.steps.is_empty() {
+            // Nothing is to be done about it by the operator; the person that it calls makes room.
+            stage.condition(self.host, conditions::STALLED, "True", None, SEEN_WITHIN).await?;
+            fault.mend_on(&stage.lab, Some(self.host)).await.map_err(StageError::from)?;
+        }
+        stage.healthy(&[self.host], HEALED_WITHIN).await?;
+        let verified =
+            stage.until(&format!("{} in the world", self.world), HEALED_WITHIN, || (self.look)(stage)).await?;
+        let healed_after = began.elapsed();
+
+        let actions = stage.actions_since(self.host, &mark).await?;
+        let did: Vec<(String, String)> = actions.iter().map(told).collect();
+        for (step, outcome) in &did {
+            tell(&format!("did:      {step}: {outcome}"));
+        }
+        tell(&format!("verified: {verified}"));
+        let kinds: Vec<&str> = actions.iter().map(|action| action.spec.step.as_str()).collect();
+        let well = actions
+            .iter()
+            .all(|action| action.status.as_ref().and_then(|status| status.outcome) == Some(ActionOutcome::Succeeded));
+        if kinds != self.steps || !well {
+            return Err(ActError::OtherSteps { expected: self.steps, done: did });
+        }
+        Ok(Report { broken: fault.does, saw, described, attempts: did.len(), did, verified, seen_after, healed_after })
+    }
+}
+
+/// `kubectl describe` of one host.
+///
+/// # Errors
+/// It cannot be had.
+pub async fn describe(stage: &Stage, host: &str) -> Result<String, StageError> {
+    Ok(stage.kubectl.run(&["-n", NAMESPACE, "describe", "bh", host]).await?)
+}
+
+/// The message of the condition with this reason, in the words of `kubectl describe`.
+fn message_of(described: &str, reason: &str) -> String {
+    let value = |line: &str, key: &str| line.trim().strip_prefix(key).map(|rest| rest.trim().to_owned());
+    let mut last = String::new();
+    for line in described.lines() {
+        if let Some(message) = value(line, "Message:") {
+            last = message;
+        } else if value(line, "Reason:").as_deref() == Some(reason) {
+            return last;
+        }
+    }
+    String::new()
+}
+
+fn told(action: &BinderAction) -> (String, String) {
+    let status = action.status.clone().unwrap_or_default();
+    let outcome = status.outcome.map_or("no outcome yet", ActionOutcome::as_str);
+    (action.spec.description.clone(), format!("{outcome}, {}", status.message))
+}

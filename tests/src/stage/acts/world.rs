@@ -1,0 +1,109 @@
+//! Looks at the world, past the operator. Each says what it saw, or as an error what is not so yet.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+
+use crate::http::Request;
+use crate::stage::{Stage, owner};
+
+/// Asks the kubectl proxy for the namespace that every cluster has, from the host itself: it listens on loopback only. A
+/// static busybox has a wget, which crashes here.
+const ASK_PROXY: &str = "exec 3<>/dev/tcp/127.0.0.1/8085; \
+    printf 'GET /api/v1/namespaces/kube-system HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3; cat <&3";
+
+fn text(error: &dyn std::error::Error) -> String {
+    crate::said(error)
+}
+
+/// The web page is served on 3000.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub async fn page(stage: &Stage) -> Result<String, String> {
+    let at = address(stage, "binder-web-deploy", 3000)?;
+    let page = Request::get("/").text(at).await.map_err(|error| text(&error))?;
+    if page.contains("<html") { Ok(format!("{at} serves the page")) } else { Err("no page".to_owned()) }
+}
+
+/// The kubectl proxy leads to the cluster.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub async fn proxy(stage: &Stage) -> Result<String, String> {
+    let host = stage.lab.host("binder-web-deploy").map_err(|error| text(&error))?;
+    let answer = host.exec(&["timeout", "5", "bash", "-c", ASK_PROXY]).await.map_err(|error| text(&error))?;
+    if answer.stdout.contains("\"kube-system\"") {
+        Ok("8085 leads to the cluster on kubernetes-master".to_owned())
+    } else {
+        Err(answer.said())
+    }
+}
+
+/// The redirect is there exactly once, and port 80 serves the page to other machines.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub async fn redirect_once(stage: &Stage) -> Result<String, String> {
+    let host = stage.lab.host("binder-web-deploy").map_err(|error| text(&error))?;
+    let rules =
+        host.exec(&["iptables", "-w", "5", "-t", "nat", "-S", "PREROUTING"]).await.map_err(|error| text(&error))?;
+    let count = rules.stdout.lines().filter(|line| line.contains("--dport 80 ")).count();
+    if count != 1 {
+        return Err(format!("the rule is there {count} times"));
+    }
+    let at = address(stage, "binder-web-deploy", 80)?;
+    let page = Request::get("/").text(at).await.map_err(|error| text(&error))?;
+    if !page.contains("<html") {
+        return Err("port 80 serves something else than the page".to_owned());
+    }
+    Ok(format!("the rule is there once, and {at} serves the page"))
+}
+
+/// One `deploy-kubernetes` and one daemon under pm2, and an app can be deployed and reached.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub async fn deploy(stage: &Stage) -> Result<String, String> {
+    let host = stage.lab.host("binder-web-deploy").map_err(|error| text(&error))?;
+    let table = host.exec_as_user(&["pm2", "jlist"]).await.map_err(|error| text(&error))?;
+    let rows: Value = table
+        .stdout
+        .lines()
+        .rfind(|line| line.starts_with('['))
+        .and_then(|line| serde_json::from_str(line).ok())
+        .ok_or_else(|| "no table of pm2".to_owned())?;
+    let count = |name: &str| rows.as_array().map_or(0, |rows| rows.iter().filter(|row| row["name"] == name).count());
+    let counts = (count("binder-deploy-kubernetes-start"), count("binder-kubernetes-daemon"));
+    if counts != (1, 1) {
+        return Err(format!("pm2 holds {} of the server and {} daemons", counts.0, counts.1));
+    }
+    let binder = stage.lab.binder().map_err(|error| text(&error))?;
+    let id = binder.deploy_app().await.map_err(|error| text(&error))?;
+    Ok(format!("one server and one daemon; app {id} was deployed and is reached by its route"))
+}
+
+/// The disk is below its threshold.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub async fn disk_below(stage: &Stage) -> Result<String, String> {
+    let host = stage.lab.host("binder-tester-2").map_err(|error| text(&error))?;
+    let df = host.exec(&["df", "-P", owner::DISK]).await.map_err(|error| text(&error))?;
+    let used = df
+        .stdout
+        .split_whitespace()
+        .find_map(|word| word.strip_suffix('%').and_then(|percent| percent.parse::<u8>().ok()))
+        .ok_or_else(|| df.said())?;
+    if used <= 85 { Ok(format!("{} is at {used} %", owner::DISK)) } else { Err(format!("{used} %")) }
+}
+
+/// Where a host's port is, seen from this computer.
+///
+/// # Errors
+/// The lab has no such host.
+pub fn address(stage: &Stage, host: &str, port: u16) -> Result<SocketAddr, String> {
+    let status = stage.lab.status().map_err(|error| crate::said(&error))?;
+    let host = status.host(host).ok_or_else(|| format!("the lab has no {host}"))?;
+    Ok(SocketAddr::from((host.address, port)))
+}
