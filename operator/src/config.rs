@@ -1,5 +1,6 @@
 //! The operator's flags, each with its environment variable.
 
+use crate::power::gce;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -22,6 +23,11 @@ pub struct Config {
     /// How long a finished BinderAction is kept, in hours.
     #[arg(long, env = "BINDER_KEEP_ACTIONS_HOURS", default_value_t = 168)]
     pub keep_actions_hours: u32,
+
+    /// The Compute Engine API: scheme, host and port. For a private endpoint of Google's, for instance. Plain http is taken
+    /// for an address of this computer only.
+    #[arg(long, env = "BINDER_GCE_ENDPOINT", default_value = gce::ENDPOINT)]
+    pub gce_endpoint: gce::Endpoint,
 
     /// What is logged, as in RUST_LOG: `info`, `binder_operator=debug`.
     #[arg(long, env = "BINDER_LOG", default_value = "info,kube_client=warn,kube_runtime=warn,russh=error")]

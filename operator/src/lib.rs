@@ -11,6 +11,7 @@
 //! - [`seen`] - what a look saw, pure: the probe's sections and their parsers;
 //! - [`catalogue`] - what runs under pm2, as data;
 //! - [`gate`] - permits;
+//! - [`power`] - what a cloud says of a machine, and restarting it from outside;
 //! - [`hosts`] - SSH sessions, the probe's framing, tunnels.
 
 pub mod catalogue;
@@ -23,6 +24,7 @@ pub mod hosts;
 pub mod metrics;
 pub mod observe;
 pub mod plan;
+pub mod power;
 pub mod seen;
 pub mod serve;
 pub mod status;

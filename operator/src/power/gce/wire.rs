@@ -1,0 +1,225 @@
+//! One HTTP request and its whole answer, bounded in time and size; and what Google's APIs mean by their statuses.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Bytes;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls_platform_verifier::BuilderVerifierExt;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::endpoint::host;
+use crate::hosts::sanitize;
+use crate::power::Fault;
+
+/// As whom this operator introduces itself.
+const AGENT: &str = concat!("binder-operator/", env!("CARGO_PKG_VERSION"));
+
+/// How long a connection that nobody uses is kept.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// From the first packet to a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// More than any answer that is asked for, in bytes: an instance's metadata is at most 512 KiB.
+pub(super) const MAX_ANSWER: usize = 2 << 20;
+
+/// How much of what a cloud says in an error is told, in characters.
+const SAID_CHARS: usize = 300;
+
+/// What a request has in its body.
+#[derive(Clone)]
+pub(super) enum Body {
+    /// Nothing.
+    None,
+    /// JSON.
+    Json(Value),
+    /// A form, encoded already. It is a secret.
+    Form(SecretString),
+}
+
+/// A request.
+pub(super) struct Ask<'a> {
+    /// How.
+    pub(super) method: Method,
+    /// What.
+    pub(super) uri: Uri,
+    /// In whose name.
+    pub(super) bearer: Option<&'a SecretString>,
+    /// With what.
+    pub(super) body: Body,
+    /// How long the whole of it may take.
+    pub(super) limit: Duration,
+}
+
+type Connections = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// A client for HTTPS. Made when it is first needed: without a machine in a cloud, root certificates need not be there.
+pub(super) struct Wire {
+    client: OnceLock<Result<Connections, String>>,
+    /// Whether plain HTTP is spoken too, to this computer.
+    loopback: bool,
+}
+
+impl Wire {
+    /// `loopback`: everything that is asked is on this computer, so that it may be asked without TLS.
+    pub(super) fn new(loopback: bool) -> Self {
+        Self { client: OnceLock::new(), loopback }
+    }
+
+    /// Sends a request, and reads the answer as JSON if it is a good one.
+    pub(super) async fn ask(&self, ask: Ask<'_>) -> Result<Value, Fault> {
+        let (from, limit) = (host(&ask.uri), ask.limit);
+        let whole = timeout(limit, self.converse(ask));
+        let (status, bytes) = whole.await.map_err(|_| Fault::TimedOut { from: from.clone(), limit })??;
+        if !status.is_success() {
+            return Err(refusal(status, &bytes));
+        }
+        serde_json::from_slice(&bytes).map_err(|_| Fault::Unreadable { from, what: "it is not JSON" })
+    }
+
+    async fn converse(&self, ask: Ask<'_>) -> Result<(StatusCode, Bytes), Fault> {
+        let from = host(&ask.uri);
+        let client = self.client.get_or_init(|| client(self.loopback)).as_ref();
+        let client = client.map_err(|why| Fault::Tls { why: why.clone() })?;
+        let request = request(ask).map_err(|source| Fault::Unwritable { to: from.clone(), source })?;
+        let answer = client.request(request).await.map_err(|error| Fault::Unreachable {
+            from: from.clone(),
+            sent: !error.is_connect(),
+            source: Box::new(error),
+        })?;
+        let status = answer.status();
+        match Limited::new(answer.into_body(), MAX_ANSWER).collect().await {
+            Ok(body) => Ok((status, body.to_bytes())),
+            Err(error) if error.is::<LengthLimitError>() => Err(Fault::TooLong { from, limit: MAX_ANSWER }),
+            Err(source) => Err(Fault::Unreachable { from, sent: true, source }),
+        }
+    }
+}
+
+fn request(ask: Ask<'_>) -> Result<Request<Full<Bytes>>, http::Error> {
+    let mut request = Request::builder().method(ask.method).uri(ask.uri).header(USER_AGENT, AGENT);
+    if let Some(bearer) = ask.bearer {
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", bearer.expose_secret()))?;
+        value.set_sensitive(true);
+        request = request.header(AUTHORIZATION, value);
+    }
+    match ask.body {
+        Body::None => request.body(Full::default()),
+        Body::Json(json) => request.header(CONTENT_TYPE, "application/json").body(Full::from(json.to_string())),
+        Body::Form(form) => request
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Full::from(form.expose_secret().to_owned())),
+    }
+}
+
+/// A client that trusts what the system trusts, and goes nowhere that it was not sent.
+fn client(loopback: bool) -> Result<Connections, String> {
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(BuilderVerifierExt::with_platform_verifier)
+        .map_err(|error| error.to_string())?
+        .with_no_client_auth();
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT));
+    let builder = HttpsConnectorBuilder::new().with_tls_config(tls);
+    let builder = if loopback { builder.https_or_http() } else { builder.https_only() };
+    let connector = builder.enable_http1().wrap_connector(tcp);
+    Ok(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).build(connector))
+}
+
+/// What a status other than success means.
+fn refusal(status: StatusCode, body: &[u8]) -> Fault {
+    let (reason, said) = told(body);
+    let code = status.as_u16();
+    // Compute Engine says 403 to an account that asks too often, and gives the reason beside it.
+    let too_many = matches!(reason.as_str(), "rateLimitExceeded" | "userRateLimitExceeded" | "quotaExceeded");
+    match code {
+        429 => Fault::TooMany { status: code, said },
+        403 if too_many => Fault::TooMany { status: code, said },
+        401 => Fault::NotAccepted { said },
+        403 => Fault::Forbidden { said },
+        404 => Fault::NotFound { said },
+        409 | 412 => Fault::Conflict { status: code, said },
+        400 if reason == "resourceNotReady" => Fault::NotReady { said },
+        500..=599 => Fault::Unwell { status: code, said },
+        _ => Fault::Refused { status: code, said },
+    }
+}
+
+/// The reason and the words of an error, of either of Google's two shapes: `{"error": {"message", "errors": [{"reason"}]}}`
+/// for APIs, `{"error", "error_description"}` for tokens.
+fn told(body: &[u8]) -> (String, String) {
+    let json: Value = serde_json::from_slice(body).unwrap_or_default();
+    let error = &json["error"];
+    let reason = error["errors"][0]["reason"].as_str().or(error.as_str()).unwrap_or_default();
+    let words = error["message"].as_str().or(json["error_description"].as_str());
+    let said = match words {
+        Some(words) if error.is_string() => format!("{reason}: {words}"),
+        Some(words) => words.to_owned(),
+        None if !reason.is_empty() => reason.to_owned(),
+        None => "it does not say why".to_owned(),
+    };
+    (sanitize(reason.as_bytes(), 64), sanitize(said.as_bytes(), SAID_CHARS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::power::Cure;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn of(status: u16, reason: &str) -> Fault {
+        let body = json!({"error": {"code": status, "message": "said\u{1b}[2J so", "errors": [{"reason": reason}]}});
+        refusal(StatusCode::from_u16(status).unwrap(), body.to_string().as_bytes())
+    }
+
+    #[test]
+    fn statuses_are_told_apart_by_what_helps() {
+        for (status, reason, cure) in [
+            (400, "invalid", Cure::Person),
+            (400, "resourceNotReady", Cure::Later),
+            (401, "authError", Cure::Person),
+            (403, "forbidden", Cure::Person),
+            (403, "accessNotConfigured", Cure::Person),
+            (403, "rateLimitExceeded", Cure::Later),
+            (404, "notFound", Cure::Person),
+            (409, "alreadyExists", Cure::Later),
+            (412, "conditionNotMet", Cure::Later),
+            (429, "", Cure::Later),
+            (500, "backendError", Cure::Later),
+            (503, "", Cure::Later),
+            (302, "", Cure::Person),
+        ] {
+            let fault = of(status, reason);
+            assert_eq!(fault.cure(), cure, "{status} {reason}");
+            assert!(!fault.to_string().contains('\u{1b}') && fault.to_string().contains("said so"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn both_shapes_of_an_error_are_read() {
+        let body = br#"{"error": "invalid_grant", "error_description": "Invalid JWT Signature."}"#;
+        assert_eq!(told(body), ("invalid_grant".into(), "invalid_grant: Invalid JWT Signature.".into()));
+        assert_eq!(told(b"<html>"), (String::new(), "it does not say why".into()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_is_survived(status in 100u16..600, body in any::<Vec<u8>>()) {
+            let fault = refusal(StatusCode::from_u16(status).unwrap(), &body);
+            prop_assert!(fault.to_string().chars().count() < SAID_CHARS + 120);
+        }
+    }
+}
