@@ -159,6 +159,10 @@ pub struct Remedies {
     /// How long a host must have been healthy for its attempts to be counted afresh. Default: 15m.
     #[serde(default = "default_refill")]
     pub refill_after: Span,
+    /// How long a host must have been silent before it may be taken for dead and, once a second witness agrees, be
+    /// power-cycled. Default: 2m.
+    #[serde(default = "default_dead")]
+    pub dead_after: Span,
 }
 
 fn default_cooldown() -> Span {
@@ -169,13 +173,22 @@ fn default_attempts() -> u32 {
     3
 }
 
+fn default_dead() -> Span {
+    Span::from("2m")
+}
+
 fn default_refill() -> Span {
     Span::from("15m")
 }
 
 impl Default for Remedies {
     fn default() -> Self {
-        Self { cooldown: default_cooldown(), attempts: default_attempts(), refill_after: default_refill() }
+        Self {
+            cooldown: default_cooldown(),
+            attempts: default_attempts(),
+            refill_after: default_refill(),
+            dead_after: default_dead(),
+        }
     }
 }
 

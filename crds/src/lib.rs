@@ -34,6 +34,8 @@ pub const GROUP: &str = "fleet.binder-project.org";
 /// The label that a fleet puts on the hosts it renders, and that hosts put on their actions; its value is the fleet's
 /// name.
 pub const FLEET_LABEL: &str = "fleet.binder-project.org/fleet";
+/// On a BinderAction whose step disrupts a whole host, with the value `host`: what the fleet's budget counts.
+pub const DISRUPTS_LABEL: &str = "fleet.binder-project.org/disrupts";
 
 /// The label on a `BinderAction`; its value is the UID of its host, which fits a label whatever the host's name is.
 pub const HOST_UID_LABEL: &str = "fleet.binder-project.org/host-uid";

@@ -34,6 +34,10 @@ pub struct Access {
     pub user: UserName,
     /// A Secret of type `kubernetes.io/ssh-auth` with the private key in `ssh-privatekey`.
     pub key_secret_ref: SecretRef,
+    /// True: when a host refuses the login, the public half of the key may be added to its instance's SSH keys metadata.
+    /// Default: false, and a person is asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_authorize_key: bool,
 }
 
 /// What a fleet's hosts share for power-cycling.

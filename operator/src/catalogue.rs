@@ -12,6 +12,9 @@ use std::time::Duration;
 /// The name by which order and conditions speak of the kubectl proxy.
 pub const KUBECTL_PROXY: &str = "kubectl-proxy";
 
+/// The name by which order speaks of the cluster's API, on whichever host it is served.
+pub const KUBERNETES_API: &str = "kubernetes-api";
+
 /// Something that pm2 runs, together with what it starts itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Component {

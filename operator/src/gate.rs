@@ -3,8 +3,8 @@
 //! One function with one answer. [`admit`] gives a [`Permit`] or says what blocks; nothing that changes a host can be
 //! sent without a permit, because [`Permit`] has no other constructor and the transport asks for one by value.
 //!
-//! Knows plain data only: no transport, no clock, no facet. Later checks (frozen, window, budget, circuit breaker,
-//! vantage, approval, lease) are further fields of [`Request`] and further arms of [`BlockedBy`].
+//! Knows plain data only: no transport, no clock, no facet. Later checks (frozen, window, circuit breaker, approval,
+//! lease) are further fields of [`Request`] and further arms of [`BlockedBy`].
 
 use binder_crds::Mode;
 use jiff::Timestamp;
@@ -58,6 +58,12 @@ pub struct Request<'a> {
     pub max_attempts: u32,
     /// Until when a failed attempt's pause lasts.
     pub cooldown_until: Option<Timestamp>,
+    /// Why the state that the step is for might still pass by itself, and until when that is waited for.
+    pub may_pass_until: Option<Timestamp>,
+    /// Who has yet to confirm that the host is dead, in words; `None` when nobody has to.
+    pub witness: Option<&'a str>,
+    /// Why the budget has no room for the step, in words; `None` when it has, or when the step disrupts no host.
+    pub over_budget: Option<&'a str>,
     /// The operator's clock.
     pub now: Timestamp,
 }
@@ -95,19 +101,36 @@ pub enum BlockedBy {
         /// Until when.
         until: Timestamp,
     },
+    /// It might pass by itself.
+    MayPass {
+        /// Until when that is waited for.
+        until: Timestamp,
+    },
+    /// A second witness must agree that the host is dead.
+    Witness {
+        /// Who, and what stands in the way.
+        what: String,
+    },
+    /// As many hosts as allowed are disrupted.
+    Budget {
+        /// Which, or why there is no room.
+        what: String,
+    },
 }
 
 impl BlockedBy {
     /// When the answer may be another one by the passing of time alone.
     pub fn until(&self) -> Option<Timestamp> {
         match self {
-            Self::TakingEffect { until, .. } | Self::Cooldown { until } => Some(*until),
+            Self::TakingEffect { until, .. } | Self::Cooldown { until } | Self::MayPass { until } => Some(*until),
             Self::Deleted
             | Self::Suspended
             | Self::Observe
             | Self::Approval
             | Self::Attempts { .. }
-            | Self::Order { .. } => None,
+            | Self::Order { .. }
+            | Self::Witness { .. }
+            | Self::Budget { .. } => None,
         }
     }
 }
@@ -140,6 +163,15 @@ pub fn admit(request: &Request<'_>) -> Result<Permit, BlockedBy> {
     if let Some(until) = request.cooldown_until.filter(|until| *until > request.now) {
         return Err(BlockedBy::Cooldown { until });
     }
+    if let Some(until) = request.may_pass_until.filter(|until| *until > request.now) {
+        return Err(BlockedBy::MayPass { until });
+    }
+    if let Some(what) = request.witness {
+        return Err(BlockedBy::Witness { what: what.to_owned() });
+    }
+    if let Some(what) = request.over_budget {
+        return Err(BlockedBy::Budget { what: what.to_owned() });
+    }
     Ok(Permit { host: request.host.to_owned(), action: request.action.to_owned() })
 }
 
@@ -159,6 +191,9 @@ mod tests {
             attempts: 0,
             max_attempts: 3,
             cooldown_until: None,
+            may_pass_until: None,
+            witness: None,
+            over_budget: None,
             now: Timestamp::UNIX_EPOCH,
         }
     }
@@ -178,6 +213,15 @@ mod tests {
                 BlockedBy::TakingEffect { step: "start web".to_owned(), until: later },
             ),
             (Request { cooldown_until: Some(later), ..request() }, BlockedBy::Cooldown { until: later }),
+            (Request { may_pass_until: Some(later), ..request() }, BlockedBy::MayPass { until: later }),
+            (
+                Request { witness: Some("another host"), ..request() },
+                BlockedBy::Witness { what: "another host".to_owned() },
+            ),
+            (
+                Request { over_budget: Some("db is down"), ..request() },
+                BlockedBy::Budget { what: "db is down".to_owned() },
+            ),
         ];
         for (request, blocked) in cases {
             assert_eq!(admit(&request), Err(blocked));

@@ -3,7 +3,7 @@
 
 use super::{Context, Error};
 use crate::hosts::{HostKey, LoginKey, Target};
-use crate::plan::LookFailure;
+use crate::plan::{FailureKind, LookFailure};
 use binder_crds::references::SecretKeyRef;
 use binder_crds::text::Checked;
 use binder_crds::{BinderHost, BinderHostSpec};
@@ -40,7 +40,7 @@ impl Logins {
 }
 
 fn wrong(reason: &'static str, message: String) -> LookFailure {
-    LookFailure { reason, message, needs_person: true, not_before: None }
+    LookFailure { reason, message, kind: FailureKind::Person, not_before: None }
 }
 
 /// Everything that it takes to log in to a host, or what the owner has to put right first.

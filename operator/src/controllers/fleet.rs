@@ -56,6 +56,7 @@ pub(super) fn patience(remedies: &Remedies) -> Patience {
         cooldown: remedies.cooldown.duration().unwrap_or(default.cooldown),
         attempts: remedies.attempts.clamp(1, 10),
         refill_after: remedies.refill_after.duration().unwrap_or(default.refill_after),
+        dead_after: remedies.dead_after.duration().unwrap_or(default.dead_after),
     }
 }
 

@@ -1,10 +1,11 @@
 //! One host, again and again: observe, decide, execute, record.
 
-use super::{Context, Error, Known, access, chain, fleet, record};
+use super::{Context, Error, Known, access, chain, disruption, fleet, outage, record};
 use crate::execute::{self, Means};
+use crate::facets::{Disruption, Step};
 use crate::observe;
 use crate::plan::memory::{FleetView, Memory};
-use crate::plan::{self, Host, LookFailure, Looked, Next, Run};
+use crate::plan::{self, FailureKind, Host, LookFailure, Looked, Next, Run};
 use crate::status::{self, events};
 use binder_crds::{ActionOutcome, BinderFleet, BinderFleetSpec, BinderHost, BinderHostSpec, BinderHostStatus, Mode};
 use jiff::Timestamp;
@@ -63,13 +64,17 @@ async fn pass(object: Arc<BinderHost>, context: &Context) -> Result<Action, Erro
     };
     let previous = known.status.or_else(|| described.object.status.clone()).unwrap_or_default();
 
-    let (looked, session) = observe(&described, context).await?;
     let mut memory = match known.memory {
         Some(memory) => memory,
         None => record::memory(context, &described.namespace, &described.uid).await?,
     };
+    if memory.open().any(|past| matches!(past.step, Some(Step::AuthorizeKey { .. }))) {
+        // Our key is on its way to the machine: the refusal that is remembered is of before.
+        context.ssh.forget_refusals(&described.uid);
+    }
+    let (looked, session) = observe(&described, context).await?;
     let key = api_key_problem(&described, context).await?;
-    let fleet_view = view(&described, context, key.as_deref());
+    let fleet_view = view(&described, &looked, context, key).await?;
     let host = Host {
         name: &described.object.name_any(),
         uid: &described.uid,
@@ -92,8 +97,8 @@ async fn pass(object: Arc<BinderHost>, context: &Context) -> Result<Action, Erro
         known.memory = quiet.then_some(memory);
     }
     let mut again = decision.look_again;
-    if let (Next::Run(run), Some(session)) = (decision.next, session) {
-        execute(&described, context, *run, &session, &looked).await?;
+    if let Next::Run(run) = decision.next {
+        execute(&described, context, *run, session.as_deref(), &looked).await?;
         again = plan::WATCH;
     }
     Ok(Action::requeue(jittered(again)))
@@ -141,7 +146,7 @@ fn describe(object: Arc<BinderHost>, context: &Context) -> Result<Described, Err
                     "the fleets {} select this host at once: change a hostSelector or the host's labels",
                     names.join(", ")
                 ),
-                needs_person: true,
+                kind: FailureKind::Person,
                 not_before: None,
             });
         }
@@ -174,7 +179,7 @@ async fn observe(described: &Described, context: &Context) -> Result<Seen, Error
     let begun = std::time::Instant::now();
     let (looked, session) = match context.ssh.session(&target).await {
         Ok(session) => (observe::look(&session, &described.spec.desired).await, Some(session)),
-        Err(failed) => (Looked::Failed(observe::not_connected(&failed)), None),
+        Err(failed) => (Looked::Failed(observe::not_connected(&failed, &target.key)), None),
     };
     let result = match &looked {
         Looked::Seen(_) => "Seen",
@@ -198,18 +203,28 @@ async fn api_key_problem(described: &Described, context: &Context) -> Result<Opt
 }
 
 /// What the fleet means for one of its hosts.
-fn view(described: &Described, context: &Context, api_key_problem: Option<&str>) -> FleetView {
-    let mut view = FleetView { api_key_problem: api_key_problem.map(str::to_owned), ..FleetView::default() };
-    let Some(fleet) = &described.fleet else { return view };
+async fn view(
+    described: &Described,
+    looked: &Looked,
+    context: &Context,
+    api_key_problem: Option<String>,
+) -> Result<FleetView, Error> {
+    let mut view = FleetView { api_key_problem, ..FleetView::default() };
+    if matches!(looked, Looked::Failed(failure) if failure.kind == FailureKind::Silent) {
+        view.outage = outage::ask(context, &described.uid, &described.spec, described.fleet.as_deref()).await;
+    }
+    let Some(fleet) = &described.fleet else { return Ok(view) };
+    // A healthy host has no use for the budget, and asking the API for nothing is a read too many.
+    if described.object.status.as_ref().and_then(status::is_healthy) != Some(true) {
+        view.disrupted = disruption::others(context, &described.namespace, &described.uid, Some(fleet)).await?;
+    }
     let spec: &BinderFleetSpec = &fleet.spec;
     view.fleet = Some(fleet.name_any());
     view.patience = fleet::patience(&spec.remedies);
     if !spec.windows.is_empty() {
         view.unused_policy.push("windows");
     }
-    if spec.budget != Default::default() {
-        view.unused_policy.push("budget");
-    }
+    view.budget = spec.budget.clone();
     let written = context.known();
     for other in context.hosts.state() {
         let uid = other.uid().unwrap_or_default();
@@ -227,8 +242,15 @@ fn view(described: &Described, context: &Context, api_key_problem: Option<&str>)
                 view.missing.insert(component.name, other.name_any());
             }
         }
+        let reachable = status.is_some_and(|status| {
+            status::conditions::find(status, binder_crds::conditions::REACHABLE)
+                .is_some_and(|condition| condition.status == "True")
+        });
+        if other.spec.desired.kubernetes_api.is_some() && !reachable {
+            view.missing.insert(crate::catalogue::KUBERNETES_API.to_owned(), other.name_any());
+        }
     }
-    view
+    Ok(view)
 }
 
 async fn record_ends(
@@ -278,7 +300,7 @@ async fn execute(
     described: &Described,
     context: &Context,
     run: Run,
-    session: &crate::hosts::Session,
+    session: Option<&crate::hosts::Session>,
     looked: &Looked,
 ) -> Result<(), Error> {
     if context.stop.is_cancelled() {
@@ -302,8 +324,25 @@ async fn execute(
         Looked::Seen(seen) => seen.boot_id(),
         Looked::Failed(_) | Looked::Suspended => None,
     };
+    // One at a time from here until the intention is recorded: two hosts that are decided on side by side must not both
+    // find the budget free.
+    let turn = if run.step.disruption() == Disruption::Host {
+        let turn = context.disrupting.lock().await;
+        let mut now = FleetView::default();
+        let fleet = described.fleet.as_deref();
+        now.budget = fleet.map(|fleet| fleet.spec.budget.clone()).unwrap_or_default();
+        now.disrupted = disruption::others(context, &described.namespace, &described.uid, fleet).await?;
+        if let Some(what) = now.over_budget(described.spec.domain.as_ref().map(|domain| domain.0.as_str())) {
+            tracing::info!(waits_for = what, "another host is disrupted meanwhile: decided anew");
+            return Ok(());
+        }
+        Some(turn)
+    } else {
+        None
+    };
     tracing::Span::current().record("action", run.permit.action());
-    let Some(past) = record::intend(context, &described.object, &run, boot_id).await? else {
+    let fleet = described.fleet.as_ref().map(|fleet| fleet.name_any());
+    let Some(past) = record::intend(context, &described.object, fleet.as_deref(), &run, boot_id).await? else {
         tracing::warn!(action = run.permit.action(), "another writer has recorded this attempt: decided anew");
         return Ok(());
     };
@@ -312,8 +351,9 @@ async fn execute(
     let told = events::starting(run.step.kind(), &past.subject, &words, &past.name, run.attempt, run.allowed);
     record::tell(context, &described.object, vec![told]).await;
 
+    drop(turn);
     let at = Timestamp::now();
-    let means = Means { session: Some(session), api_key: key };
+    let means = Means { session, api_key: key };
     let status = record::sent(execute::carry_out(&run.step, run.permit, means).await, at);
     tracing::info!(said = status.said, "sent");
     if status.outcome == Some(ActionOutcome::Abandoned) {

@@ -1,8 +1,10 @@
 //! Watch, call the loop, record: the part of the operator that knows the Kubernetes API.
 
 mod access;
+mod disruption;
 mod fleet;
 mod host;
+mod outage;
 mod record;
 
 use crate::config::Config;
@@ -43,6 +45,8 @@ pub struct Context {
     /// True once the operator has been told to end: nothing new is begun.
     pub(crate) stop: CancellationToken,
     pub(crate) logins: access::Logins,
+    /// Held from the last look at the budget until the intention to disrupt a host is recorded.
+    pub(crate) disrupting: tokio::sync::Mutex<()>,
     known: Mutex<HashMap<String, Known>>,
 }
 
@@ -166,6 +170,7 @@ pub async fn run(
         fleets: fleets.clone(),
         stop: stop.clone(),
         logins: access::Logins::default(),
+        disrupting: tokio::sync::Mutex::default(),
         known: Mutex::default(),
         config: config.clone(),
         client,

@@ -2,13 +2,13 @@
 
 use super::{Context, Error, MANAGER, list_all};
 use crate::execute::Sent;
-use crate::facets::Step;
+use crate::facets::{Disruption, Step};
 use crate::plan::memory::{Memory, Past};
 use crate::plan::{Finish, Run};
 use crate::status::events::Tell;
 use binder_crds::{
-    ActionOutcome, BinderAction, BinderActionSpec, BinderActionStatus, BinderHost, BinderHostStatus, FLEET_LABEL,
-    HOST_UID_LABEL, text::HostName,
+    ActionOutcome, BinderAction, BinderActionSpec, BinderActionStatus, BinderHost, BinderHostStatus, DISRUPTS_LABEL,
+    FLEET_LABEL, HOST_UID_LABEL, text::HostName,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
@@ -53,7 +53,7 @@ pub(super) async fn memory(context: &Context, namespace: &str, uid: &str) -> Res
     Ok(memory)
 }
 
-fn past(action: &BinderAction) -> Past {
+pub(super) fn past(action: &BinderAction) -> Past {
     let spec = &action.spec;
     let status = action.status.clone().unwrap_or_default();
     let created = action.creation_timestamp().map(|time| time.0).unwrap_or(spec.deadline.0);
@@ -82,6 +82,7 @@ fn past(action: &BinderAction) -> Past {
 pub(super) async fn intend(
     context: &Context,
     host: &BinderHost,
+    fleet: Option<&str>,
     run: &Run,
     boot_id: Option<&str>,
 ) -> Result<Option<Past>, Error> {
@@ -90,8 +91,11 @@ pub(super) async fn intend(
     let what = format!("BinderAction {name}");
     let parameters = parameters(&run.step, &what)?;
     let mut labels = std::collections::BTreeMap::from([(HOST_UID_LABEL.to_owned(), uid.clone())]);
-    if let Some(fleet) = host.labels().get(FLEET_LABEL) {
-        labels.insert(FLEET_LABEL.to_owned(), fleet.clone());
+    if let Some(fleet) = fleet {
+        labels.insert(FLEET_LABEL.to_owned(), fleet.to_owned());
+    }
+    if run.step.disruption() == Disruption::Host {
+        labels.insert(DISRUPTS_LABEL.to_owned(), "host".to_owned());
     }
     let action = BinderAction {
         metadata: ObjectMeta {

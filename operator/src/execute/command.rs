@@ -81,6 +81,15 @@ rule() { sudo -n timeout 10 iptables -w 5 -t nat "$1" PREROUTING -i "$2" -p tcp 
 rule -C "$@" 2>/dev/null || rule -A "$@"
 "#;
 
+/// Restarts the machine if it still runs the boot that is to end, so that a command that comes late restarts nothing. The
+/// answer comes before the end does.
+const REBOOT: &str = r#"
+set -u
+[ "$(cat /proc/sys/kernel/random/boot_id)" = "$1" ] || { echo "the machine has been restarted meanwhile"; exit 0; }
+sudo -n true || exit 77
+setsid sh -c 'sleep 1; sudo -n systemctl reboot || sudo -n reboot || sudo -n busybox reboot -f' </dev/null >/dev/null 2>&1 &
+"#;
+
 /// Deletes the rule while it is there more than once, counting anew each time.
 const DELETE_EXTRA_REDIRECTS: &str = r#"
 set -u
@@ -130,6 +139,10 @@ pub(super) fn command(step: &Step, api_key: Option<SecretString>) -> Result<Chan
         }
         Step::InsertRedirect { interface, from, to } => {
             change("insert-redirect", INSERT_REDIRECT, vec![interface.clone(), from.to_string(), to.to_string()], 20)
+        }
+        Step::Reboot { boot_id } => change("reboot", REBOOT, vec![boot_id.clone()], 20),
+        Step::PowerCycle { .. } | Step::PowerOn { .. } | Step::AuthorizeKey { .. } => {
+            return Err(CannotExecute::NoPower);
         }
         Step::DeleteExtraRedirects { interface, from, to } => change(
             "delete-extra-redirects",

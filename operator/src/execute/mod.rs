@@ -35,6 +35,9 @@ pub enum CannotExecute {
         /// The component.
         component: String,
     },
+    /// The step is done by the host's cloud, and nobody says how to ask it.
+    #[error("nobody described how to power-cycle the machine: set spec.power")]
+    NoPower,
     /// The step is done on the host, and there is no connection to it.
     #[error("there is no connection to the host")]
     NotConnected,

@@ -55,6 +55,12 @@ pub fn effect(step: &Step, seen: &Observation, checks: &[&Check], age: Duration)
             seen.proxy.get()?;
             Ok(gone(KUBECTL_PROXY, checks, format!("{port} is served")))
         }
+        // That it was looked at at all is the effect.
+        Step::AuthorizeKey { user, .. } => Ok(Effect::Seen(format!("{user} is let in"))),
+        Step::Reboot { .. } | Step::PowerCycle { .. } | Step::PowerOn { .. } => {
+            let machine = seen.machine.get()?;
+            Ok(rebooted(step.ends_boot().flatten(), &machine.boot_id, machine.uptime, age))
+        }
         Step::InsertRedirect { interface, from, to } | Step::DeleteExtraRedirects { interface, from, to } => {
             seen.nat.get()?;
             Ok(gone(
@@ -63,6 +69,15 @@ pub fn effect(step: &Step, seen: &Observation, checks: &[&Check], age: Duration)
                 format!("{interface} {from} -> {to} is there once"),
             ))
         }
+    }
+}
+
+/// A changed boot id is the proof. Of a machine that was never seen before, a boot younger than the step is.
+fn rebooted(before: Option<&str>, now: &str, uptime: u64, age: Duration) -> Effect {
+    match before {
+        Some(before) if before == now => Effect::NotYet(format!("the machine still runs boot {before}")),
+        None if uptime > age.as_secs() => Effect::NotYet("the machine runs since before the step".to_owned()),
+        _ => Effect::Seen(format!("the machine runs boot {now}")),
     }
 }
 

@@ -130,6 +130,12 @@ kinds! {
     OverThreshold => "disks",
     /// The described path cannot be asked about.
     DiskUnreadable => "disks",
+    /// Nobody answers over SSH, and nobody else has seen the host alive.
+    HostSilent => "hosts",
+    /// The cloud says that the machine is off.
+    HostOff => "hosts",
+    /// The host refuses our login.
+    LoginRefused => "hosts",
 }
 
 /// One rung of a ladder.

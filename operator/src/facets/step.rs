@@ -56,6 +56,30 @@ pub enum Step {
         /// The local port that gets them.
         to: u16,
     },
+    /// Restart the machine from inside.
+    Reboot {
+        /// The boot that is to end: another one is left alone.
+        boot_id: String,
+    },
+    /// Add the public half of our login key to the instance's SSH keys.
+    AuthorizeKey {
+        /// The login.
+        user: String,
+        /// The public key, as a line of `authorized_keys`.
+        public_key: String,
+    },
+    /// Reset the machine's instance in its cloud.
+    PowerCycle {
+        /// The boot that was last seen, if the machine was ever seen.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        boot_id: Option<String>,
+    },
+    /// Start the machine's instance, which its cloud says is off.
+    PowerOn {
+        /// The boot that was last seen, if the machine was ever seen.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        boot_id: Option<String>,
+    },
     /// Delete a redirect until it is there once.
     DeleteExtraRedirects {
         /// The interface.
@@ -90,6 +114,10 @@ impl Step {
             Self::EndKubectlProxy { .. } => "EndKubectlProxy",
             Self::InsertRedirect { .. } => "InsertRedirect",
             Self::DeleteExtraRedirects { .. } => "DeleteExtraRedirects",
+            Self::AuthorizeKey { .. } => "AuthorizeKey",
+            Self::Reboot { .. } => "Reboot",
+            Self::PowerCycle { .. } => "PowerCycle",
+            Self::PowerOn { .. } => "PowerOn",
         }
     }
 
@@ -113,6 +141,12 @@ impl Step {
             Self::DeleteExtraRedirects { interface, from, to } => {
                 format!("delete the redirect {interface} {from} -> {to} until it is there once")
             }
+            Self::AuthorizeKey { user, .. } => {
+                format!("add the operator's public key to the instance's SSH keys, for {user}")
+            }
+            Self::Reboot { .. } => "reboot the machine".to_owned(),
+            Self::PowerCycle { .. } => "power-cycle the machine".to_owned(),
+            Self::PowerOn { .. } => "start the machine's instance, which is off".to_owned(),
         }
     }
 
@@ -122,8 +156,30 @@ impl Step {
             Self::StartProcess { .. }
             | Self::StartKubectlProxy { .. }
             | Self::InsertRedirect { .. }
-            | Self::DeleteExtraRedirects { .. } => Disruption::None,
+            | Self::DeleteExtraRedirects { .. }
+            | Self::AuthorizeKey { .. } => Disruption::None,
             Self::DeleteEntries { .. } | Self::EndOrphan { .. } | Self::EndKubectlProxy { .. } => Disruption::Service,
+            Self::Reboot { .. } | Self::PowerCycle { .. } | Self::PowerOn { .. } => Disruption::Host,
+        }
+    }
+
+    /// How many attempts an incident has for it, where that is not the fleet's number. What disrupts a whole host is done
+    /// once: if it did not help, doing it again will not, and a person must look.
+    pub fn attempts(&self) -> Option<u32> {
+        (self.disruption() == Disruption::Host).then_some(1)
+    }
+
+    /// Whether its purpose is that the host can be looked at again: then not being able to is its failure.
+    pub fn is_for_the_way_in(&self) -> bool {
+        matches!(self, Self::Reboot { .. } | Self::PowerCycle { .. } | Self::PowerOn { .. } | Self::AuthorizeKey { .. })
+    }
+
+    /// The boot during which it was decided, for a step that is to end it.
+    pub fn ends_boot(&self) -> Option<Option<&str>> {
+        match self {
+            Self::Reboot { boot_id } => Some(Some(boot_id)),
+            Self::PowerCycle { boot_id } | Self::PowerOn { boot_id } => Some(boot_id.as_deref()),
+            _ => None,
         }
     }
 

@@ -197,6 +197,19 @@ impl Hosts {
         }
     }
 
+    /// Forgets the logins that a machine has refused, so that they are tried once more. For when something was done about
+    /// the refusal.
+    pub fn forget_refusals(&self, id: &str) {
+        let slot = locked(&self.shared.slots).get(id).cloned();
+        if let Some(slot) = slot {
+            let mut state = locked(&slot.state);
+            if !state.refused.is_empty() {
+                state.refused.clear();
+                state.now = Now::Nothing;
+            }
+        }
+    }
+
     /// How many sessions are open.
     pub fn open_sessions(&self) -> usize {
         let slots: Vec<Arc<Slot>> = locked(&self.shared.slots).values().cloned().collect();

@@ -66,6 +66,27 @@ impl Session {
         }
     }
 
+    /// Whether something that greets by itself, as every sshd does, greets the machine on `host` and `port`, within
+    /// [`Limits::reach`](super::Limits::reach). A frozen machine still accepts connections, since its kernel does: only a
+    /// greeting is a sign of life. [`Reach::Open`] means that one came; an open port that stays silent is
+    /// [`Reach::TimedOut`].
+    pub async fn is_greeted(&self, host: &str, port: u16) -> Reach {
+        let limit = self.limits.reach;
+        let mut tunnel = match self.tunnel(host, port, limit).await {
+            Ok(tunnel) => tunnel,
+            Err(reach) => return reach,
+        };
+        let mut first = [0_u8; 4];
+        let greeting = timeout(limit, tunnel.read_exact(&mut first)).await;
+        tokio::spawn(leave(tunnel, Arc::clone(&self.wear)));
+        match greeting {
+            Ok(Ok(_)) => Reach::Open,
+            // It closes at once: somebody is there, and turns us away.
+            Ok(Err(_)) => Reach::Refused,
+            Err(_) => Reach::TimedOut { after: limit },
+        }
+    }
+
     /// A stream from the machine to `host` and `port`; the error is never [`Reach::Open`].
     pub(super) async fn tunnel(&self, host: &str, port: u16, limit: Duration) -> Result<Tunnel, Reach> {
         let started = Instant::now();

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey, PublicKey};
+use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey, PublicKey, PublicKeyBase64};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::sanitize;
@@ -249,6 +249,12 @@ impl LoginKey {
     /// `SHA256:...` of the public half, which an owner can look for in `authorized_keys`.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// The public half as a line of `authorized_keys`, without a comment.
+    pub fn authorized_line(&self) -> String {
+        let public = self.private.public_key();
+        format!("{} {}", public.algorithm().as_str(), public.public_key_base64())
     }
 
     pub(super) fn private(&self) -> Arc<PrivateKey> {

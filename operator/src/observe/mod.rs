@@ -8,8 +8,8 @@ mod cluster;
 
 use crate::catalogue;
 use crate::facets;
-use crate::hosts::{ConnectError, LookError, NotConnected, Probe, Retry, Section, SectionOutput, Session};
-use crate::plan::{LookFailure, Looked};
+use crate::hosts::{ConnectError, LoginKey, LookError, NotConnected, Probe, Retry, Section, SectionOutput, Session};
+use crate::plan::{FailureKind, LookFailure, Looked};
 use crate::seen::{Answer, Ask, Blind, Observation, Reason};
 use binder_crds::Desired;
 use jiff::Timestamp;
@@ -26,7 +26,7 @@ pub async fn look(session: &Session, desired: &Desired) -> Looked {
             return Looked::Failed(LookFailure {
                 reason: "InvalidSpec",
                 message: format!("what is described cannot be looked at: {bad}"),
-                needs_person: true,
+                kind: FailureKind::Person,
                 not_before: None,
             });
         }
@@ -70,29 +70,31 @@ fn answer(output: SectionOutput) -> Answer {
 }
 
 fn lost(error: &LookError) -> LookFailure {
-    let (reason, needs_person) = match error {
-        LookError::BadProbe(_) => ("InvalidSpec", true),
-        LookError::NotStarted { .. } => ("LookRefused", false),
-        LookError::NoAnswer { .. } => ("NoAnswer", false),
-        LookError::Lost { .. } => ("ConnectionLost", false),
-        LookError::NoShell { .. } => ("NoShell", true),
+    let (reason, kind) = match error {
+        LookError::BadProbe(_) => ("InvalidSpec", FailureKind::Person),
+        LookError::NotStarted { .. } => ("LookRefused", FailureKind::Passing),
+        LookError::NoAnswer { .. } => ("NoAnswer", FailureKind::Silent),
+        LookError::Lost { .. } => ("ConnectionLost", FailureKind::Silent),
+        LookError::NoShell { .. } => ("NoShell", FailureKind::Person),
     };
-    LookFailure { reason, message: error.to_string(), needs_person, not_before: None }
+    LookFailure { reason, message: error.to_string(), kind, not_before: None }
 }
 
 /// A failed connection as a condition. What only a person or a changed object can end is told from what may pass.
-pub fn not_connected(failed: &NotConnected) -> LookFailure {
-    let (reason, needs_person) = match &*failed.why {
-        ConnectError::Unreachable { .. } => ("Unreachable", false),
-        ConnectError::Hung { .. } => ("Hung", false),
-        ConnectError::Closed { .. } => ("ConnectionClosed", false),
-        ConnectError::Unsteady { .. } => ("ConnectionLost", false),
-        ConnectError::NotSsh { .. } => ("NotSsh", true),
-        ConnectError::Protocol { .. } => ("NoCommonProtocol", true),
-        ConnectError::HostKeyMismatch { .. } => ("HostKeyMismatch", true),
-        ConnectError::NoHostKeyPinned { .. } => ("NoHostKey", true),
-        ConnectError::LoginRefused { .. } => ("LoginRefused", true),
-        ConnectError::MoreProofWanted { .. } => ("MoreProofWanted", true),
+pub fn not_connected(failed: &NotConnected, key: &LoginKey) -> LookFailure {
+    let (reason, kind) = match &*failed.why {
+        ConnectError::Unreachable { .. } => ("Unreachable", FailureKind::Silent),
+        ConnectError::Hung { .. } => ("Hung", FailureKind::Silent),
+        ConnectError::Closed { .. } => ("ConnectionClosed", FailureKind::Passing),
+        ConnectError::Unsteady { .. } => ("ConnectionLost", FailureKind::Silent),
+        ConnectError::NotSsh { .. } => ("NotSsh", FailureKind::Person),
+        ConnectError::Protocol { .. } => ("NoCommonProtocol", FailureKind::Person),
+        ConnectError::HostKeyMismatch { .. } => ("HostKeyMismatch", FailureKind::Person),
+        ConnectError::NoHostKeyPinned { .. } => ("NoHostKey", FailureKind::Person),
+        ConnectError::LoginRefused { .. } => {
+            ("LoginRefused", FailureKind::Refused { public_key: key.authorized_line() })
+        }
+        ConnectError::MoreProofWanted { .. } => ("MoreProofWanted", FailureKind::Person),
     };
     let remedy = match reason {
         "HostKeyMismatch" => {
@@ -107,7 +109,7 @@ pub fn not_connected(failed: &NotConnected) -> LookFailure {
         Retry::At(at) => Some(at),
         Retry::WhenLoginChanges | Retry::WhenHostKeyPinned => None,
     };
-    LookFailure { reason, message: format!("{}{remedy}", failed.why), needs_person, not_before }
+    LookFailure { reason, message: format!("{}{remedy}", failed.why), kind, not_before }
 }
 
 /// Whether a description has a server that is started with the API key.

@@ -1,8 +1,10 @@
 //! What was tried before, as BinderActions tell it, and what the fleet's other hosts mean for this one. Plain data.
 
 use super::Finish;
-use crate::facets::Step;
+use super::outage::Outage;
+use crate::facets::{Disruption, Step};
 use binder_crds::ActionOutcome;
+use binder_crds::fleet::Budget;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -39,6 +41,11 @@ pub struct Past {
 }
 
 impl Past {
+    /// What the step cost; of a step that this version does not know, the most.
+    pub fn disruption(&self) -> Disruption {
+        self.step.as_ref().map_or(Disruption::Host, Step::disruption)
+    }
+
     /// Takes in how the attempt ended.
     pub fn end(&mut self, finish: &Finish, now: Timestamp) {
         self.outcome = Some(finish.outcome);
@@ -62,13 +69,36 @@ impl Memory {
 
     /// Attempts at one step on one subject that count: since the incident began, whatever came of them. A fault that
     /// comes back after each heal must end with a person and not in a loop.
-    pub fn attempts(&self, kind: &str, subject: &str, since: Option<Timestamp>) -> impl Iterator<Item = &Past> {
+    ///
+    /// A restart of the machine gives the lighter steps their attempts anew, once: everything has to be started again. It
+    /// itself counts whatever it was about, for the whole incident.
+    pub fn attempts<'m>(
+        &'m self,
+        step: &Step,
+        subject: &'m str,
+        since: Option<Timestamp>,
+    ) -> impl Iterator<Item = &'m Past> {
+        let kind = step.kind();
+        let whole = step.disruption() == Disruption::Host;
+        let since = if whole { since } else { since.max(self.last_restart()) };
         self.actions.iter().filter(move |past| {
             past.kind == kind
-                && past.subject == subject
+                && (whole || past.subject == subject)
                 && since.is_none_or(|since| past.created >= since)
                 && past.outcome != Some(ActionOutcome::Abandoned)
         })
+    }
+}
+
+impl Memory {
+    /// When the machine was last restarted by us, as far as that is remembered.
+    fn last_restart(&self) -> Option<Timestamp> {
+        self.actions
+            .iter()
+            .filter(|past| past.step.as_ref().is_some_and(|step| step.disruption() == Disruption::Host))
+            .filter(|past| past.outcome == Some(ActionOutcome::Succeeded))
+            .map(|past| past.created)
+            .max()
     }
 }
 
@@ -81,11 +111,18 @@ pub struct Patience {
     pub attempts: u32,
     /// How long a host must have been healthy for attempts to count afresh.
     pub refill_after: Duration,
+    /// How long a host must have been silent before it may be taken for dead.
+    pub dead_after: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { cooldown: Duration::from_secs(30), attempts: 3, refill_after: Duration::from_secs(900) }
+        Self {
+            cooldown: Duration::from_secs(30),
+            attempts: 3,
+            refill_after: Duration::from_secs(900),
+            dead_after: Duration::from_secs(120),
+        }
     }
 }
 
@@ -118,6 +155,47 @@ pub struct FleetView {
     pub missing: BTreeMap<String, String>,
     /// What stands in the way of starting a server with the API key, in words; `None` when nothing does.
     pub api_key_problem: Option<String>,
+    /// What others say of this host, when it is silent.
+    pub outage: Outage,
+    /// How many hosts may be disrupted at once.
+    pub budget: Budget,
+    /// The other hosts that are disrupted now, with their failure domains.
+    pub disrupted: Vec<Disrupted>,
     /// Parts of the fleet's policy that are accepted and that no step of this version has a use for.
     pub unused_policy: Vec<&'static str>,
+}
+
+impl FleetView {
+    /// Why the budget has no room for a step that disrupts a whole host, in words; `None` when it has.
+    pub fn over_budget(&self, domain: Option<&str>) -> Option<String> {
+        let count = |words: &str, hosts: Vec<&Disrupted>, most: u32| {
+            let names: Vec<&str> = hosts.iter().map(|other| other.host.as_str()).collect();
+            (u32::try_from(hosts.len()).unwrap_or(u32::MAX) >= most).then(|| match names.first() {
+                None => format!("the fleet's budget, which allows no host to be disrupted{words}"),
+                Some(first) => {
+                    format!("{first} to be well again: {} of {most} hosts are disrupted{words}", names.len())
+                }
+            })
+        };
+        // A fleet with windows wants disruption only then; until they can be told, that is never.
+        if !self.unused_policy.is_empty() {
+            return Some(
+                "a window: windows are not acted on yet, so nothing is disrupted while one is described".to_owned(),
+            );
+        }
+        count("", self.disrupted.iter().collect(), self.budget.max_disrupted).or_else(|| {
+            let domain = domain?;
+            let here = self.disrupted.iter().filter(|other| other.domain.as_deref() == Some(domain)).collect();
+            count(&format!(" in {domain}"), here, self.budget.max_disrupted_per_domain)
+        })
+    }
+}
+
+/// A host of the fleet in a step that disrupts it, or not well again since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disrupted {
+    /// The host's name.
+    pub host: String,
+    /// Its failure domain.
+    pub domain: Option<String>,
 }

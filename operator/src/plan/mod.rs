@@ -4,20 +4,23 @@
 //! is under way - what explains what and what comes first ([`order`]) - which rung ([`memory`]) - may we ([`crate::gate`])
 //! - what to say ([`crate::status`]). "Waiting" is data with a reason, not an error.
 
+pub mod candidates;
 pub mod memory;
 pub mod order;
+pub mod outage;
 #[cfg(test)]
 mod tests;
 
 use crate::facets::effect::{Effect, effect};
-use crate::facets::{Check, Drift, FACETS, Rung, Step};
-use crate::gate::{self, BlockedBy, Permit, Request};
+use crate::facets::{Check, Drift, FACETS, Step};
+use crate::gate::{BlockedBy, Permit};
 use crate::seen::{Blind, Observation};
 use crate::status;
 use binder_crds::{ActionOutcome, BinderHostSpec, BinderHostStatus, Mode, conditions};
+pub use candidates::Candidate;
+use candidates::Reasoning;
 use jiff::{SignedDuration, Timestamp};
 use memory::{FleetView, Memory, Past};
-use sha2::{Digest, Sha256};
 use std::time::Duration;
 
 /// A host as its object and its fleet describe it.
@@ -59,10 +62,27 @@ pub struct LookFailure {
     pub reason: &'static str,
     /// In the owner's words, clean. Holds nothing that changes from look to look.
     pub message: String,
-    /// Whether only a person or a changed object can end it.
-    pub needs_person: bool,
+    /// What it takes to end it.
+    pub kind: FailureKind,
     /// When another attempt makes sense at the earliest.
     pub not_before: Option<Timestamp>,
+}
+
+/// What it takes to end a failure to look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// A person or a changed object. Never grounds for a heavier step.
+    Person,
+    /// The login was refused: the machine is alive, so this is never grounds for a restart. What is needed is the public
+    /// half of our key on the machine.
+    Refused {
+        /// That half, as a line of `authorized_keys`.
+        public_key: String,
+    },
+    /// Time: the machine answers, and something on it is in the way.
+    Passing,
+    /// Nobody answers over SSH: the machine may be dead. Whether it is, [`outage`] says.
+    Silent,
 }
 
 /// One facet's result.
@@ -128,21 +148,6 @@ pub struct Run {
     pub deadline: Timestamp,
 }
 
-/// A step to come, with what stands between it and now.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Candidate {
-    /// What it is to cure.
-    pub drift: Drift,
-    /// The step; `None` if there is no remedy, or none is left.
-    pub rung: Option<Rung>,
-    /// Attempts made.
-    pub made: u32,
-    /// Attempts allowed.
-    pub allowed: u32,
-    /// What blocks it; `None` for what runs now.
-    pub blocked: Option<BlockedBy>,
-}
-
 /// The shortest pause between two looks: what is under way is watched this closely.
 pub const WATCH: Duration = Duration::from_secs(2);
 /// The pause between two looks at a host with an open drift.
@@ -162,8 +167,11 @@ pub fn decide(host: &Host<'_>, looked: &Looked, memory: &Memory, fleet: &FleetVi
     };
     let checks = what_differs(host, seen);
     let finish = what_came_of_it(memory, seen, &checks, now);
-    let incident = incident_since(host.previous, &checks, fleet, now);
-    let (candidates, run) = what_next(host, seen, &checks, &finish, memory, fleet, incident, now);
+    let drifted = checks.iter().any(|checked| checked.result.as_ref().is_ok_and(|check| !check.drifts.is_empty()));
+    let incident = incident_since(host.previous, drifted, fleet, now);
+    // An attempt that ends with this look no longer blocks, and it counts with the outcome that it has now.
+    let after = finished(memory, &finish, now);
+    let (candidates, run) = Reasoning { host, memory: &after, fleet, incident, now }.what_next(seen, &checks);
     let status = status::seen(&status::Story {
         host,
         seen,
@@ -238,14 +246,8 @@ fn judge(past: &Past, seen: &Observation, checks: &[&Check], now: Timestamp) -> 
 }
 
 /// Since when attempts count: an incident begins when a host that has been healthy for a while differs.
-fn incident_since(
-    previous: &BinderHostStatus,
-    checks: &[Checked],
-    fleet: &FleetView,
-    now: Timestamp,
-) -> Option<Timestamp> {
+fn incident_since(previous: &BinderHostStatus, drifted: bool, fleet: &FleetView, now: Timestamp) -> Option<Timestamp> {
     let known = previous.incident_since.as_ref().map(|time| time.0);
-    let drifted = checks.iter().any(|checked| checked.result.as_ref().is_ok_and(|check| !check.drifts.is_empty()));
     if !drifted {
         return known;
     }
@@ -263,89 +265,6 @@ fn incident_since(
     }
 }
 
-/// The steps to come in the runbook's order, and the one that may be done now.
-#[allow(clippy::too_many_arguments, reason = "each is one input of the reasoning")]
-fn what_next(
-    host: &Host<'_>,
-    seen: &Observation,
-    checks: &[Checked],
-    finish: &[Finish],
-    memory: &Memory,
-    fleet: &FleetView,
-    incident: Option<Timestamp>,
-    now: Timestamp,
-) -> (Vec<Candidate>, Option<Run>) {
-    let desired = &host.spec.desired;
-    let mut drifts: Vec<(&dyn crate::facets::Facet, &Drift)> = FACETS
-        .iter()
-        .flat_map(|facet| {
-            let checked = checks.iter().find(|checked| checked.condition == facet.condition());
-            let drifts =
-                checked.and_then(|checked| checked.result.as_ref().ok()).map_or(&[][..], |check| &check.drifts);
-            drifts.iter().map(move |drift| (*facet, drift))
-        })
-        .collect();
-    drifts.sort_by_key(|(_, drift)| order::rank(&drift.subject, desired));
-
-    // An attempt that ends with this look no longer blocks, and it counts with the outcome that it has now.
-    let memory = finished(memory, finish, now);
-    let under_way = memory.open().next().map(|past| (past.words.clone(), past.deadline));
-
-    let (mut candidates, mut run): (Vec<Candidate>, Option<Run>) = (Vec::new(), None);
-    for (facet, drift) in drifts {
-        let allowed = fleet.patience.attempts;
-        let ladder = facet.ladder(desired, seen, drift);
-        let made = |rung: &Rung| memory.attempts(rung.step.kind(), &drift.subject, incident).count() as u32;
-        // The first rung with attempts left, else the last one, which then says how many were made.
-        let rung = ladder.iter().find(|rung| made(rung) < allowed).or(ladder.last());
-        let Some(rung) = rung else {
-            candidates.push(Candidate { drift: drift.clone(), rung: None, made: 0, allowed, blocked: None });
-            continue;
-        };
-        let attempts = made(rung);
-        let waits_for = order::waits_for(drift, desired, checks, fleet);
-        let kind = rung.step.kind();
-        let name = action_name(host, kind, &drift.subject, &memory);
-        let admitted = gate::admit(&Request {
-            host: host.uid,
-            action: &name,
-            deleted: host.deleted,
-            suspended: host.suspended.is_some(),
-            mode: host.mode,
-            waits_for: waits_for.as_deref(),
-            taking_effect: under_way.as_ref().map(|(words, until)| (words.as_str(), *until)),
-            attempts,
-            max_attempts: allowed,
-            cooldown_until: fleet.patience.until(memory.attempts(kind, &drift.subject, incident)),
-            now,
-        });
-        let candidate =
-            |blocked| Candidate { drift: drift.clone(), rung: Some(rung.clone()), made: attempts, allowed, blocked };
-        match admitted {
-            Err(blocked) => candidates.push(candidate(Some(blocked))),
-            // One step at a time on one host: a person at the keyboard does not do two either.
-            Ok(_) if run.is_some() => {
-                let what = run.as_ref().map_or_else(String::new, |run| run.step.words());
-                candidates.push(candidate(Some(BlockedBy::Order { what })));
-            }
-            Ok(permit) => {
-                candidates.push(candidate(None));
-                let deadline =
-                    SignedDuration::try_from(rung.takes_effect).ok().and_then(|time| now.checked_add(time).ok());
-                run = Some(Run {
-                    permit,
-                    step: rung.step.clone(),
-                    drift: drift.clone(),
-                    attempt: attempts + 1,
-                    allowed,
-                    deadline: deadline.unwrap_or(now),
-                });
-            }
-        }
-    }
-    (candidates, run)
-}
-
 /// Memory as it will be once what ended is recorded.
 fn finished(memory: &Memory, finish: &[Finish], now: Timestamp) -> Memory {
     let mut memory = memory.clone();
@@ -355,20 +274,6 @@ fn finished(memory: &Memory, finish: &[Finish], now: Timestamp) -> Memory {
         }
     }
     memory
-}
-
-/// The name of the attempt's BinderAction: made of everything that is remembered, so that the same memory gives the same
-/// name and only one of two writers can create it, while each attempt that is remembered makes the next name another one.
-fn action_name(host: &Host<'_>, kind: &str, subject: &str, memory: &Memory) -> String {
-    let mut names: Vec<&str> = memory.actions.iter().map(|past| past.name.as_str()).collect();
-    names.sort_unstable();
-    let mut hash = Sha256::new();
-    for part in [host.uid, kind, subject].into_iter().chain(names) {
-        hash.update(part.as_bytes());
-        hash.update([0]);
-    }
-    let tail: String = hash.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{tail}", host.name)
 }
 
 /// The pause between two looks at a healthy host.
@@ -399,21 +304,59 @@ fn look_again(host: &Host<'_>, checks: &[Checked], candidates: &[Candidate], bus
     pause
 }
 
-/// The host could not be looked at: nothing is known, so nothing is done, and attempts whose time is up are unknown.
+/// The host could not be looked at: nothing is known of what it is described to be. What can be known is whether it is
+/// dead; attempts whose time is up are unknown, but for those that were to make it possible again.
 fn not_seen(host: &Host<'_>, failure: &LookFailure, memory: &Memory, fleet: &FleetView, now: Timestamp) -> Decision {
     let finish: Vec<Finish> = memory
         .open()
         .filter(|past| now >= past.deadline)
-        .map(|past| Finish {
-            action: past.name.clone(),
-            outcome: ActionOutcome::Unknown,
-            evidence: String::new(),
-            message: format!("the host could not be looked at in time: {}", failure.message),
+        .map(|past| {
+            let way_in = past.step.as_ref().is_some_and(Step::is_for_the_way_in);
+            let (outcome, message) = if way_in {
+                (ActionOutcome::Failed, "the host still could not be looked at in time")
+            } else {
+                (ActionOutcome::Unknown, "the host could not be looked at in time")
+            };
+            Finish {
+                action: past.name.clone(),
+                outcome,
+                evidence: String::new(),
+                message: format!("{message}: {}", failure.message),
+            }
         })
         .collect();
     let after = finished(memory, &finish, now);
-    let status = status::not_seen(host, failure, &after, fleet, now);
-    let pause = usual(host).max(DRIFTED);
-    let wait = failure.not_before.and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or(pause);
-    Decision { status, finish, next: Next::Nothing, look_again: wait.max(WATCH).min(pause) }
+    let silent = failure.kind == FailureKind::Silent;
+    let refused = matches!(failure.kind, FailureKind::Refused { .. });
+    let incident = incident_since(host.previous, silent || refused, fleet, now);
+    let reasoning = Reasoning { host, memory: &after, fleet, incident, now };
+    let (candidates, run) = match &failure.kind {
+        FailureKind::Silent => reasoning.against(outage::diagnose(host, failure, fleet, now)),
+        FailureKind::Refused { public_key } => {
+            outage::refused(host, failure, public_key).map_or_else(Default::default, |found| reasoning.against(found))
+        }
+        FailureKind::Person | FailureKind::Passing => Default::default(),
+    };
+    let status = status::not_seen(&status::Unseen {
+        host,
+        failure,
+        candidates: &candidates,
+        memory: &after,
+        fleet,
+        incident,
+        now,
+    });
+    let busy = run.is_some() || after.open().next().is_some();
+    // A login that was refused is not hammered at, even while a remedy is taking effect.
+    let pause = if busy && !refused { WATCH } else { usual(host).max(DRIFTED) };
+    let wait = failure
+        .not_before
+        .filter(|_| !busy)
+        .and_then(|at| Duration::try_from(at.duration_since(now)).ok())
+        .unwrap_or(pause);
+    let next = match run {
+        Some(run) => Next::Run(Box::new(run)),
+        None => candidates.into_iter().find_map(|candidate| candidate.blocked).map_or(Next::Nothing, Next::Wait),
+    };
+    Decision { status, finish, next, look_again: wait.max(WATCH).min(pause) }
 }

@@ -5,7 +5,7 @@
 
 use super::Checked;
 use super::memory::FleetView;
-use crate::catalogue::{self, KUBECTL_PROXY};
+use crate::catalogue::{self, KUBECTL_PROXY, KUBERNETES_API};
 use crate::facets::{Drift, DriftKind};
 use binder_crds::{Desired, conditions};
 
@@ -35,8 +35,29 @@ fn explained_by_dependency(kind: DriftKind) -> bool {
         | DriftKind::RedirectDoubled
         | DriftKind::RedirectShadowed
         | DriftKind::OverThreshold
-        | DriftKind::DiskUnreadable => false,
+        | DriftKind::DiskUnreadable
+        | DriftKind::HostSilent
+        | DriftKind::HostOff
+        | DriftKind::LoginRefused => false,
     }
+}
+
+/// Whether the runbook restarts the machine when the lighter steps against a drift are used up ("Web and deploy server":
+/// `sudo reboot`, then everything in order). Only for what a fresh boot clears; nothing else is worth a whole machine.
+pub fn reboot_helps(kind: DriftKind) -> bool {
+    matches!(
+        kind,
+        DriftKind::ProcessMissing
+            | DriftKind::ProcessStopped
+            | DriftKind::ProcessErrored
+            | DriftKind::ProcessDoubled
+            | DriftKind::ChildrenLeftOver
+            | DriftKind::ChildMissing
+            | DriftKind::LostByPm2
+            | DriftKind::NotListening
+            | DriftKind::StartedTooEarly
+            | DriftKind::NothingListens
+    )
 }
 
 /// The place of a subject in the runbook's order; lower is earlier.
@@ -55,6 +76,9 @@ pub fn rank(subject: &str, desired: &Desired) -> u8 {
 pub fn waits_for(drift: &Drift, desired: &Desired, checks: &[Checked], fleet: &FleetView) -> Option<String> {
     if !explained_by_dependency(drift.kind) {
         return None;
+    }
+    if drift.kind == DriftKind::ClusterNotAnswering {
+        return fleet.missing.get(KUBERNETES_API).map(|host| format!("the Kubernetes API on {host}"));
     }
     let components = catalogue::described(desired);
     let component = components.iter().find(|component| component.name == drift.subject)?;

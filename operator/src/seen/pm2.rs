@@ -74,25 +74,37 @@ impl Table {
     }
 }
 
+/// A row as pm2 prints it. Only what a row cannot be told apart without must be there: pm2 1.x writes `null` for a number
+/// that it has lost count of, and one odd row must not hide the others.
 #[derive(Deserialize)]
 struct RawRow {
+    name: serde_json::Value,
     #[serde(default)]
-    name: String,
+    pm_id: serde_json::Value,
     #[serde(default)]
-    pm_id: u32,
+    pid: serde_json::Value,
     #[serde(default)]
-    pid: Option<i64>,
     pm2_env: RawEnv,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct RawEnv {
     #[serde(default)]
-    status: String,
+    status: serde_json::Value,
     #[serde(default)]
-    restart_time: u64,
+    restart_time: serde_json::Value,
     #[serde(default)]
-    pm_uptime: Option<f64>,
+    pm_uptime: serde_json::Value,
+}
+
+/// pm2 takes a number for a name, too.
+fn name(value: &serde_json::Value) -> Option<String> {
+    let text = match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Number(number) => number.to_string(),
+        _ => return None,
+    };
+    Some(text.chars().filter(|c| !c.is_control()).take(64).collect())
 }
 
 /// Reads the section.
@@ -113,27 +125,30 @@ pub fn read(answer: Option<&Answer>) -> Result<Table, Blind> {
         Some("table") => {}
         _ => return Err(garbage()),
     }
-    // A line of pm2's own chatter can precede the table, which is the last line that is a JSON array.
-    let json = lines.rfind(|line| line.starts_with('[')).ok_or_else(garbage)?;
-    let raw: Vec<RawRow> = serde_json::from_str(json).map_err(|_| garbage())?;
+    // Lines of pm2's own chatter can come before and after the table, and begin with a bracket too.
+    let table = lines.rev().filter(|line| line.starts_with('[')).find_map(|line| serde_json::from_str(line).ok());
+    let raw: Vec<RawRow> = table.ok_or_else(garbage)?;
     let rows = raw
         .into_iter()
-        .map(|row| Row {
-            name: row.name.chars().filter(|c| !c.is_control()).take(64).collect(),
-            id: row.pm_id,
-            pid: row.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0),
-            state: match row.pm2_env.status.as_str() {
-                "online" => State::Online,
-                "launching" | "waiting restart" | "one-launch-status" => State::Launching,
-                "stopping" => State::Stopping,
-                "stopped" => State::Stopped,
-                "errored" => State::Errored,
-                _ => State::Other,
-            },
-            restarts: row.pm2_env.restart_time,
-            started_ms: row.pm2_env.pm_uptime.filter(|ms| ms.is_finite()).map_or(0, |ms| ms as i64),
+        .map(|row| {
+            Some(Row {
+                name: name(&row.name)?,
+                id: row.pm_id.as_u64().and_then(|id| u32::try_from(id).ok()).unwrap_or(u32::MAX),
+                pid: row.pid.as_u64().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0),
+                state: match row.pm2_env.status.as_str() {
+                    Some("online") => State::Online,
+                    Some("launching" | "waiting restart" | "one-launch-status") => State::Launching,
+                    Some("stopping") => State::Stopping,
+                    Some("stopped") => State::Stopped,
+                    Some("errored") => State::Errored,
+                    _ => State::Other,
+                },
+                restarts: row.pm2_env.restart_time.as_u64().unwrap_or(0),
+                started_ms: row.pm2_env.pm_uptime.as_f64().map_or(0, |ms| ms as i64),
+            })
         })
-        .collect();
+        .collect::<Option<_>>()
+        .ok_or_else(garbage)?;
     Ok(Table { daemon: true, rows })
 }
 
@@ -176,6 +191,17 @@ mod tests {
         let missing = Answer::Said { bytes: Vec::new(), exit: 127 };
         assert_eq!(read(Some(&missing)).unwrap_err().reason, Reason::NotInstalled);
         assert_eq!(read(Some(&said("table\nnonsense"))).unwrap_err().reason, Reason::Garbage);
+    }
+
+    #[test]
+    fn a_row_with_odd_numbers_hides_neither_itself_nor_the_others() {
+        let text = "table\n[{\"name\":\"web\",\"pid\":null,\"pm_id\":null,\"pm2_env\":{\"status\":\"online\",\"restart_time\":null,\
+            \"pm_uptime\":null}},{\"name\":7},{\"name\":\"db\",\"pm2_env\":{\"status\":\"stopped\",\"restart_time\":-1}}]\n[PM2][WARN] bye\n";
+        let table = read(Some(&said(text))).unwrap();
+        let rows: Vec<(&str, State)> = table.rows.iter().map(|row| (row.name.as_str(), row.state)).collect();
+        assert_eq!(rows, [("web", State::Online), ("7", State::Other), ("db", State::Stopped)]);
+        // A row without any name could be any process: then the table is not known.
+        assert!(read(Some(&said("table\n[{\"pid\":1}]"))).is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub mod fleet;
 
 use crate::gate::BlockedBy;
 use crate::plan::memory::{FleetView, Memory, Past};
-use crate::plan::{Candidate, Checked, Finish, Host, LookFailure};
+use crate::plan::{Candidate, Checked, FailureKind, Finish, Host, LookFailure};
 use crate::seen::Observation;
 use binder_crds::conditions as types;
 use binder_crds::host::{PastAction, PlannedStep};
@@ -107,25 +107,52 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
     }
 }
 
+/// Everything that a status tells of a host that could not be looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Unseen<'a> {
+    /// The host.
+    pub host: &'a Host<'a>,
+    /// Why it could not.
+    pub failure: &'a LookFailure,
+    /// The step to come, if the host is silent.
+    pub candidates: &'a [Candidate],
+    /// What was tried, with what ended just now.
+    pub memory: &'a Memory,
+    /// The fleet.
+    pub fleet: &'a FleetView,
+    /// Since when attempts count.
+    pub incident: Option<Timestamp>,
+    /// The operator's clock.
+    pub now: Timestamp,
+}
+
 /// The status of a host that could not be looked at.
-pub fn not_seen(
-    host: &Host<'_>,
-    failure: &LookFailure,
-    memory: &Memory,
-    fleet: &FleetView,
-    now: Timestamp,
-) -> BinderHostStatus {
+pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
+    let Unseen { host, failure, candidates, memory, fleet, incident, now } = *unseen;
+    let step = candidates.iter().find(|candidate| candidate.rung.is_some());
+    let needs_person = match failure.kind {
+        FailureKind::Person => true,
+        FailureKind::Refused { .. } => step.is_none(),
+        FailureKind::Silent | FailureKind::Passing => false,
+    };
+    let used_up = step.filter(|step| matches!(step.blocked, Some(BlockedBy::Attempts { .. })));
+    let evidence = candidates.first().map_or(failure.message.as_str(), |candidate| candidate.drift.evidence.as_str());
     let mut list = Conditions::new(&host.previous.conditions, host.generation, now);
     list.set(types::READY, Is::False, failure.reason, failure.message.clone());
-    list.set(types::HEALTHY, Is::Unknown, failure.reason, format!("not seen: {}", failure.message));
-    let (is, reason, message) = if failure.needs_person {
+    list.set(types::HEALTHY, Is::Unknown, failure.reason, format!("not seen: {evidence}"));
+    let (is, reason, message) = if needs_person {
         (Is::False, failure.reason, "nothing is done to a host that is not surely ours to enter".to_owned())
     } else {
         remediation(host, fleet)
     };
     list.set(types::REMEDIATION_ALLOWED, is, reason, message);
-    if failure.needs_person {
+    if needs_person {
         list.set(types::STALLED, Is::True, failure.reason, failure.message.clone());
+    } else if let Some(used_up) = used_up {
+        let page = used_up.drift.kind.runbook();
+        let what = used_up.rung.as_ref().map(|rung| rung.step.words()).unwrap_or_default();
+        let message = format!("to {what} did not help: {evidence}. A person is needed, see docs/runbook/{page}.md");
+        list.set(types::STALLED, Is::True, "AttemptsUsedUp", message);
     } else {
         list.set(types::RECONCILING, Is::True, failure.reason, "trying to reach the host again, less and less often");
     }
@@ -142,15 +169,27 @@ pub fn not_seen(
         .unwrap_or_default();
     BinderHostStatus {
         observed_generation: host.generation,
-        summary: format!("Not seen: {}.", failure.message),
-        drift: if failure.needs_person { failure.message.clone() } else { format!("no answer since {since}") },
-        next: if failure.needs_person { String::new() } else { "look again".to_owned() },
-        waits_for: if failure.needs_person { "a person".to_owned() } else { "the host to answer".to_owned() },
+        summary: shorten(&format!("Not seen: {evidence}."), 400),
+        drift: match candidates.first() {
+            Some(candidate) => candidate.drift.short.clone(),
+            None if needs_person => failure.message.clone(),
+            None => format!("no answer since {since}"),
+        },
+        next: match step {
+            Some(step) => next_words(step),
+            None if needs_person => String::new(),
+            None => "look again".to_owned(),
+        },
+        waits_for: match step {
+            Some(step) => step.blocked.as_ref().map(blocked_words).unwrap_or_default(),
+            None if needs_person => "a person".to_owned(),
+            None => "the host to answer".to_owned(),
+        },
         conditions: list,
-        plan: Vec::new(),
+        plan: plan(candidates),
         last_actions: last_actions(memory, &[]),
         boot_id: host.previous.boot_id.clone(),
-        incident_since: host.previous.incident_since.clone(),
+        incident_since: incident.map(Time),
     }
 }
 
@@ -211,8 +250,11 @@ fn remediation(host: &Host<'_>, fleet: &FleetView) -> (Is, &'static str, String)
 
 /// Nothing more will be tried for at least one drift, and nothing else can be done meanwhile that might cure it.
 fn stalled(drifts: &[&Candidate]) -> Option<(&'static str, String)> {
-    let hopeless = |candidate: &&&Candidate| {
-        candidate.rung.is_none() || matches!(candidate.blocked, Some(BlockedBy::Attempts { .. }))
+    let hopeless = |candidate: &&&Candidate| match candidate.blocked {
+        Some(BlockedBy::Attempts { .. }) => true,
+        // What is explained by something else that is not in place waits for that.
+        Some(_) => false,
+        None => candidate.rung.is_none(),
     };
     let first = drifts.iter().find(hopeless)?;
     // While another remedy is still possible, the host is not given up.
@@ -384,10 +426,13 @@ pub fn blocked_words(blocked: &BlockedBy) -> String {
         BlockedBy::Order { what } => what.clone(),
         BlockedBy::TakingEffect { step, until } => format!("the effect of \"{step}\", until {}", clock(*until)),
         BlockedBy::Cooldown { until } => format!("cooldown until {}", clock(*until)),
+        BlockedBy::MayPass { until } => format!("it to come back by itself, until {}", clock(*until)),
+        BlockedBy::Witness { what } | BlockedBy::Budget { what } => what.clone(),
     }
 }
 
-fn clock(at: Timestamp) -> String {
+/// A time of day as status says it.
+pub(crate) fn clock(at: Timestamp) -> String {
     at.strftime("%H:%M:%SZ").to_string()
 }
 

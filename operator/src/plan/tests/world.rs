@@ -4,7 +4,7 @@
 use crate::catalogue::{self, Component};
 use crate::facets::Step;
 use crate::plan::memory::{FleetView, Memory, Past, Patience};
-use crate::plan::{Decision, Host, Looked, Next, Run, WATCH, decide};
+use crate::plan::{Decision, FailureKind, Host, LookFailure, Looked, Next, Run, WATCH, decide};
 use crate::seen::machine::{Machine, Process};
 use crate::seen::pm2::{Row, State, Table};
 use crate::seen::proxy::{Cluster, Kubectl, Proxy};
@@ -44,6 +44,12 @@ pub(super) struct World {
     pub(super) redirects: usize,
     pub(super) disk: u8,
     pub(super) blind_nat: bool,
+    /// Which boot it runs.
+    pub(super) boot: u32,
+    /// Why nobody can look at it, if so.
+    pub(super) silent: bool,
+    /// Processes that start and end at once, by pm2's name.
+    pub(super) broken: Vec<&'static str>,
     /// Steps whose command does nothing at all.
     pub(super) deaf: bool,
 }
@@ -61,6 +67,9 @@ impl World {
             redirects: 0,
             disk: 40,
             blind_nat: false,
+            boot: 1,
+            silent: false,
+            broken: Vec::new(),
             deaf: false,
         }
     }
@@ -91,6 +100,9 @@ impl World {
     }
 
     pub(super) fn start(&mut self, component: &Component) {
+        if self.broken.contains(&component.process.as_str()) {
+            return;
+        }
         let pid = self.spawn(&format!("node {} start", component.signature.unwrap_or("other")));
         self.row(&component.process, pid);
         for child in &component.children {
@@ -112,6 +124,21 @@ impl World {
         self.rows = kept;
         let gone: Vec<Row> = gone;
         gone.iter().filter_map(|row| row.pid).for_each(|pid| self.end(pid));
+    }
+
+    pub(super) fn boot_id(&self) -> String {
+        format!("boot-{:04}", self.boot)
+    }
+
+    /// Everything of the boot goes: processes, pm2's table, rules.
+    pub(super) fn restart(&mut self) {
+        self.boot += 1;
+        self.uptime = 1;
+        self.silent = false;
+        self.processes.clear();
+        self.listeners.clear();
+        self.rows.clear();
+        self.redirects = 0;
     }
 
     pub(super) fn lose(&mut self, name: &str) {
@@ -140,6 +167,9 @@ impl World {
                 let pid = self.spawn("/usr/bin/kubectl proxy --port=8085");
                 self.listeners.insert(*port, pid);
             }
+            Step::AuthorizeKey { .. } => self.silent = false,
+            Step::Reboot { boot_id } if *boot_id != self.boot_id() => {}
+            Step::Reboot { .. } | Step::PowerCycle { .. } | Step::PowerOn { .. } => self.restart(),
             Step::InsertRedirect { .. } => self.redirects = self.redirects.max(1),
             Step::DeleteExtraRedirects { .. } => self.redirects = self.redirects.min(1),
         }
@@ -151,7 +181,7 @@ impl World {
         let identity = Cluster::Identity("1b671a64-40d5-491e-99b0-da01ff1f3341".to_owned());
         Observation {
             machine: Known::Seen(Machine {
-                boot_id: "boot-0001".to_owned(),
+                boot_id: self.boot_id(),
                 uptime: self.uptime,
                 clock: self.now.as_second(),
                 uid: LOGIN,
@@ -194,8 +224,12 @@ pub(super) struct Operator {
 
 impl Operator {
     pub(super) fn new(mode: Mode) -> Self {
-        let patience =
-            Patience { cooldown: Duration::from_secs(5), attempts: 3, refill_after: Duration::from_secs(60) };
+        let patience = Patience {
+            cooldown: Duration::from_secs(5),
+            attempts: 3,
+            refill_after: Duration::from_secs(60),
+            dead_after: Duration::from_secs(60),
+        };
         let spec = BinderHostSpec {
             address: "192.0.2.1".into(),
             port: 22,
@@ -240,7 +274,17 @@ impl Operator {
     }
 
     pub(super) fn pass_with(&mut self, world: &mut World, act: impl FnOnce(&mut World, &Step)) -> Duration {
-        let decision = self.decide(&Looked::Seen(Box::new(world.observe())), world.now);
+        let looked = if world.silent {
+            Looked::Failed(LookFailure {
+                reason: "Unreachable",
+                message: "192.0.2.1:22 cannot be reached".to_owned(),
+                kind: FailureKind::Silent,
+                not_before: None,
+            })
+        } else {
+            Looked::Seen(Box::new(world.observe()))
+        };
+        let decision = self.decide(&looked, world.now);
         for finish in &decision.finish {
             let past = self.memory.actions.iter_mut().find(|past| past.name == finish.action).unwrap();
             past.outcome = Some(finish.outcome);

@@ -1,0 +1,187 @@
+//! From drifts to the steps to come, and the one that may be done now: order, rung, gate.
+
+use super::memory::{FleetView, Memory};
+use super::outage::{self, Diagnosis};
+use super::{Checked, Host, Run, order};
+use crate::facets::{Disruption, Drift, FACETS, Facet, Rung, Step};
+use crate::gate::{self, BlockedBy, Request};
+use crate::seen::Observation;
+use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest, Sha256};
+
+/// A step to come, with what stands between it and now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// What it is to cure.
+    pub drift: Drift,
+    /// The step; `None` if there is no remedy, or none is left.
+    pub rung: Option<Rung>,
+    /// Attempts made.
+    pub made: u32,
+    /// Attempts allowed.
+    pub allowed: u32,
+    /// What blocks it; `None` for what runs now.
+    pub blocked: Option<BlockedBy>,
+}
+
+/// What the steps to come are weighed against.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reasoning<'a> {
+    /// The host.
+    pub host: &'a Host<'a>,
+    /// What was tried, with what ended just now.
+    pub memory: &'a Memory,
+    /// The fleet.
+    pub fleet: &'a FleetView,
+    /// Since when attempts count.
+    pub incident: Option<Timestamp>,
+    /// The operator's clock.
+    pub now: Timestamp,
+}
+
+/// A drift with what could be done about it.
+struct Proposal {
+    drift: Drift,
+    ladder: Vec<Rung>,
+    waits_for: Option<String>,
+    may_pass_until: Option<Timestamp>,
+    witness: Option<String>,
+}
+
+type Weighed = (Vec<Candidate>, Option<Run>);
+
+impl Reasoning<'_> {
+    /// The steps to come in the runbook's order, and the one that may be done now.
+    pub(super) fn what_next(&self, seen: &Observation, checks: &[Checked]) -> Weighed {
+        let desired = &self.host.spec.desired;
+        let mut drifts: Vec<(&dyn Facet, &Drift)> = FACETS
+            .iter()
+            .flat_map(|facet| {
+                let checked = checks.iter().find(|checked| checked.condition == facet.condition());
+                let drifts =
+                    checked.and_then(|checked| checked.result.as_ref().ok()).map_or(&[][..], |check| &check.drifts);
+                drifts.iter().map(move |drift| (*facet, drift))
+            })
+            .collect();
+        drifts.sort_by_key(|(_, drift)| order::rank(&drift.subject, desired));
+        let proposals = drifts.into_iter().map(|(facet, drift)| {
+            let mut ladder = facet.ladder(desired, seen, drift);
+            // Above the facets' own rungs are those that all share.
+            if let Some(boot_id) = seen.boot_id().filter(|_| !ladder.is_empty() && order::reboot_helps(drift.kind)) {
+                let step = Step::Reboot { boot_id: boot_id.to_owned() };
+                ladder.push(Rung { step, takes_effect: outage::BOOTS_WITHIN });
+            }
+            Proposal {
+                drift: drift.clone(),
+                ladder,
+                waits_for: order::waits_for(drift, desired, checks, self.fleet),
+                may_pass_until: None,
+                witness: None,
+            }
+        });
+        self.weigh(proposals.collect())
+    }
+
+    /// The step against a host that cannot be entered.
+    pub(super) fn against(&self, diagnosis: Diagnosis) -> Weighed {
+        let Diagnosis { drift, ladder, may_pass_until, witness } = diagnosis;
+        self.weigh(vec![Proposal { drift, ladder, waits_for: None, may_pass_until, witness }])
+    }
+
+    fn weigh(&self, proposals: Vec<Proposal>) -> Weighed {
+        let mut chosen: Vec<(Proposal, Option<Rung>)> = proposals
+            .into_iter()
+            .map(|proposal| {
+                // The first rung with attempts left, else the last one, which then says how many were made.
+                let left = |rung: &&Rung| self.made(&rung.step, &proposal.drift) < self.allowed(&rung.step);
+                let rung = proposal.ladder.iter().find(left).or(proposal.ladder.last()).cloned();
+                (proposal, rung)
+            })
+            .collect();
+        // A whole machine is not restarted while a lighter step may still help.
+        let whole = |rung: &Option<Rung>| rung.as_ref().is_some_and(|rung| rung.step.disruption() == Disruption::Host);
+        let lighter = chosen.iter().find_map(|(proposal, rung)| {
+            let rung = rung.as_ref().filter(|rung| rung.step.disruption() < Disruption::Host)?;
+            let left = self.made(&rung.step, &proposal.drift) < self.allowed(&rung.step);
+            (left && proposal.waits_for.is_none()).then(|| rung.step.words())
+        });
+        for (proposal, rung) in &mut chosen {
+            if whole(rung) && proposal.waits_for.is_none() {
+                proposal.waits_for = lighter.clone();
+            }
+        }
+        let (mut candidates, mut run): Weighed = (Vec::new(), None);
+        for (proposal, rung) in chosen {
+            let candidate = self.consider(proposal, rung, &mut run);
+            candidates.push(candidate);
+        }
+        (candidates, run)
+    }
+
+    /// Asks the gate about one step. One step at a time on one host: a person at the keyboard does not do two either.
+    fn consider(&self, proposal: Proposal, rung: Option<Rung>, run: &mut Option<Run>) -> Candidate {
+        let Self { host, memory, fleet, now, .. } = *self;
+        let Proposal { drift, waits_for, may_pass_until, witness, .. } = proposal;
+        let Some(rung) = rung else {
+            let blocked = waits_for.map(|what| BlockedBy::Order { what });
+            return Candidate { drift, rung: None, made: 0, allowed: fleet.patience.attempts, blocked };
+        };
+        let step = &rung.step;
+        let (made, allowed) = (self.made(step, &drift), self.allowed(step));
+        let name = action_name(host, step.kind(), &drift.subject, memory);
+        let whole = step.disruption() == Disruption::Host;
+        let domain = host.spec.domain.as_ref().map(|domain| domain.0.as_str());
+        let over_budget = if whole { fleet.over_budget(domain) } else { None };
+        let under_way = memory.open().next();
+        let admitted = gate::admit(&Request {
+            host: host.uid,
+            action: &name,
+            deleted: host.deleted,
+            suspended: host.suspended.is_some(),
+            mode: host.mode,
+            waits_for: waits_for.as_deref(),
+            taking_effect: under_way.map(|past| (past.words.as_str(), past.deadline)),
+            attempts: made,
+            max_attempts: allowed,
+            cooldown_until: fleet.patience.until(memory.attempts(step, &drift.subject, self.incident)),
+            may_pass_until,
+            witness: witness.as_deref(),
+            over_budget: over_budget.as_deref(),
+            now,
+        });
+        let blocked = match (admitted, run.as_ref()) {
+            (Err(blocked), _) => Some(blocked),
+            (Ok(_), Some(first)) => Some(BlockedBy::Order { what: first.step.words() }),
+            (Ok(permit), None) => {
+                let lasts = SignedDuration::try_from(rung.takes_effect).ok();
+                let deadline = lasts.and_then(|lasts| now.checked_add(lasts).ok()).unwrap_or(now);
+                let (step, drift) = (rung.step.clone(), drift.clone());
+                *run = Some(Run { permit, step, drift, attempt: made + 1, allowed, deadline });
+                None
+            }
+        };
+        Candidate { drift, rung: Some(rung), made, allowed, blocked }
+    }
+
+    fn made(&self, step: &Step, drift: &Drift) -> u32 {
+        u32::try_from(self.memory.attempts(step, &drift.subject, self.incident).count()).unwrap_or(u32::MAX)
+    }
+
+    fn allowed(&self, step: &Step) -> u32 {
+        step.attempts().unwrap_or(self.fleet.patience.attempts)
+    }
+}
+
+/// The name of the attempt's BinderAction: made of everything that is remembered, so that the same memory gives the same
+/// name and only one of two writers can create it, while each attempt that is remembered makes the next name another one.
+fn action_name(host: &Host<'_>, kind: &str, subject: &str, memory: &Memory) -> String {
+    let mut names: Vec<&str> = memory.actions.iter().map(|past| past.name.as_str()).collect();
+    names.sort_unstable();
+    let mut hash = Sha256::new();
+    for part in [host.uid, kind, subject].into_iter().chain(names) {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    let tail: String = hash.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{tail}", host.name)
+}

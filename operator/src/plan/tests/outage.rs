@@ -1,0 +1,159 @@
+//! Restarts of the whole machine: when they are done, and when they must not be.
+
+use super::well;
+use super::world::{Operator, World};
+use crate::plan::memory::Disrupted;
+use crate::plan::outage::{CloudSays, Outage, Says, Witness};
+use binder_crds::{ActionOutcome, Mode, conditions};
+
+fn sees_it_dead() -> Outage {
+    Outage { witnesses: vec![witness(Says::Dead("its SSH is silent".to_owned()))], cloud: CloudSays::Running }
+}
+
+fn witness(says: Says) -> Witness {
+    Witness { host: "binder-services".to_owned(), says }
+}
+
+/// A host that was well and has fallen silent.
+fn silent(outage: Outage) -> (Operator, World) {
+    let (mut operator, mut world) = well();
+    world.silent = true;
+    operator.fleet.outage = outage;
+    (operator, world)
+}
+
+#[test]
+fn a_dead_host_is_power_cycled_once_a_witness_agrees_and_comes_up_in_order() {
+    let (mut operator, mut world) = silent(sees_it_dead());
+    operator.run(&mut world, 80);
+    assert_eq!(operator.ran.first().map(String::as_str), Some("PowerCycle"), "{:?}", operator.ran);
+    assert_eq!(operator.ran.iter().filter(|step| *step == "PowerCycle").count(), 1);
+    let subjects: Vec<&str> = operator.memory.actions.iter().rev().take(5).map(|past| past.subject.as_str()).collect();
+    assert_eq!(subjects, ["redirect eth0:80", "health", "deploy-kubernetes", "kubectl-proxy", "web"]);
+    assert!(operator.healthy(), "{:#?}", operator.status);
+    assert_eq!(operator.status.boot_id.as_deref(), Some("boot-0002"));
+}
+
+#[test]
+fn a_blip_is_waited_out() {
+    let (mut operator, mut world) = silent(sees_it_dead());
+    for _ in 0..5 {
+        operator.pass(&mut world);
+        world.pass(10);
+    }
+    assert!(operator.ran.is_empty());
+    assert!(operator.status.waits_for.starts_with("it to come back by itself"), "{}", operator.status.waits_for);
+    world.silent = false;
+    operator.run(&mut world, 3);
+    assert!(operator.ran.is_empty() && operator.healthy());
+}
+
+#[test]
+fn without_a_second_witness_nothing_is_done() {
+    let alone = Outage { witnesses: Vec::new(), cloud: CloudSays::Running };
+    let alive = Outage { witnesses: vec![witness(Says::Alive("3000 answers".to_owned()))], cloud: CloudSays::Running };
+    let unsure = Outage { witnesses: vec![witness(Says::Unsure("no tunnels".to_owned()))], cloud: CloudSays::Running };
+    let deaf = Outage { cloud: CloudSays::Unanswered("403".to_owned()), ..sees_it_dead() };
+    let undescribed = Outage { cloud: CloudSays::NotAsked, ..sees_it_dead() };
+    for outage in [alone, alive, unsure, deaf, undescribed] {
+        let (mut operator, mut world) = silent(outage.clone());
+        operator.run(&mut world, 60);
+        assert!(operator.ran.is_empty(), "{outage:?}");
+        assert_eq!(operator.condition(conditions::HEALTHY).0, "Unknown");
+        assert!(!operator.status.waits_for.is_empty());
+    }
+}
+
+#[test]
+fn in_observe_a_dead_host_is_only_spoken_of() {
+    let (mut operator, mut world) = silent(sees_it_dead());
+    operator.mode = Mode::Observe;
+    operator.run(&mut world, 60);
+    assert!(operator.ran.is_empty());
+    assert!(operator.status.next.starts_with("power-cycle"), "{}", operator.status.next);
+    assert_eq!(operator.status.waits_for, "mode Enforce");
+}
+
+#[test]
+fn a_machine_that_is_off_is_started_on_its_clouds_word() {
+    let (mut operator, mut world) = silent(Outage { witnesses: Vec::new(), cloud: CloudSays::Off });
+    operator.run(&mut world, 60);
+    assert_eq!(operator.ran[0], "PowerOn");
+    assert!(operator.healthy());
+}
+
+#[test]
+fn a_power_cycle_that_does_not_help_is_not_done_twice() {
+    let (mut operator, mut world) = silent(sees_it_dead());
+    world.deaf = true;
+    operator.run(&mut world, 400);
+    assert_eq!(operator.ran, ["PowerCycle"]);
+    assert_eq!(operator.memory.actions.last().unwrap().outcome, Some(ActionOutcome::Failed));
+    assert_eq!(operator.condition(conditions::STALLED), ("True", "AttemptsUsedUp"));
+}
+
+#[test]
+fn one_disrupted_host_at_a_time() {
+    let (mut operator, mut world) = silent(sees_it_dead());
+    operator.fleet.disrupted = vec![Disrupted { host: "binder-services".to_owned(), domain: None }];
+    operator.run(&mut world, 40);
+    assert!(operator.ran.is_empty());
+    assert!(operator.status.waits_for.starts_with("binder-services to be well again"), "{}", operator.status.waits_for);
+    operator.fleet.disrupted.clear();
+    operator.run(&mut world, 80);
+    assert!(operator.healthy());
+    // A window that cannot be told yet holds it back, and a budget of none forbids it for good.
+    let (mut operator, mut world) = silent(sees_it_dead());
+    operator.fleet.unused_policy = vec!["windows"];
+    operator.run(&mut world, 40);
+    assert!(operator.ran.is_empty());
+    let (mut operator, mut world) = silent(sees_it_dead());
+    operator.fleet.budget.max_disrupted = 0;
+    operator.run(&mut world, 40);
+    assert!(operator.ran.is_empty());
+}
+
+#[test]
+fn what_the_light_steps_do_not_cure_is_rebooted_once_and_started_again_in_order() {
+    let (mut operator, mut world) = well();
+    operator.memory.actions.clear();
+    world.delete("binder-web-start");
+    world.broken = vec!["binder-web-start"];
+    operator.run(&mut world, 200);
+    assert_eq!(operator.ran[..4], ["StartProcess", "StartProcess", "StartProcess", "Reboot"]);
+    assert_eq!(operator.ran.iter().filter(|step| *step == "Reboot").count(), 1);
+    // After the boot everything else came back, and what is really broken had its attempts anew, then a person is asked.
+    assert_eq!(operator.condition(conditions::STALLED), ("True", "AttemptsUsedUp"));
+    assert_eq!(operator.memory.actions.iter().filter(|past| past.subject == "web").count(), 7);
+    world.broken.clear();
+    let since = world.now;
+    world.restart();
+    operator.memory.actions.clear();
+    operator.status.incident_since = None;
+    operator.run(&mut world, 80);
+    assert!(operator.healthy() && world.now > since);
+}
+
+#[test]
+fn a_reboot_waits_for_the_lighter_steps() {
+    let (mut operator, mut world) = well();
+    world.delete("binder-web-start");
+    world.broken = vec!["binder-web-start"];
+    while operator.ran.len() < 3 {
+        operator.run(&mut world, 1);
+    }
+    // The proxy dies too: it is started before a whole machine is restarted for the web server.
+    world.listeners.remove(&8085);
+    operator.run(&mut world, 30);
+    let reboot = operator.ran.iter().position(|step| step == "Reboot").unwrap();
+    let proxy = operator.ran.iter().position(|step| step == "StartKubectlProxy").unwrap();
+    assert!(proxy < reboot, "{:?}", operator.ran);
+}
+
+#[test]
+fn a_full_disk_or_a_strangers_process_restarts_no_machine() {
+    let (mut operator, mut world) = well();
+    world.disk = 99;
+    operator.run(&mut world, 100);
+    assert!(operator.ran.is_empty());
+}
