@@ -34,8 +34,6 @@ pub const DATABASE_CARED_FOR: &str = "DatabaseCaredFor";
 pub const KUBERNETES_API_ANSWERING: &str = "KubernetesApiAnswering";
 /// `spec.reaches`; no facet acts on it yet.
 pub const ENDPOINTS_REACHABLE: &str = "EndpointsReachable";
-/// `spec.power`; no remedy uses it yet.
-pub const POWER_CONTROLLED: &str = "PowerControlled";
 
 /// The fleet's `windows` and `budget`; no step of this version is of the kind that they hold back.
 pub const POLICY_ENFORCED: &str = "PolicyEnforced";

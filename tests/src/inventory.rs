@@ -26,6 +26,8 @@ pub enum Role {
     Master,
     /// The machine from which people work.
     Management,
+    /// A node of the cluster: an instance in the cloud that nobody logs in to.
+    Minion,
 }
 
 /// One machine of the runbook.
@@ -41,6 +43,8 @@ pub struct Machine {
     pub role: Role,
     /// A disk of its own, in MiB, which holds everything that the machine writes; none: memory of this computer.
     pub disk: Option<u32>,
+    /// How much memory it believes to have, in MiB; none: what this computer has.
+    pub memory: Option<u32>,
     /// Whether a lab has it when nothing was said about hosts.
     pub usual: bool,
 }
@@ -53,6 +57,7 @@ pub const MACHINES: &[Machine] = &[
         zone: "us-central1-f",
         role: Role::Services,
         disk: None,
+        memory: None,
         usual: true,
     },
     Machine {
@@ -61,6 +66,7 @@ pub const MACHINES: &[Machine] = &[
         zone: "us-central1-f",
         role: Role::WebDeploy,
         disk: None,
+        memory: None,
         usual: true,
     },
     // As on the real one, Docker, the home directory and everything else share one small disk: this is how a full disk
@@ -71,6 +77,7 @@ pub const MACHINES: &[Machine] = &[
         zone: "us-central1-f",
         role: Role::Build,
         disk: Some(400),
+        memory: None,
         usual: true,
     },
     Machine {
@@ -79,16 +86,31 @@ pub const MACHINES: &[Machine] = &[
         zone: "us-central1-b",
         role: Role::Master,
         disk: None,
+        memory: Some(1024),
         usual: true,
     },
-    Machine { name: "binder-api", octet: 10, zone: "us-central1-a", role: Role::Management, disk: None, usual: false },
+    Machine {
+        name: "binder-api",
+        octet: 10,
+        zone: "us-central1-a",
+        role: Role::Management,
+        disk: None,
+        memory: None,
+        usual: false,
+    },
 ];
 
-/// What stands in for the cluster's minions: a place with a network of its own, not a host that anybody logs in to.
-pub const MINIONS: &str = "kubernetes-minions";
+/// The cluster's nodes. They come and go with the master, and are in the cloud like every machine; the owner's file of the
+/// runbook asks for as many.
+pub const NODES: &[Machine] = &[node("kubernetes-minion-1", 23), node("kubernetes-minion-2", 24)];
 
-/// How many nodes the minions register; as many as the owner's file of the runbook asks for.
-pub const MINION_COUNT: u32 = 2;
+const fn node(name: &'static str, octet: u8) -> Machine {
+    Machine { name, octet, zone: "us-central1-b", role: Role::Minion, disk: None, memory: None, usual: false }
+}
+
+/// Where what surrounds the cluster runs (registering its nodes, its load balancer, the users' proxy): a place with a
+/// network of its own, not a machine of anybody's.
+pub const MINIONS: &str = "kubernetes-minions";
 
 /// The address, in a lab's network, at which the cluster's minions take users in (`proxy-lookup`).
 pub const LOOKUP_OCTET: u8 = 21;
@@ -148,11 +170,11 @@ mod tests {
         for role in [Role::Services, Role::WebDeploy, Role::Build, Role::Master, Role::Management] {
             assert_eq!(MACHINES.iter().filter(|machine| machine.role == role).count(), 1, "{role:?}");
         }
-        let mut octets: Vec<_> = MACHINES.iter().map(|machine| machine.octet).collect();
+        let mut octets: Vec<_> = MACHINES.iter().chain(NODES).map(|machine| machine.octet).collect();
         octets.extend([1, LOOKUP_OCTET, REGISTRATION_OCTET]);
         octets.sort_unstable();
         octets.dedup();
-        assert_eq!(octets.len(), MACHINES.len() + 3);
+        assert_eq!(octets.len(), MACHINES.len() + NODES.len() + 3);
     }
 
     #[test]

@@ -99,6 +99,11 @@ impl Layout {
         self.dir.join("keys/api-key")
     }
 
+    /// The key file of the account with which the operator asks the cloud, as the cloud's console gives it.
+    pub fn cloud_key(&self) -> PathBuf {
+        self.dir.join("keys/gce.json")
+    }
+
     /// Everything of the control plane that is independent of the hosts.
     pub fn control_plane(&self) -> PathBuf {
         self.dir.join("control-plane")
@@ -122,6 +127,11 @@ pub struct HostLayout {
 }
 
 impl HostLayout {
+    /// The files of a host that is part of no lab.
+    pub fn in_folder(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
     /// The folder that holds the rest.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -145,6 +155,16 @@ impl HostLayout {
     /// The id of its present boot, which the host sees as `/proc/sys/kernel/random/boot_id`.
     pub fn boot_id(&self) -> PathBuf {
         self.dir.join("boot_id")
+    }
+
+    /// What the cloud keeps for it: its instance's metadata. A person may read it, and a fault change it.
+    pub fn metadata(&self) -> PathBuf {
+        self.dir.join("metadata.json")
+    }
+
+    /// What the machine believes about its memory, when it has less than this computer.
+    pub fn memory(&self) -> PathBuf {
+        self.dir.join("meminfo")
     }
 
     /// The image of its own disk, when it has one.

@@ -128,7 +128,7 @@ async fn binders_cluster() {
     let minions = Minions {
         kubeconfig: cluster.kubeconfig_inside(),
         dir: place.folder.join("minions"),
-        nodes: 2,
+        nodes: vec!["kubernetes-minion-1".to_owned(), "kubernetes-minion-2".to_owned()],
         lookup: "198.18.0.30".parse().unwrap(),
         registration: "198.18.0.31".parse().unwrap(),
         proxy: Some(place.proxy()),

@@ -82,7 +82,7 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
     for checked in *checks {
         facet(&mut list, checked, story);
     }
-    not_acted_on(&mut list, &host.spec.desired, host.spec.power.is_some(), story.fleet);
+    not_acted_on(&mut list, &host.spec.desired, story.fleet);
 
     let first = candidates
         .iter()
@@ -160,7 +160,7 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
     for facet in crate::facets::FACETS.iter().filter(|facet| facet.in_use(&host.spec.desired)) {
         list.set(facet.condition(), Is::Unknown, "NotSeen", "the host could not be looked at");
     }
-    not_acted_on(&mut list, &host.spec.desired, host.spec.power.is_some(), fleet);
+    not_acted_on(&mut list, &host.spec.desired, fleet);
     let list = list.list();
     let since = list
         .iter()
@@ -344,7 +344,7 @@ fn tried(memory: &Memory, finish: &[Finish], subject: &str, since: Option<Timest
 }
 
 /// The parts of the spec and of the policy that are accepted and that this version does not act on: said, never silent.
-fn not_acted_on(list: &mut Conditions<'_>, desired: &Desired, power: bool, fleet: &FleetView) {
+fn not_acted_on(list: &mut Conditions<'_>, desired: &Desired, fleet: &FleetView) {
     let mut say = |kind: &str, used: bool, what: &str| {
         if used {
             let message = format!("{what} is accepted, and nothing is done about it yet in this version");
@@ -355,7 +355,6 @@ fn not_acted_on(list: &mut Conditions<'_>, desired: &Desired, power: bool, fleet
     say(types::DATABASE_CARED_FOR, desired.database.is_some(), "spec.database");
     say(types::KUBERNETES_API_ANSWERING, desired.kubernetes_api.is_some(), "spec.kubernetesApi");
     say(types::ENDPOINTS_REACHABLE, !desired.reaches.is_empty(), "spec.reaches");
-    say(types::POWER_CONTROLLED, power, "spec.power");
     let policy = fleet.unused_policy.join(" and ");
     say(types::POLICY_ENFORCED, !policy.is_empty(), &format!("the fleet's {policy}"));
 }

@@ -15,6 +15,7 @@ pub(super) enum Kind {
     Reset,
     Start,
     Stop,
+    SetMetadata,
 }
 
 impl Kind {
@@ -23,6 +24,7 @@ impl Kind {
             Self::Reset => "reset",
             Self::Start => "start",
             Self::Stop => "stop",
+            Self::SetMetadata => "setMetadata",
         }
     }
 }
@@ -112,6 +114,12 @@ impl Operations {
         }
         book.by_name.insert(operation.name.clone(), operation.clone());
         (operation, true)
+    }
+
+    /// The operation that a request began.
+    pub(super) fn of_request(&self, request: &str) -> Option<Operation> {
+        let book = self.book();
+        book.by_request.get(request).and_then(|name| book.by_name.get(name)).cloned()
     }
 
     /// Writes down how one ended.

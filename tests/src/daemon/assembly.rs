@@ -12,6 +12,8 @@ use super::board::Board;
 use crate::binder::seed::{self, SeedError};
 use crate::binder::software::{self, Software, SoftwareError};
 use crate::cgroup::{Cgroup, CgroupError};
+use crate::cloud::accounts::{Account, AccountError, OPERATOR_RIGHTS};
+use crate::cloud::metadata::{KEYS, Metadata, MetadataError};
 use crate::cloud::{self, CloudError, Instance};
 use crate::cluster::minions::Minions;
 use crate::cluster::{Cluster, ClusterError, Config};
@@ -19,13 +21,13 @@ use crate::command::{CommandError, Run};
 use crate::files::{self, FileError};
 use crate::host::furnish::Furnishing;
 use crate::host::init::{Bind, Init, Unit};
+use crate::host::memory;
 use crate::host::power::{Chassis, Order, PowerButton, PowerError};
 use crate::host::root::{self, RootError};
-use crate::inventory::{
-    self, LOOKUP_OCTET, MINION_COUNT, MINIONS, Machine, Network, REGISTRATION_OCTET, Role, USER, USER_ID,
-};
+use crate::inventory::{self, LOOKUP_OCTET, MINIONS, Machine, NODES, Network, REGISTRATION_OCTET, Role, USER, USER_ID};
 use crate::layout::Layout;
 use crate::net::{self, NetError};
+use crate::process::ProcessSpec;
 use crate::status::{HostStatus, StatusError};
 use crate::tools::debian::{self, DebianError};
 use crate::tools::progress::{Event, Progress};
@@ -46,6 +48,12 @@ pub enum AssemblyError {
     /// The stand-in for the cloud does not listen.
     #[error(transparent)]
     Cloud(#[from] CloudError),
+    /// Nobody could be given an account in the cloud.
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    /// An instance's metadata could not be written.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
     /// The database could not be filled.
     #[error(transparent)]
     Seed(#[from] SeedError),
@@ -154,15 +162,19 @@ pub(super) async fn assemble(
     };
     let hosts_up = async {
         let mut buttons = try_join_all(machines.iter().map(|machine| scene.host(machine))).await?;
-        let instances = machines.iter().zip(&buttons);
-        let instances = instances.map(|(machine, button)| Instance { machine, button: button.clone() }).collect();
-        let cloud = cloud::serve(network, instances).await?;
-        board.change(|status| status.cloud = cloud)?;
+        let mut instances: Vec<_> =
+            machines.iter().zip(&buttons).map(|(machine, button)| scene.instance(machine, button)).collect();
         progress.report(Event::Note("the hosts are up"));
         if let Some(cluster) = &scene.cluster {
-            buttons.push(scene.minions(cluster).await?);
+            let (surroundings, nodes) = scene.minions(cluster).await?;
+            instances.extend(NODES.iter().zip(&nodes).map(|(machine, button)| scene.instance(machine, button)));
+            buttons.push(surroundings);
+            buttons.extend(nodes);
+        }
+        scene.cloud(instances).await?;
+        if let Some(cluster) = &scene.cluster {
             cluster.wait_ready(CONTROL_PLANE_LIMIT, &[]).await?;
-            cluster.wait_nodes(MINION_COUNT as usize, CONTROL_PLANE_LIMIT).await?;
+            cluster.wait_nodes(NODES.len(), CONTROL_PLANE_LIMIT).await?;
             progress.report(Event::Note("the cluster on kubernetes-master is ready"));
         }
         Ok(buttons)
@@ -256,6 +268,9 @@ impl Scene<'_> {
         if machine.role == Role::Services {
             self.move_in_database(&host.root()).await?;
         }
+        if let Some(total) = machine.memory {
+            memory::believe(self.group.child(name), host.memory(), total)?;
+        }
         let button = self.chassis(name, vec![machine.octet], true, self.init(machine)).mount();
         // Algorithm and key; the comment after them is ours.
         let host_key = public.split(' ').take(2).collect::<Vec<_>>().join(" ");
@@ -291,33 +306,64 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Starts what surrounds the master: nodes, the load balancer, the users' proxy.
-    async fn minions(&self, cluster: &Cluster) -> Result<PowerButton, AssemblyError> {
-        let host = self.layout.host(MINIONS);
-        let failed = |source| AssemblyError::Root { host: MINIONS, source };
-        root::create(&host, None).await.map_err(failed)?;
+    /// A machine as its cloud sees it.
+    fn instance(&self, machine: &'static Machine, button: &PowerButton) -> Instance {
+        let (files, group) = (self.layout.host(machine.name), self.group.child(machine.name));
+        Instance { machine, button: button.clone(), files, group }
+    }
+
+    /// Starts the stand-in for the cloud, with an account for the operator.
+    async fn cloud(&self, instances: Vec<Instance>) -> Result<(), AssemblyError> {
+        for instance in &instances {
+            // What a project of some years has: a colleague's key, and an item that nobody dares to remove.
+            let mut metadata = Metadata::default();
+            metadata.set("startup-script-url", "gs://binder-testing/startup.sh".to_owned());
+            metadata.set(KEYS, "carol:ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQC7 carol@example.org".to_owned());
+            metadata.write(&instance.files.metadata())?;
+        }
+        let account = Account::make(&self.layout.dir().join("keys"), "binder-operator", OPERATOR_RIGHTS).await?;
+        let service = cloud::serve(self.network, instances, vec![account.clone()]).await?;
+        files::write(&self.layout.cloud_key(), account.key_file(service.base()).to_string(), 0o600)?;
+        Ok(self.board.change(|status| service.base().clone_into(&mut status.cloud))?)
+    }
+
+    /// Starts what surrounds the master: the load balancer and the users' proxy in one place, and the nodes, each a machine
+    /// of its own.
+    async fn minions(&self, cluster: &Cluster) -> Result<(PowerButton, Vec<PowerButton>), AssemblyError> {
         let kubeconfig = Path::new("/etc/kubernetes/minions.kubeconfig");
-        let text = cluster.kubeconfig_for_user(MINIONS, Some("system:masters"))?;
-        files::write(&host.root().join("etc/kubernetes/minions.kubeconfig"), text, 0o600)?;
         let minions = Minions {
             kubeconfig: kubeconfig.to_owned(),
             dir: "/var/log/minions".into(),
-            nodes: MINION_COUNT,
+            nodes: NODES.iter().map(|node| node.name.to_owned()).collect(),
             lookup: self.network.address(LOOKUP_OCTET).into(),
             registration: self.network.address(REGISTRATION_OCTET).into(),
             proxy: Some(Path::new(software::INSIDE).join("node_modules/.bin/configurable-http-proxy")),
             path: None,
         };
-        let kwok_inside = Path::new("/usr/local/lib/kwok/kwok");
+        let kwok = Path::new("/usr/local/lib/kwok/kwok");
+        let text = cluster.kubeconfig_for_user(MINIONS, Some("system:masters"))?;
+        let place = |name: &'static str, octets: Vec<u8>, binds: Vec<Bind>, process: Option<ProcessSpec>| {
+            let text = &text;
+            async move {
+                let host = self.layout.host(name);
+                let failed = |source| AssemblyError::Root { host: name, source };
+                root::create(&host, None).await.map_err(failed)?;
+                files::write(&host.root().join("etc/kubernetes/minions.kubeconfig"), text, 0o600)?;
+                let units = process.into_iter().map(Unit::from).collect();
+                let button = self.chassis(name, octets, false, self.first_process(name, binds, false, units)).mount();
+                button.press(Order::Start).await?;
+                Ok::<_, AssemblyError>(button)
+            }
+        };
         let mut binds = vec![bind(self.supplies.software.folder(), software::INSIDE)];
         binds.extend(self.supplies.control_plane.iter().map(|folder| bind(folder, KUBERNETES)));
-        binds.extend(self.supplies.kwok.iter().map(|kwok| Bind { to: kwok_inside.to_owned(), ..bind(kwok, "") }));
-        let programs = Programs::in_folder(Path::new(KUBERNETES));
-        let units = minions.processes(&programs, kwok_inside).into_iter().map(Unit::from).collect();
-        let init = self.first_process(MINIONS, binds, false, units);
-        let button = self.chassis(MINIONS, vec![LOOKUP_OCTET, REGISTRATION_OCTET], false, init).mount();
-        button.press(Order::Start).await?;
-        Ok(button)
+        let surroundings = minions.surroundings(&Programs::in_folder(Path::new(KUBERNETES)));
+        let surroundings = place(MINIONS, vec![LOOKUP_OCTET, REGISTRATION_OCTET], binds, Some(surroundings));
+        let nodes = NODES.iter().enumerate().map(|(number, node)| {
+            let binds = self.supplies.kwok.iter().map(|from| Bind { to: kwok.to_owned(), ..bind(from, "") });
+            place(node.name, vec![node.octet], binds.collect(), minions.node(number, kwok))
+        });
+        tokio::try_join!(surroundings, try_join_all(nodes))
     }
 
     fn chassis(&self, name: &str, octets: Vec<u8>, sshd: bool, init: Init) -> Chassis {
@@ -371,7 +417,10 @@ impl Scene<'_> {
                 binds.extend(self.supplies.control_plane.iter().map(|folder| bind(folder, KUBERNETES)));
                 units.extend(self.cluster.iter().flat_map(Cluster::processes).map(Unit::from));
             }
-            Role::Management => {}
+            Role::Management | Role::Minion => {}
+        }
+        if machine.memory.is_some() {
+            binds.push(bind(&self.layout.host(machine.name).memory(), "/proc/meminfo"));
         }
         self.first_process(machine.name, binds, machine.role == Role::Build, units)
     }

@@ -10,6 +10,7 @@ mod binder;
 mod cluster;
 mod firewall;
 mod machine;
+mod outage;
 mod pm2;
 mod way_in;
 
@@ -18,6 +19,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 use crate::binder::settle::SettleError;
+use crate::cloud::metadata::MetadataError;
 use crate::command::CommandError;
 use crate::files::FileError;
 use crate::host::enter::{Host, HostError};
@@ -61,6 +63,9 @@ pub enum FaultError {
     /// A file could not be used.
     #[error(transparent)]
     File(#[from] FileError),
+    /// An instance's metadata could not be changed.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
     /// A program of this computer failed.
     #[error(transparent)]
     Command(#[from] CommandError),
@@ -118,7 +123,7 @@ pub struct Fault {
 
 /// Every fault there is.
 pub fn all() -> impl Iterator<Item = &'static Fault> {
-    [pm2::FAULTS, binder::FAULTS, firewall::FAULTS, cluster::FAULTS, machine::FAULTS, way_in::FAULTS]
+    [pm2::FAULTS, binder::FAULTS, firewall::FAULTS, cluster::FAULTS, machine::FAULTS, outage::FAULTS, way_in::FAULTS]
         .into_iter()
         .flatten()
 }

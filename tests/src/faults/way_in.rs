@@ -1,6 +1,7 @@
 //! Faults of the way in: sshd's keys, the login, sudo, what a login shell prints.
 
 use super::{Act, Fault, FaultError, Healer, Site, Target, shows};
+use crate::cloud::metadata::{KEYS, Metadata};
 use crate::files;
 use crate::host::furnish::sudoers;
 
@@ -15,7 +16,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "ssh-permission",
-        does: "our public key is no longer among the authorized ones, and open connections are cut",
+        does: "our public key is no longer among the authorized ones, nor in the instance's metadata; open connections are cut",
         healed_by: Healer::Mend,
         target: Target::Any,
         inflict: REFUSE_KEY,
@@ -82,7 +83,25 @@ async fn restore_host_key(site: Site<'_>) -> Result<(), FaultError> {
     shows(site.host, "sshd shows its own key", SHOWS_KEY, &["/etc/ssh/ssh_host_ed25519_key.pub"]).await
 }
 
+/// Succeeds when the cloud's agent has taken the key `$1` out of the file again, or never put it there.
+const NOT_PLACED: &str = "! grep -A 1 -x '# Added by Google' /home/andrew/.ssh/authorized_keys | grep -qF \"$1\"";
+
+/// Takes our key out of what the cloud puts on the machine, as somebody would who tidies up there.
+async fn forget_key(site: Site<'_>) -> Result<(), FaultError> {
+    let public = files::read(&site.lab.layout().login_key().with_extension("pub"))?;
+    let key = public.split(' ').nth(1).unwrap_or_default().to_owned();
+    let file = site.lab.layout().host(site.host.name()).metadata();
+    let mut metadata = Metadata::read(&file)?;
+    let others: Vec<&str> =
+        metadata.get(KEYS).unwrap_or_default().lines().filter(|line| !line.contains(&key)).collect();
+    let others = others.join("\n");
+    metadata.set(KEYS, others);
+    metadata.write(&file)?;
+    shows(site.host, "the key is not the cloud's any more", NOT_PLACED, &[&key]).await
+}
+
 async fn refuse_key(site: Site<'_>) -> Result<(), FaultError> {
+    forget_key(site).await?;
     // Somebody else's key stays: the machine is not locked for everybody, only for us.
     let replace = "cd /home/andrew/.ssh; [ -e kept ] || mv authorized_keys kept; rm -f /tmp/other /tmp/other.pub; \
         ssh-keygen -q -t ed25519 -N '' -C somebody@else -f /tmp/other; \

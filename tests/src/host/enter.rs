@@ -137,10 +137,13 @@ impl Host {
     /// # Errors
     /// The host is off.
     pub fn entering(&self, user: &str, argv: &[&str]) -> Result<Run, HostError> {
+        self.enter(user, user == "root", argv)
+    }
+
+    fn enter(&self, user: &str, visitor: bool, argv: &[&str]) -> Result<Run, HostError> {
         let status = self.status()?;
         let pid = status.pid.ok_or_else(|| HostError::Off(self.name.clone()))?;
         let home = if user == "root" { "/root".to_owned() } else { format!("/home/{user}") };
-        let visitor = user == "root";
         let mut run = if visitor {
             Run::new("nsenter")
         } else {
@@ -199,6 +202,16 @@ impl Host {
     async fn script_as(&self, user: &str, script: &str, args: &[&str]) -> Result<String, HostError> {
         let argv: Vec<&str> = ["sh", "-euc", script, "script"].iter().chain(args).copied().collect();
         self.entering(user, &argv)?.succeed().await.map_err(|source| self.wrap(source))
+    }
+
+    /// As [`Host::script`], but what it starts and leaves behind is the host's own: it counts as the host's memory, stops
+    /// when the host hangs, and ends with it.
+    ///
+    /// # Errors
+    /// As [`Host::script`].
+    pub async fn script_that_stays(&self, script: &str, args: &[&str]) -> Result<String, HostError> {
+        let argv: Vec<&str> = ["sh", "-euc", script, "script"].iter().chain(args).copied().collect();
+        self.enter("root", false, &argv)?.succeed().await.map_err(|source| self.wrap(source))
     }
 
     /// Runs a command line over SSH as the operator would: sshd hands it to the user's shell.

@@ -88,7 +88,7 @@ impl Furnishing<'_> {
             Role::Services => self.services(),
             Role::WebDeploy => self.kubectl(),
             Role::Build => self.docker(),
-            Role::Master | Role::Management => Ok(()),
+            Role::Master | Role::Management | Role::Minion => Ok(()),
         }
     }
 

@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -128,6 +129,23 @@ impl PowerButton {
         let (reply, answer) = oneshot::channel();
         self.orders.send((order, reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+
+    /// A button with no machine behind it, for tests of those who press it: it is on, and every order that was carried out
+    /// is in the list.
+    pub fn imagined(host: &str) -> (Self, Arc<Mutex<Vec<Order>>>) {
+        let (orders, mut inbox) = mpsc::channel::<(Order, Reply)>(8);
+        let (tell, state) = watch::channel(Power { on: true, ..Power::default() });
+        let pressed = Arc::new(Mutex::new(Vec::new()));
+        let list = pressed.clone();
+        tokio::spawn(async move {
+            while let Some((order, reply)) = inbox.recv().await {
+                tell.send_modify(|power| power.on = order != Order::Stop);
+                list.lock().unwrap_or_else(PoisonError::into_inner).push(order);
+                let _ = reply.send(Ok(()));
+            }
+        });
+        (Self { host: host.to_owned(), orders, state }, pressed)
     }
 
     /// The present state.

@@ -44,6 +44,8 @@ const RELEASE: &str = "binder-operator";
 pub const LOGIN_SECRET: &str = "binder-ssh";
 /// The Secret with the API key.
 pub const API_KEY_SECRET: &str = "binder-api-key";
+/// The Secret with the key of the operator's account in the cloud.
+pub const CLOUD_SECRET: &str = "gce";
 /// How long the operator's token lives; longer than any test.
 const TOKEN: Duration = Duration::from_secs(6 * 3600);
 
@@ -117,6 +119,8 @@ pub struct Stage {
     client: Client,
     operator_kubeconfig: PathBuf,
     program: PathBuf,
+    /// Where the stand-in for the cloud is.
+    cloud: String,
     operator: Option<Operator>,
 }
 
@@ -166,7 +170,8 @@ impl Stage {
         let client = kubeconfig::client(&status.kubeconfig).await?;
         let operator_kubeconfig = status.kubeconfig.with_file_name("operator.kubeconfig");
         act_as(&client, &status.kubeconfig, &operator_kubeconfig).await?;
-        let stage = Self { lab, kubectl, client, operator_kubeconfig, program, operator: None };
+        let cloud = status.cloud.clone();
+        let stage = Self { lab, kubectl, client, operator_kubeconfig, program, cloud, operator: None };
         stage.secrets().await?;
         Ok(stage)
     }
@@ -179,11 +184,14 @@ impl Stage {
         let status = self.lab.status()?;
         let login = files::read(&self.lab.layout().login_key())?;
         let key = files::read(&status.api_key_file)?;
+        let cloud = files::read(&self.lab.layout().cloud_key())?;
         for secret in [
             json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/ssh-auth",
                 "metadata": {"name": LOGIN_SECRET, "namespace": NAMESPACE}, "stringData": {"ssh-privatekey": login}}),
             json!({"apiVersion": "v1", "kind": "Secret",
                 "metadata": {"name": API_KEY_SECRET, "namespace": NAMESPACE}, "stringData": {"api-key": key.trim()}}),
+            json!({"apiVersion": "v1", "kind": "Secret",
+                "metadata": {"name": CLOUD_SECRET, "namespace": NAMESPACE}, "stringData": {"credentials.json": cloud}}),
         ] {
             // Through standard input: what a Secret holds is in no argument.
             self.kubectl.apply(&secret.to_string()).await?;
@@ -203,7 +211,8 @@ impl Stage {
 
     /// The operator as a command for the foreground, with the chart's rights unless told otherwise.
     pub fn operator(&self, kubeconfig: Option<PathBuf>) -> Run {
-        Run::new(&self.program).env("KUBECONFIG", kubeconfig.unwrap_or_else(|| self.operator_kubeconfig.clone()))
+        let kubeconfig = kubeconfig.unwrap_or_else(|| self.operator_kubeconfig.clone());
+        Run::new(&self.program).env("KUBECONFIG", kubeconfig).env("BINDER_GCE_ENDPOINT", &self.cloud)
     }
 
     /// Starts the operator, unless it runs.
@@ -214,7 +223,8 @@ impl Stage {
         if self.operator.is_none() {
             let log = self.lab.layout().dir().join("operator.log");
             let group = Cgroup::of_lab(self.lab.layout().id())?.child("operator");
-            self.operator = Some(Operator::start(&self.program, &self.operator_kubeconfig, &log, &group).await?);
+            let started = Operator::start(&self.program, &self.operator_kubeconfig, &self.cloud, &log, &group);
+            self.operator = Some(started.await?);
         }
         Ok(())
     }

@@ -99,18 +99,24 @@ pub struct Operator {
 
 impl Operator {
     /// Starts it in a control group, so that it ends with the lab even when whoever started it is interrupted, and waits
-    /// until it has read its objects. What it logs is appended to `log`.
+    /// until it has read its objects. `cloud` is where it finds Compute Engine. What it logs is appended to `log`.
     ///
     /// # Errors
     /// It does not become ready; the error shows what it said.
-    pub async fn start(program: &Path, kubeconfig: &Path, log: &Path, group: &Cgroup) -> Result<Self, OperatorError> {
+    pub async fn start(
+        program: &Path,
+        kubeconfig: &Path,
+        cloud: &str,
+        log: &Path,
+        group: &Cgroup,
+    ) -> Result<Self, OperatorError> {
         group.create()?;
         let failed = |source| OperatorError::Start { program: program.to_owned(), source };
         let file = std::fs::OpenOptions::new().create(true).append(true).open(log).map_err(failed)?;
         // A port that was free a moment ago; who else would take it is another lab's operator, which asks in the same way.
         let listen = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr()).map_err(failed)?;
         let child = Command::new(program)
-            .args(["--listen", &listen.to_string(), "--namespace", super::NAMESPACE])
+            .args(["--listen", &listen.to_string(), "--namespace", super::NAMESPACE, "--gce-endpoint", cloud])
             .env("KUBECONFIG", kubeconfig)
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{API_KEY_SECRET, LOGIN_SECRET, NAMESPACE};
+use super::{API_KEY_SECRET, CLOUD_SECRET, LOGIN_SECRET, NAMESPACE};
+use crate::inventory::PROJECT;
 use crate::status::{HostStatus, Status};
 
 /// The fleet's name.
@@ -44,6 +45,7 @@ pub fn file(status: &Status, mode: &str) -> Value {
             "remedies": {"cooldown": "3s", "attempts": 3, "refillAfter": "10s"},
             "access": {"user": status.hosts.first().map(|host| host.user.clone()), "keySecretRef": {"name": LOGIN_SECRET}},
             "apiKeySecretRef": {"name": API_KEY_SECRET, "key": "api-key"},
+            "power": {"gce": {"project": PROJECT, "credentialsSecretRef": {"name": CLOUD_SECRET}}},
             "profiles": {"web": {
                 "servers": ["web", "deploy-kubernetes", "health"],
                 "kubectlProxy": {"port": 8085, "kubectl": "/home/andrew/kubernetes/cluster/kubectl.sh"},
@@ -62,5 +64,6 @@ pub fn member(host: &HostStatus) -> Value {
         "port": host.port,
         "hostKeys": [host.host_key],
         "domain": host.zone,
+        "power": {"gce": {"instance": host.name, "zone": host.zone}},
     })
 }

@@ -73,6 +73,7 @@ async fn bad_values(place: &Place) -> Outcome {
         ("concurrency=0", "concurrency"),
         ("concurrency=65536", "concurrency"),
         ("keepActionsHours=0", "keepActionsHours"),
+        ("gceEndpoint=http://compute.example.org", "gceEndpoint"),
         ("log.format=xml", "format"),
         ("runAsUser=0", "runAsUser"),
         ("metrics.service.port=0", "port"),

@@ -60,6 +60,9 @@ pub use endpoint::{BadEndpoint, Endpoint};
 /// Where Google's API is.
 pub const ENDPOINT: &str = "https://compute.googleapis.com";
 
+/// The entry of a credentials Secret that holds the JSON file with the service account's key.
+pub const SECRET_KEY: &str = "credentials.json";
+
 /// One request and its answer. Google's own clients wait for up to a minute; what takes longer than this is not well.
 const CALL: Duration = Duration::from_secs(15);
 

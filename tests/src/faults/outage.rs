@@ -1,0 +1,212 @@
+//! Faults that nothing on the machine can heal: it must be restarted, most of them from outside.
+//!
+//! A kernel that hangs cannot be had without a kernel of its own. What everybody else sees of one is made instead: no
+//! process runs on, and nothing is answered any more, not even a connection's first packet. Only a reset through the
+//! cloud ends that, since it throws the processes and the network away.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+
+use super::{Act, Fault, FaultError, Healer, Site, Target, shows};
+use crate::cgroup::Cgroup;
+use crate::cluster::kubeconfig;
+use crate::http::Request;
+use crate::inventory::{Machine, NODES, Role};
+
+pub(super) const FAULTS: &[Fault] = &[
+    Fault {
+        name: "services-down",
+        does: "the whole machine hangs: SSH dead, the database's port closed, until its instance is reset",
+        healed_by: Healer::Operator,
+        target: Target::The(Role::Services),
+        inflict: SERVICES_DOWN,
+        undo: Some(WAKE),
+    },
+    Fault {
+        name: "master-hung",
+        does: "the whole machine hangs: API and SSH answer nobody, until its instance is reset",
+        healed_by: Healer::Operator,
+        target: Target::The(Role::Master),
+        inflict: MASTER_HUNG,
+        undo: Some(WAKE),
+    },
+    Fault {
+        name: "web-deploy-down",
+        does: "the whole machine hangs: SSH and all servers dead, until its instance is reset",
+        healed_by: Healer::Operator,
+        target: Target::The(Role::WebDeploy),
+        inflict: WEB_DEPLOY_DOWN,
+        undo: Some(WAKE),
+    },
+    Fault {
+        name: "master-memory",
+        does: "something eats the master's memory up to a few per cent, and its API server gets to run a tenth of the time; \
+               a reboot ends both",
+        healed_by: Healer::Operator,
+        target: Target::The(Role::Master),
+        inflict: MASTER_MEMORY,
+        undo: Some(RELIEVE),
+    },
+    Fault {
+        name: "minion-lost",
+        does: "the machine of kubernetes-minion-1 hangs, and its node is NotReady until the instance is reset",
+        healed_by: Healer::Operator,
+        target: Target::The(Role::Master),
+        inflict: MINION_LOST,
+        undo: Some(FIND_MINION),
+    },
+];
+
+const SERVICES_DOWN: Act = |site| Box::pin(hang(site, 9050));
+const MASTER_HUNG: Act = |site| Box::pin(hang(site, 6443));
+const WEB_DEPLOY_DOWN: Act = |site| Box::pin(hang(site, 3000));
+const WAKE: Act = |site| Box::pin(wake(site));
+const MASTER_MEMORY: Act = |site| Box::pin(eat_memory(site));
+const RELIEVE: Act = |site| Box::pin(relieve(site));
+const MINION_LOST: Act = |site| Box::pin(lose_minion(site));
+const FIND_MINION: Act =
+    |site| Box::pin(async move { Ok(minion(site)?.thaw().map_err(crate::host::enter::HostError::from)?) });
+
+/// The machine of the node that is lost.
+const LOST: &Machine = &NODES[0];
+
+/// Drops whatever arrives, without a word, as a kernel that hangs does.
+const SILENCE: &str = "iptables -w 10 -C INPUT -j DROP 2>/dev/null || iptables -w 10 -I INPUT -j DROP";
+
+/// Takes that back.
+const ANSWER: &str = "while iptables -w 10 -D INPUT -j DROP 2>/dev/null; do :; done";
+
+async fn hang(site: Site<'_>, port: u16) -> Result<(), FaultError> {
+    // Both commands are visitors, whom the freezing does not stop.
+    site.host.script(SILENCE, &[]).await?;
+    site.host.freeze().await?;
+    let address = site.host.status()?.address;
+    let look = |_| async move {
+        for port in [22, port] {
+            let at = SocketAddr::from((address, port));
+            if let Ok(Ok(_)) = timeout(Duration::from_secs(1), tokio::net::TcpStream::connect(at)).await {
+                return Err(format!("{at} takes connections"));
+            }
+        }
+        Ok(())
+    };
+    Ok(site.host.until("nobody is let in any more", super::SHOWS, look).await?)
+}
+
+async fn wake(site: Site<'_>) -> Result<(), FaultError> {
+    site.host.thaw()?;
+    site.host.script(ANSWER, &[]).await?;
+    Ok(())
+}
+
+/// Keeps the API server stopped for `$1` of every `$1` plus `$2` seconds.
+const SLOW: &str = r#"
+setsid sh -c '
+  while :; do
+    pkill -STOP -x kube-apiserver
+    sleep "$1"
+    pkill -CONT -x kube-apiserver
+    sleep "$2"
+  done' binder-lab-slow "$1" "$2" </dev/null >/dev/null 2>&1 &
+"#;
+
+/// Holds memory until `$1` per cent of what the machine has are left. What goes into `tail` without a line's end stays in
+/// it.
+const HOG: &str = r#"
+total=$(awk '$1 == "MemTotal:" {print $2}' /proc/meminfo)
+available=$(awk '$1 == "MemAvailable:" {print $2}' /proc/meminfo)
+missing=$((available - total * $1 / 100))
+[ "$missing" -gt 0 ] || exit 0
+setsid sh -c 'head -c "${1}K" /dev/zero | tail | sleep infinity' binder-lab-hog "$missing" </dev/null >/dev/null 2>&1 &
+"#;
+
+/// Succeeds when no more than `$1` per cent of the machine's memory are available.
+const NEAR_FULL: &str = r#"
+awk -v most="$1" '$1 == "MemTotal:" {total = $2} $1 == "MemAvailable:" {left = $2}
+  END {print left " kB of " total; exit !(left * 100 <= total * most)}' /proc/meminfo
+"#;
+
+/// How long the API server is stopped, and how long it then runs, in seconds. Short enough for clients to stay connected:
+/// those of the lab's nodes take a server for dead after 8 s.
+const STOPPED: &str = "4.5";
+const RUNS: &str = "0.5";
+
+/// What counts as too slow here. An API server that is well answers in milliseconds.
+const TOO_SLOW: Duration = Duration::from_secs(1);
+
+async fn eat_memory(site: Site<'_>) -> Result<(), FaultError> {
+    site.host.script_that_stays(HOG, &["3"]).await?;
+    shows(site.host, "memory is near full", NEAR_FULL, &["5"]).await?;
+    site.host.script_that_stays(SLOW, &[STOPPED, RUNS]).await?;
+    let api = SocketAddr::from((site.host.status()?.address, 6443));
+    let look = |_| async move {
+        // Two of three: one may just fall into the time in which the server runs.
+        let mut slow = Vec::new();
+        for _ in 0..3 {
+            let began = Instant::now();
+            // Whatever it says to somebody without TLS; it is the time that counts.
+            let _ = timeout(Duration::from_secs(6), Request::get("/readyz").send(api)).await;
+            slow.push(began.elapsed());
+            tokio::time::sleep(Duration::from_millis(700)).await;
+        }
+        if slow.iter().filter(|took| **took > TOO_SLOW).count() >= 2 {
+            return Ok(());
+        }
+        Err(format!("it answered after {slow:?}"))
+    };
+    Ok(site.host.until("the API server answers too slowly", super::SHOWS, look).await?)
+}
+
+async fn relieve(site: Site<'_>) -> Result<(), FaultError> {
+    let relieve =
+        "pkill -f '^sh -c .* binder-lab-slow' || true; pkill -CONT -x kube-apiserver || true; pkill -x tail || true";
+    site.host.script(relieve, &[]).await?;
+    shows(
+        site.host,
+        "there is memory again",
+        "awk '$1 == \"MemTotal:\" {total = $2} $1 == \"MemAvailable:\" {left = $2}
+        END {exit !(left * 10 > total)}' /proc/meminfo",
+        &[],
+    )
+    .await
+}
+
+/// The group of the lost minion's processes.
+fn minion(site: Site<'_>) -> Result<Cgroup, FaultError> {
+    let group = Cgroup::of_lab(site.lab.layout().id()).map_err(crate::host::enter::HostError::from)?;
+    Ok(group.child(LOST.name))
+}
+
+async fn lose_minion(site: Site<'_>) -> Result<(), FaultError> {
+    minion(site)?.freeze().await.map_err(crate::host::enter::HostError::from)?;
+    let nothing = |what: String| FaultError::NothingToBreak { host: LOST.name.to_owned(), what };
+    let config = site.lab.status()?.cluster_kubeconfig.ok_or_else(|| nothing("the lab has no cluster".to_owned()))?;
+    let client = kubeconfig::client(&config).await.map_err(|error| nothing(crate::said(&error)))?;
+    let nodes: Api<Node> = Api::all(client);
+    // What the node controller says of a node 50 s after its last word. Nobody but the node itself takes it back.
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let lost = json!({"status": {"conditions": [{
+        "type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown",
+        "message": "Kubelet stopped posting node status.", "lastTransitionTime": now,
+    }]}});
+    let said = nodes.patch_status(LOST.name, &PatchParams::default(), &Patch::Strategic(lost)).await;
+    said.map_err(|error| nothing(crate::said(&error)))?;
+    let look = |_| {
+        let nodes = nodes.clone();
+        async move {
+            let node = nodes.get(LOST.name).await.map_err(|error| crate::said(&error))?;
+            let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+            match conditions.iter().find(|condition| condition.type_ == "Ready") {
+                Some(ready) if ready.status == "True" => Err("it is Ready".to_owned()),
+                _ => Ok(()),
+            }
+        }
+    };
+    Ok(site.host.until("the node is NotReady", super::SHOWS, look).await?)
+}
