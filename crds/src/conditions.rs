@@ -25,15 +25,21 @@ pub const PROXY_SERVING: &str = "ProxyServing";
 pub const REDIRECT_IN_PLACE: &str = "RedirectInPlace";
 /// Facet `disks`: every file system is below its threshold.
 pub const DISK_BELOW_THRESHOLD: &str = "DiskBelowThreshold";
+/// Facet `endpoints`: every described port of another machine can be reached from this one.
+pub const ENDPOINTS_REACHABLE: &str = "EndpointsReachable";
+/// Facet `api_keys`: every server takes the Secret's API key.
+pub const API_KEY_ACCEPTED: &str = "ApiKeyAccepted";
+/// Facet `health_status`: what `/health/` says is recent, and is so.
+pub const HEALTH_STATUS_CURRENT: &str = "HealthStatusCurrent";
+/// Facet `proxy_routes`: Binder's proxy holds no route to an app that is gone.
+pub const ROUTES_LIVE: &str = "RoutesLive";
+/// Facet `kubernetes_api`: the API answers, in time, with enough nodes Ready.
+pub const KUBERNETES_API_ANSWERING: &str = "KubernetesApiAnswering";
 
 /// `spec.docker`; no facet acts on it yet.
 pub const DOCKER_RECLAIMED: &str = "DockerReclaimed";
 /// `spec.database`; no facet acts on it yet.
 pub const DATABASE_CARED_FOR: &str = "DatabaseCaredFor";
-/// `spec.kubernetesApi`; no facet acts on it yet.
-pub const KUBERNETES_API_ANSWERING: &str = "KubernetesApiAnswering";
-/// `spec.reaches`; no facet acts on it yet.
-pub const ENDPOINTS_REACHABLE: &str = "EndpointsReachable";
 
 /// The fleet's `windows` and `budget`; no step of this version is of the kind that they hold back.
 pub const POLICY_ENFORCED: &str = "PolicyEnforced";

@@ -101,6 +101,41 @@ pub fn described(desired: &Desired) -> Vec<Component> {
     components
 }
 
+/// The build and template that every Binder has: what the health checker deploys every 40 s (`scripts/checker.js`).
+pub const EXAMPLE: &str = "binder-project-example-requirements";
+
+/// A question to a server that it answers only to its API key, that changes nothing and costs next to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyRoute {
+    /// The server's port.
+    pub port: u16,
+    /// The parts of the path.
+    pub path: &'static [&'static str],
+    /// Whether the path ends with a slash.
+    pub slash: bool,
+}
+
+/// How to find out whether a server takes an API key (`binder-protocol`, what is `authorized`). The web server keeps its key
+/// to itself: it only uses it.
+pub fn key_route(server: Server) -> Option<KeyRoute> {
+    match server {
+        Server::Web => None,
+        Server::Build => Some(KeyRoute { port: 8082, path: &["templates", EXAMPLE], slash: false }),
+        Server::DeployKubernetes => Some(KeyRoute { port: 8084, path: &["applications", EXAMPLE], slash: false }),
+        Server::Health => Some(KeyRoute { port: 8086, path: &["health"], slash: true }),
+    }
+}
+
+/// The ports by which other machines know a service, by its name.
+pub fn ports_of(name: &str) -> Vec<u16> {
+    match name {
+        "db" => service(Service::Db).ports,
+        // Its port is 8050 or 9100, as its configuration says.
+        "logging" => vec![8050, 9100],
+        _ => Vec::new(),
+    }
+}
+
 /// One of Binder's servers.
 pub fn server(server: Server) -> Component {
     let plain = |name: &str, process: &str, port: u16, signature: &'static str, rank: u8| Component {

@@ -1,5 +1,7 @@
 //! What is counted and measured, for `/metrics`. Labels come from enums and names of objects, never from a host.
 
+mod seen;
+
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -17,6 +19,7 @@ pub struct Metrics {
     healthy: Family<HostLabels, Gauge>,
     writes: Family<WriteLabels, Counter>,
     failures: Family<FailureLabels, Counter>,
+    seen: seen::SeenGauges,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -61,7 +64,9 @@ impl Default for Metrics {
         registry.register("api_writes", "Writes to the Kubernetes API, by kind of object", writes.clone());
         let failures = Family::<FailureLabels, Counter>::default();
         registry.register("reconcile_failures", "Reconciliations that ended in an error", failures.clone());
-        Self { registry, looks, look_time, actions, healthy, writes, failures }
+        let seen = seen::SeenGauges::default();
+        seen.register(&mut registry);
+        Self { registry, looks, look_time, actions, healthy, writes, failures, seen }
     }
 }
 
@@ -70,6 +75,16 @@ impl Metrics {
     pub fn looked(&self, result: &'static str, seconds: f64) {
         self.looks.get_or_create(&LookLabels { result }).inc();
         self.look_time.observe(seconds);
+    }
+
+    /// What a look showed of a host.
+    pub fn seen(&self, namespace: &str, host: &str, seen: &crate::seen::Observation) {
+        self.seen.set(namespace, host, seen);
+    }
+
+    /// A host could not be looked at: what was seen before is no figure of today.
+    pub fn not_seen(&self, namespace: &str, host: &str) {
+        self.seen.forget(namespace, host);
     }
 
     /// An attempt came to its end.
@@ -86,6 +101,7 @@ impl Metrics {
     /// A host is gone.
     pub fn host_gone(&self, namespace: &str, host: &str) {
         self.healthy.remove(&HostLabels { namespace: namespace.to_owned(), host: host.to_owned() });
+        self.not_seen(namespace, host);
     }
 
     /// Something was written to the API.

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use secrecy::SecretString;
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// How long a login key is used without reading its Secret again while a session is open.
@@ -36,6 +36,51 @@ impl Logins {
     fn keep(&self, namespace: &str, secret: &str, key: &LoginKey) {
         let mut read = self.read.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         read.insert((namespace.to_owned(), secret.to_owned()), (Instant::now(), key.clone()));
+    }
+}
+
+/// API keys that were read, by namespace, Secret and entry, for looking: what is started reads the Secret.
+#[derive(Default)]
+pub(crate) struct ApiKeys {
+    read: Mutex<ReadKeys>,
+}
+
+type ReadKeys = HashMap<(String, SecretKeyRef), (Instant, SecretString)>;
+
+impl ApiKeys {
+    /// The API key, from the Secret only if it was not read for a while; what stands in the way otherwise, in words.
+    ///
+    /// # Errors
+    /// [`Error`] when the API fails.
+    pub(crate) async fn get(
+        context: &Context,
+        namespace: &str,
+        reference: Option<&SecretKeyRef>,
+    ) -> Result<Result<SecretString, String>, Error> {
+        let Some(reference) = reference else { return api_key(context, namespace, None).await };
+        let place = (namespace.to_owned(), reference.clone());
+        let known =
+            context.api_keys.lock().get(&place).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, key)| key.clone());
+        if let Some(key) = known {
+            return Ok(Ok(key));
+        }
+        let read = api_key(context, namespace, Some(reference)).await?;
+        match &read {
+            Ok(key) => context.api_keys.lock().insert(place, (Instant::now(), key.clone())),
+            Err(_) => context.api_keys.lock().remove(&place),
+        };
+        Ok(read)
+    }
+
+    /// Forgets a key that a server refused: the Secret may hold another one by now.
+    pub(crate) fn forget(&self, namespace: &str, reference: Option<&SecretKeyRef>) {
+        if let Some(reference) = reference {
+            self.lock().remove(&(namespace.to_owned(), reference.clone()));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ReadKeys> {
+        self.read.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

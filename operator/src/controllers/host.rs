@@ -3,15 +3,18 @@
 use super::{Context, Error, Known, access, chain, disruption, fleet, outage, record};
 use crate::execute::{self, Means};
 use crate::facets::{Disruption, Step};
-use crate::observe;
+use crate::observe::kubernetes::Way;
+use crate::observe::{self, Around};
 use crate::plan::memory::{FleetView, Memory};
 use crate::plan::{self, FailureKind, Host, LookFailure, Looked, Next, Run};
 use crate::status::{self, events};
+use binder_crds::desired::Server;
 use binder_crds::{ActionOutcome, BinderFleet, BinderFleetSpec, BinderHost, BinderHostSpec, BinderHostStatus, Mode};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use rand::RngExt;
+use secrecy::ExposeSecret;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::Instrument;
@@ -178,7 +181,10 @@ async fn observe(described: &Described, context: &Context) -> Result<Seen, Error
     };
     let begun = std::time::Instant::now();
     let (looked, session) = match context.ssh.session(&target).await {
-        Ok(session) => (observe::look(&session, &described.spec.desired).await, Some(session)),
+        Ok(session) => {
+            let looked = look(described, context, &session).await?;
+            (carried(described, context, looked), Some(session))
+        }
         Err(failed) => (Looked::Failed(observe::not_connected(&failed, &target.key)), None),
     };
     let result = match &looked {
@@ -187,8 +193,68 @@ async fn observe(described: &Described, context: &Context) -> Result<Seen, Error
         Looked::Suspended => "Suspended",
     };
     context.metrics.looked(result, begun.elapsed().as_secs_f64());
+    match &looked {
+        Looked::Seen(seen) => context.metrics.seen(&described.namespace, &described.object.name_any(), seen),
+        Looked::Failed(_) | Looked::Suspended => {
+            context.metrics.not_seen(&described.namespace, &described.object.name_any());
+        }
+    }
     tracing::debug!(result, seconds = begun.elapsed().as_secs_f64(), "looked");
     Ok((looked, session))
+}
+
+/// Looks, with what the fleet's other hosts are and with the API key where one is needed. A key that a server refuses may be
+/// an old one of ours: only the Secret's present one may blame the server.
+async fn look(described: &Described, context: &Context, session: &crate::hosts::Session) -> Result<Looked, Error> {
+    let desired = &described.spec.desired;
+    let mut around = around(described, context);
+    if !observe::asks_with_api_key(desired) {
+        return Ok(observe::look(session, desired, &around).await);
+    }
+    let (namespace, reference) = (&described.namespace, described.spec.api_key_secret_ref.as_ref());
+    let key = access::ApiKeys::get(context, namespace, reference).await?;
+    around.api_key = Some(key.clone());
+    let looked = observe::look(session, desired, &around).await;
+    if !observe::key_was_refused(&looked) {
+        return Ok(looked);
+    }
+    context.api_keys.forget(namespace, reference);
+    let now = access::ApiKeys::get(context, namespace, reference).await?;
+    let same = matches!((&key, &now), (Ok(key), Ok(now)) if key.expose_secret() == now.expose_secret());
+    if same {
+        return Ok(looked);
+    }
+    around.api_key = Some(now);
+    Ok(observe::look(session, desired, &around).await)
+}
+
+/// What a look may use beside the host itself: what the fleet's other hosts are.
+fn around(described: &Described, context: &Context) -> Around {
+    let Some(fleet) = &described.fleet else { return Around::default() };
+    let hosts = context.hosts.state();
+    let mut around = Around::default();
+    for other in hosts.iter().filter(|other| fleet::governs(fleet, other)) {
+        let (name, desired) = (other.name_any(), &other.spec.desired);
+        around.addresses.insert(name.clone(), other.spec.address.0.clone());
+        if desired.servers.contains(&Server::Build) {
+            around.build_server = Some(other.spec.address.0.clone());
+        }
+        if let (Some(proxy), None) = (&desired.kubectl_proxy, &around.cluster) {
+            let session = other.uid().and_then(|uid| context.ssh.open_session(&uid));
+            around.cluster = session.map(|session| Way { host: name, session, port: proxy.port });
+        }
+    }
+    around
+}
+
+/// What was seen, with the time since when it has been so.
+fn carried(described: &Described, context: &Context, looked: Looked) -> Looked {
+    let Looked::Seen(mut seen) = looked else { return looked };
+    if let Some(known) = context.known().get_mut(&described.uid) {
+        known.lasting = known.lasting.carried(seen.marks(), seen.at);
+        seen.lasting = known.lasting.clone();
+    }
+    Looked::Seen(seen)
 }
 
 /// What stands in the way of starting servers, if the description has any: the API key must be there first.

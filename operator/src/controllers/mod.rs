@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::hosts::Hosts;
 use crate::metrics::Metrics;
 use crate::plan::memory::Memory;
+use crate::seen::lasting::Lasting;
 use binder_crds::{BinderFleet, BinderHost, BinderHostStatus};
 use futures::StreamExt;
 use kube::runtime::controller::{self, Controller};
@@ -47,16 +48,20 @@ pub struct Context {
     pub(crate) logins: access::Logins,
     /// Held from the last look at the budget until the intention to disrupt a host is recorded.
     pub(crate) disrupting: tokio::sync::Mutex<()>,
+    pub(crate) api_keys: access::ApiKeys,
     known: Mutex<HashMap<String, Known>>,
 }
 
-/// What the operator itself remembers of one host between two looks. All of it can be read back from the API.
+/// What the operator itself remembers of one host between two looks. All of it can be read back from the API, or is only
+/// there to wait longer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     /// The status that it wrote last: the cache may not have caught up with it.
     pub(crate) status: Option<BinderHostStatus>,
     /// What was tried; `None` when it must be read again.
     pub(crate) memory: Option<Memory>,
+    /// Since when what the looks show has been so.
+    pub(crate) lasting: Lasting,
     /// Errors of the API in a row.
     pub(crate) errors: u32,
     /// Namespace and name, for when the object is gone.
@@ -171,6 +176,7 @@ pub async fn run(
         stop: stop.clone(),
         logins: access::Logins::default(),
         disrupting: tokio::sync::Mutex::default(),
+        api_keys: access::ApiKeys::default(),
         known: Mutex::default(),
         config: config.clone(),
         client,

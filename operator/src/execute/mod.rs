@@ -5,6 +5,7 @@
 //! everything below it that changes something.
 
 mod command;
+mod routes;
 
 use crate::facets::Step;
 use crate::gate::Permit;
@@ -38,6 +39,9 @@ pub enum CannotExecute {
     /// The step is done by the host's cloud, and nobody says how to ask it.
     #[error("nobody described how to power-cycle the machine: set spec.power")]
     NoPower,
+    /// The step is no command: [`carry_out`] knows another way.
+    #[error("this step is no command on the host")]
+    NoCommandLine,
     /// The step is done on the host, and there is no connection to it.
     #[error("there is no connection to the host")]
     NotConnected,
@@ -60,7 +64,13 @@ impl From<CannotExecute> for Sent {
 
 /// Carries a step out and says what became of it.
 pub async fn carry_out(step: &Step, permit: Permit, means: Means<'_>) -> Sent {
-    on_the_host(step, permit, means).await.unwrap_or_else(Sent::from)
+    match step {
+        Step::DeleteRoutes { routes, port } => match means.session {
+            Some(session) => routes::delete(session, permit, routes, *port).await,
+            None => CannotExecute::NotConnected.into(),
+        },
+        _ => on_the_host(step, permit, means).await.unwrap_or_else(Sent::from),
+    }
 }
 
 /// A step that is a command over SSH.

@@ -61,6 +61,15 @@ pub fn effect(step: &Step, seen: &Observation, checks: &[&Check], age: Duration)
             let machine = seen.machine.get()?;
             Ok(rebooted(step.ends_boot().flatten(), &machine.boot_id, machine.uptime, age))
         }
+        Step::DeleteRoutes { routes: asked, .. } => {
+            let orphans = &seen.routes.get()?.orphans;
+            let left = asked.iter().filter(|id| orphans.contains(*id)).count();
+            Ok(if left == 0 {
+                Effect::Seen("the proxy holds none of them without its app any more".to_owned())
+            } else {
+                Effect::NotYet(format!("the proxy still holds {left} of them"))
+            })
+        }
         Step::InsertRedirect { interface, from, to } | Step::DeleteExtraRedirects { interface, from, to } => {
             seen.nat.get()?;
             Ok(gone(

@@ -3,10 +3,15 @@
 //!
 //! Pure: facts in, drifts and steps out. Must not know who asks, what was tried before, or whether anything is allowed.
 
+pub mod api_keys;
 pub mod disks;
 pub mod effect;
+pub mod endpoints;
+pub mod health_status;
 pub mod kubectl_proxy;
+pub mod kubernetes_api;
 pub mod port_redirects;
+pub mod proxy_routes;
 pub mod services;
 pub mod step;
 
@@ -33,8 +38,17 @@ pub trait Facet: Sync {
 }
 
 /// Every facet, in the order in which conditions are listed.
-pub static FACETS: &[&dyn Facet] =
-    &[&services::Services, &kubectl_proxy::KubectlProxy, &port_redirects::PortRedirects, &disks::Disks];
+pub static FACETS: &[&dyn Facet] = &[
+    &services::Services,
+    &kubectl_proxy::KubectlProxy,
+    &port_redirects::PortRedirects,
+    &disks::Disks,
+    &endpoints::Endpoints,
+    &api_keys::ApiKeys,
+    &health_status::HealthStatus,
+    &proxy_routes::ProxyRoutes,
+    &kubernetes_api::KubernetesApi,
+];
 
 /// The result of comparing one facet.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -136,7 +150,36 @@ kinds! {
     HostOff => "hosts",
     /// The host refuses our login.
     LoginRefused => "hosts",
+    /// The other machine answers, and nothing listens on the described port.
+    PortRefused => "endpoints",
+    /// Nothing answers on the described port of another machine.
+    PortSilent => "endpoints",
+    /// There is no route to the other machine.
+    NoRoute => "endpoints",
+    /// The other machine's name does not resolve.
+    NameNotFound => "endpoints",
+    /// The fleet has no host of the described name.
+    NoSuchHost => "endpoints",
+    /// A server answers 403 to the Secret's API key.
+    KeyRefused => "api-key",
+    /// What `/health/` says is old.
+    HealthStale => "health",
+    /// `/health/` says down of what works.
+    HealthWrong => "health",
+    /// The Kubernetes API does not answer, or not well.
+    ApiNotAnswering => "kubernetes-api",
+    /// The Kubernetes API answers too slowly.
+    ApiSlow => "kubernetes-api",
+    /// Fewer nodes are Ready than described.
+    NodesNotReady => "kubernetes-api",
+    /// The proxy holds routes to apps that are gone.
+    RoutesStale => "routes",
+    /// The proxy holds a route that no app can have.
+    RouteOdd => "routes",
 }
+
+/// What lasts for less is a blip: it is waited out and said as something on its way, not as a difference.
+pub const BLIP: Duration = Duration::from_secs(10);
 
 /// One rung of a ladder.
 #[derive(Clone, Debug, PartialEq, Eq)]

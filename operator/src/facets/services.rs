@@ -81,17 +81,27 @@ impl Facet for Services {
             | DriftKind::ChildrenLeftOver
             | DriftKind::ChildMissing
             | DriftKind::NotListening
-            | DriftKind::StartedTooEarly => vec![Rung {
-                step: Step::DeleteEntries {
-                    component: component.name.clone(),
-                    processes: component.processes().map(str::to_owned).collect(),
-                },
-                takes_effect: GONE_WITHIN,
-            }],
+            | DriftKind::StartedTooEarly => clear(component),
             // Somebody else's process is not ours to end.
             _ => Vec::new(),
         }
     }
+}
+
+/// Deletes a component's entries; what is then missing is started, with the API key that the Secret holds.
+pub(super) fn clear(component: &Component) -> Vec<Rung> {
+    vec![Rung {
+        step: Step::DeleteEntries {
+            component: component.name.clone(),
+            processes: component.processes().map(str::to_owned).collect(),
+        },
+        takes_effect: GONE_WITHIN,
+    }]
+}
+
+/// Whether a component runs as described.
+pub(super) fn in_place(component: &Component, desired: &Desired, machine: &Machine, table: &Table) -> bool {
+    matches!(look(component, desired, machine, table), Found::Fine)
 }
 
 /// `deploy-kubernetes` finds `kubectl.sh` through its `PATH`; the described one must be the first that it finds.

@@ -3,6 +3,7 @@
 
 use super::Disruption;
 use crate::catalogue::Start;
+use crate::seen::routes::AppId;
 use serde::{Deserialize, Serialize};
 
 /// One step of the runbook. Every value in it is typed and goes to a host as an argument of its own, never as shell text.
@@ -80,6 +81,13 @@ pub enum Step {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         boot_id: Option<String>,
     },
+    /// Delete stale routes from Binder's proxy.
+    DeleteRoutes {
+        /// The apps whose routes they are; exactly these.
+        routes: Vec<AppId>,
+        /// The kubectl proxy's port, through which the cluster is asked about each of them once more.
+        port: u16,
+    },
     /// Delete a redirect until it is there once.
     DeleteExtraRedirects {
         /// The interface.
@@ -113,6 +121,7 @@ impl Step {
             Self::StartKubectlProxy { .. } => "StartKubectlProxy",
             Self::EndKubectlProxy { .. } => "EndKubectlProxy",
             Self::InsertRedirect { .. } => "InsertRedirect",
+            Self::DeleteRoutes { .. } => "DeleteRoutes",
             Self::DeleteExtraRedirects { .. } => "DeleteExtraRedirects",
             Self::AuthorizeKey { .. } => "AuthorizeKey",
             Self::Reboot { .. } => "Reboot",
@@ -137,6 +146,8 @@ impl Step {
             Self::EndKubectlProxy { port, process } => {
                 format!("end the wrong kubectl proxy on {port} (pid {})", process.pid)
             }
+            Self::DeleteRoutes { routes, .. } if routes.len() == 1 => "delete 1 stale route".to_owned(),
+            Self::DeleteRoutes { routes, .. } => format!("delete {} stale routes", routes.len()),
             Self::InsertRedirect { interface, from, to } => format!("insert the redirect {interface} {from} -> {to}"),
             Self::DeleteExtraRedirects { interface, from, to } => {
                 format!("delete the redirect {interface} {from} -> {to} until it is there once")
@@ -156,6 +167,7 @@ impl Step {
             Self::StartProcess { .. }
             | Self::StartKubectlProxy { .. }
             | Self::InsertRedirect { .. }
+            | Self::DeleteRoutes { .. }
             | Self::DeleteExtraRedirects { .. }
             | Self::AuthorizeKey { .. } => Disruption::None,
             Self::DeleteEntries { .. } | Self::EndOrphan { .. } | Self::EndKubectlProxy { .. } => Disruption::Service,

@@ -239,6 +239,18 @@ impl Session {
         self.exchange(change.to, change.method.into(), change.json).await
     }
 
+    /// Has servers change several things, one after another, in one step with one permit. A permit for another host is
+    /// refused.
+    ///
+    /// # Errors
+    /// [`HttpError::WrongHost`]; nothing is sent then.
+    pub fn http_changes(&self, permit: Permit) -> Result<HttpChanges<'_>, HttpError> {
+        if permit.host() != self.host {
+            return Err(HttpError::WrongHost { permitted: permit.host().to_owned(), host: self.host.clone() });
+        }
+        Ok(HttpChanges { session: self, permit })
+    }
+
     async fn exchange(
         &self,
         request: LocalHttp,
@@ -265,6 +277,25 @@ impl Session {
             Ok(result) => result,
             Err(_) => Err(HttpError::TimedOut { to, from: from(), after: self.limits.http }),
         }
+    }
+}
+
+/// The requests of one step. The permit is spent with it.
+#[derive(Debug)]
+pub struct HttpChanges<'s> {
+    session: &'s Session,
+    permit: Permit,
+}
+
+impl HttpChanges<'_> {
+    /// The next one, as [`Session::http_change`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn change(&mut self, change: LocalHttpChange) -> Result<HttpAnswer, HttpError> {
+        let session = self.session;
+        tracing::info!(host = %session.at, action = self.permit.action(), to = %url(&change.to), "changing");
+        session.exchange(change.to, change.method.into(), change.json).await
     }
 }
 

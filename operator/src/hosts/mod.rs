@@ -43,12 +43,12 @@ pub mod session;
 pub mod target;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use backoff::{Jitter, random_jitter};
 pub use change::{Change, ChangeError, Ran};
 pub use connect_error::{ConnectError, Presented, Stage};
-pub use http::{BadPath, HttpAnswer, HttpError, HttpPath, LocalHttp, LocalHttpChange, Method};
+pub use http::{BadPath, HttpAnswer, HttpChanges, HttpError, HttpPath, LocalHttp, LocalHttpChange, Method};
 pub use limits::Limits;
 pub use look::{Look, LookEnd, LookError};
 pub use pool::{Hosts, NotConnected, Retry};

@@ -4,20 +4,40 @@
 //! A fact that needs more than a section of the probe (an answer over HTTP, a port of another machine, the database) is a
 //! module here that fills its field of the [`Observation`]; it asks only when the description has a use for the answer.
 
+mod ask;
 mod cluster;
+pub mod kubernetes;
+mod reach;
+pub(crate) mod routes;
+mod servers;
 
 use crate::catalogue;
 use crate::facets;
 use crate::hosts::{ConnectError, LoginKey, LookError, NotConnected, Probe, Retry, Section, SectionOutput, Session};
 use crate::plan::{FailureKind, LookFailure, Looked};
+use crate::seen::servers::Key;
 use crate::seen::{Answer, Ask, Blind, Observation, Reason};
 use binder_crds::Desired;
 use jiff::Timestamp;
+use secrecy::SecretString;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// What a look may use beside the host's own connection and description.
+#[derive(Debug, Default)]
+pub struct Around {
+    /// Addresses of the fleet's hosts, by name.
+    pub addresses: BTreeMap<String, String>,
+    /// The address of the host that is described to run the build server.
+    pub build_server: Option<String>,
+    /// The API key of Binder's servers, or what stands in the way of knowing it; `None` where nobody needs it.
+    pub api_key: Option<Result<SecretString, String>>,
+    /// The way to the fleet's cluster.
+    pub cluster: Option<kubernetes::Way>,
+}
+
 /// Looks at a host. The time of the look is that at which all answers are there.
-pub async fn look(session: &Session, desired: &Desired) -> Looked {
+pub async fn look(session: &Session, desired: &Desired, around: &Around) -> Looked {
     let asks = facets::asks(desired);
     let sections = asks.iter().map(section).collect();
     let probe = match Probe::new(sections) {
@@ -31,12 +51,20 @@ pub async fn look(session: &Session, desired: &Desired) -> Looked {
             });
         }
     };
-    let (looked, cluster) = tokio::join!(session.look(&probe), cluster::identity(session, desired));
+    let (looked, cluster, reaches, servers, kubernetes, routes) = tokio::join!(
+        session.look(&probe),
+        cluster::identity(session, desired),
+        reach::ask(session, desired, around),
+        servers::ask(session, desired, around),
+        kubernetes::ask(desired, around),
+        routes::ask(session, desired),
+    );
     match looked {
         Ok(look) => {
             let answers: BTreeMap<String, Answer> =
                 look.sections.into_iter().map(|(name, output)| (name.to_owned(), answer(output))).collect();
-            Looked::Seen(Box::new(Observation::read(Timestamp::now(), &asks, &answers, cluster)))
+            let seen = Observation::read(Timestamp::now(), &asks, &answers, cluster);
+            Looked::Seen(Box::new(Observation { reaches, servers, kubernetes, routes, ..seen }))
         }
         Err(error) => Looked::Failed(lost(&error)),
     }
@@ -115,4 +143,15 @@ pub fn not_connected(failed: &NotConnected, key: &LoginKey) -> LookFailure {
 /// Whether a description has a server that is started with the API key.
 pub fn needs_api_key(desired: &Desired) -> bool {
     catalogue::described(desired).iter().any(|component| matches!(component.start, catalogue::Start::Server { .. }))
+}
+
+/// Whether a description has a server that can be asked about the API key.
+pub fn asks_with_api_key(desired: &Desired) -> bool {
+    desired.servers.iter().any(|server| catalogue::key_route(*server).is_some())
+}
+
+/// Whether a server refused the key that it was asked with.
+pub fn key_was_refused(looked: &Looked) -> bool {
+    let Looked::Seen(seen) = looked else { return false };
+    seen.servers.seen().is_some_and(|servers| servers.keys.values().any(|key| *key == Key::Refused))
 }

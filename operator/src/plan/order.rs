@@ -7,6 +7,7 @@ use super::Checked;
 use super::memory::FleetView;
 use crate::catalogue::{self, KUBECTL_PROXY, KUBERNETES_API};
 use crate::facets::{Drift, DriftKind};
+use crate::seen::reach;
 use binder_crds::{Desired, conditions};
 
 /// Whether a drift of this kind is explained when something that its subject depends on is not in place: then that is
@@ -18,7 +19,13 @@ fn explained_by_dependency(kind: DriftKind) -> bool {
         | DriftKind::ProcessErrored
         | DriftKind::NotListening
         | DriftKind::ChildMissing
-        | DriftKind::ClusterNotAnswering => true,
+        | DriftKind::ClusterNotAnswering
+        // The other machine is not as described either: that is the cause.
+        | DriftKind::PortRefused
+        | DriftKind::PortSilent
+        // The checker would only stop again without its database, and has nothing to launch apps with.
+        | DriftKind::HealthStale
+        | DriftKind::HealthWrong => true,
         // These are wrong whatever else is, and putting them right never needs the dependency.
         DriftKind::ProcessStopped
         | DriftKind::ProcessDoubled
@@ -38,7 +45,16 @@ fn explained_by_dependency(kind: DriftKind) -> bool {
         | DriftKind::DiskUnreadable
         | DriftKind::HostSilent
         | DriftKind::HostOff
-        | DriftKind::LoginRefused => false,
+        | DriftKind::LoginRefused
+        | DriftKind::NoRoute
+        | DriftKind::NameNotFound
+        | DriftKind::NoSuchHost
+        | DriftKind::KeyRefused
+        | DriftKind::ApiNotAnswering
+        | DriftKind::ApiSlow
+        | DriftKind::NodesNotReady
+        | DriftKind::RoutesStale
+        | DriftKind::RouteOdd => false,
     }
 }
 
@@ -80,6 +96,10 @@ pub fn waits_for(drift: &Drift, desired: &Desired, checks: &[Checked], fleet: &F
     if drift.kind == DriftKind::ClusterNotAnswering {
         return fleet.missing.get(KUBERNETES_API).map(|host| format!("the Kubernetes API on {host}"));
     }
+    if let Some(wanted) = desired.reaches.iter().find(|wanted| reach::subject(wanted) == drift.subject) {
+        let other = &wanted.host.as_ref()?.0;
+        return fleet.missing.values().any(|host| host == other).then(|| format!("what is missing on {other}"));
+    }
     let components = catalogue::described(desired);
     let component = components.iter().find(|component| component.name == drift.subject)?;
     let here = |name: &str| {
@@ -112,8 +132,29 @@ pub fn waits_for(drift: &Drift, desired: &Desired, checks: &[Checked], fleet: &F
         if let Some(host) = fleet.missing.get(*name) {
             return Some(format!("{} on {host}", words(name)));
         }
+        if let Some(to) = unreachable(name, desired, checks) {
+            return Some(format!("{to} to be reachable from here"));
+        }
     }
     None
+}
+
+/// A described port of something that is needed, if it cannot be reached from here.
+fn unreachable(name: &str, desired: &Desired, checks: &[Checked]) -> Option<String> {
+    let ports = catalogue::ports_of(name);
+    let closed = checks
+        .iter()
+        .filter(|checked| checked.condition == conditions::ENDPOINTS_REACHABLE)
+        .filter_map(|checked| checked.result.as_ref().ok())
+        .flat_map(|check| {
+            check.drifts.iter().map(|drift| &drift.subject).chain(check.settling.iter().map(|(subject, _)| subject))
+        });
+    let closed: Vec<&String> = closed.collect();
+    let wanted = desired
+        .reaches
+        .iter()
+        .find(|wanted| ports.contains(&wanted.port) && closed.contains(&&reach::subject(wanted)))?;
+    Some(reach::words(wanted))
 }
 
 fn words(name: &str) -> String {

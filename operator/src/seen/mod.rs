@@ -4,13 +4,18 @@
 //! *absent*. Must not know what is described, what differs or what would be done.
 
 pub mod disks;
+pub mod kubernetes;
+pub mod lasting;
 pub mod machine;
 pub mod nat;
 pub mod pm2;
 pub mod proxy;
+pub mod reach;
+pub mod routes;
+pub mod servers;
 
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A fact, or why it is not known.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,6 +78,10 @@ pub enum Reason {
     NotSeen,
     /// The program ran and failed.
     ProbeFailed,
+    /// A server that would tell does not answer.
+    NotAnswered,
+    /// The API key, with which it would be asked, is not known.
+    KeyUnknown,
 }
 
 impl Reason {
@@ -86,6 +95,8 @@ impl Reason {
             Self::NotInstalled => "NotInstalled",
             Self::NotSeen => "NotSeen",
             Self::ProbeFailed => "ProbeFailed",
+            Self::NotAnswered => "NotAnswered",
+            Self::KeyUnknown => "KeyUnknown",
         }
     }
 }
@@ -162,6 +173,16 @@ pub struct Observation {
     pub disks: Known<BTreeMap<String, disks::Use>>,
     /// Who serves the kubectl proxy's port.
     pub proxy: Known<proxy::Proxy>,
+    /// Which described ports of other machines can be reached.
+    pub reaches: Known<reach::Reaches>,
+    /// What Binder's servers here say.
+    pub servers: Known<servers::Servers>,
+    /// The Kubernetes API that the host serves.
+    pub kubernetes: Known<kubernetes::Api>,
+    /// The routes of Binder's proxy.
+    pub routes: Known<routes::Routes>,
+    /// Since when what is seen has been so.
+    pub lasting: lasting::Lasting,
 }
 
 impl Observation {
@@ -174,6 +195,11 @@ impl Observation {
             nat: Known::NotAsked,
             disks: Known::NotAsked,
             proxy: Known::NotAsked,
+            reaches: Known::NotAsked,
+            servers: Known::NotAsked,
+            kubernetes: Known::NotAsked,
+            routes: Known::NotAsked,
+            lasting: lasting::Lasting::default(),
         }
     }
 
@@ -201,6 +227,16 @@ impl Observation {
             proxy: known(asked, answers, proxy::NAME, |answer| proxy::read(answer, cluster)),
             ..Self::nothing(at)
         }
+    }
+
+    /// What this look shows that matters only when it lasts; see [`lasting`].
+    pub fn marks(&self) -> BTreeSet<String> {
+        let mut marks = BTreeSet::new();
+        marks.extend(self.reaches.seen().map(reach::marks).unwrap_or_default());
+        marks.extend(self.servers.seen().map(servers::marks).unwrap_or_default());
+        marks.extend(self.kubernetes.seen().map(kubernetes::marks).unwrap_or_default());
+        marks.extend(self.routes.seen().map(routes::marks).unwrap_or_default());
+        marks
     }
 
     /// The boot that was seen.

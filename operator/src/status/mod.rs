@@ -95,7 +95,10 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
         next: first.map(next_words).unwrap_or_default(),
         waits_for: match first {
             Some(candidate) => candidate.blocked.as_ref().map(blocked_words).unwrap_or_default(),
-            None if !drifts.is_empty() => "a person".to_owned(),
+            None if !drifts.is_empty() => match drifts.iter().all(|drift| drift.blocked.is_some()) {
+                true => drifts[0].blocked.as_ref().map(blocked_words).unwrap_or_default(),
+                false => "a person".to_owned(),
+            },
             None if blind.is_empty() && !settling.is_empty() => "it to settle".to_owned(),
             None => String::new(),
         },
@@ -353,8 +356,6 @@ fn not_acted_on(list: &mut Conditions<'_>, desired: &Desired, fleet: &FleetView)
     };
     say(types::DOCKER_RECLAIMED, desired.docker.is_some(), "spec.docker");
     say(types::DATABASE_CARED_FOR, desired.database.is_some(), "spec.database");
-    say(types::KUBERNETES_API_ANSWERING, desired.kubernetes_api.is_some(), "spec.kubernetesApi");
-    say(types::ENDPOINTS_REACHABLE, !desired.reaches.is_empty(), "spec.reaches");
     let policy = fleet.unused_policy.join(" and ");
     say(types::POLICY_ENFORCED, !policy.is_empty(), &format!("the fleet's {policy}"));
 }

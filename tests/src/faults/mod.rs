@@ -6,12 +6,15 @@
 //!
 //! Knows hosts and the Binder software on them; nothing of the operator.
 
+pub mod apps;
 mod binder;
 mod cluster;
 mod firewall;
+mod keys;
 mod machine;
 mod outage;
 mod pm2;
+mod reach;
 mod way_in;
 
 use std::time::Duration;
@@ -123,9 +126,20 @@ pub struct Fault {
 
 /// Every fault there is.
 pub fn all() -> impl Iterator<Item = &'static Fault> {
-    [pm2::FAULTS, binder::FAULTS, firewall::FAULTS, cluster::FAULTS, machine::FAULTS, outage::FAULTS, way_in::FAULTS]
-        .into_iter()
-        .flatten()
+    [
+        pm2::FAULTS,
+        binder::FAULTS,
+        firewall::FAULTS,
+        cluster::FAULTS,
+        machine::FAULTS,
+        outage::FAULTS,
+        way_in::FAULTS,
+        reach::FAULTS,
+        keys::FAULTS,
+        apps::FAULTS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The fault of a name.

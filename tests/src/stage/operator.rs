@@ -71,7 +71,16 @@ pub enum OperatorError {
 /// It does not build; the error shows the compiler's words.
 pub async fn build() -> Result<PathBuf, OperatorError> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
+    let mut build = Command::new(cargo);
+    // What cargo tells a program that it runs, it would take for a setting of the user's: `ring` is then built anew, and
+    // with it everything that depends on it, each time.
+    let ours = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_", "CARGO_PRIMARY_"];
+    for (name, _) in std::env::vars_os() {
+        if ours.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            build.env_remove(name);
+        }
+    }
+    let output = build
         .args(["build", "--quiet", "--package", "binder-operator", "--message-format", "json-render-diagnostics"])
         .current_dir(super::workspace())
         .stdin(Stdio::null())

@@ -15,6 +15,14 @@ use std::time::Duration;
 use super::*;
 pub(super) use keys::key_pair;
 
+/// A session for the tests of those who use one, to the scripted machine with the id `uid-1`, whose tunnels lead to this
+/// computer. It lives as long as what comes with it.
+pub(crate) async fn session() -> (Box<dyn std::any::Any>, Session) {
+    let machine = fake::Machine::new();
+    let session = machine.connect().await;
+    (Box::new(machine), session)
+}
+
 /// Limits that a test can wait for.
 fn limits() -> Limits {
     Limits {

@@ -5,15 +5,18 @@ use crate::catalogue::{self, Component};
 use crate::facets::Step;
 use crate::plan::memory::{FleetView, Memory, Past, Patience};
 use crate::plan::{Decision, FailureKind, Host, LookFailure, Looked, Next, Run, WATCH, decide};
+use crate::seen::lasting::Lasting;
 use crate::seen::machine::{Machine, Process};
 use crate::seen::pm2::{Row, State, Table};
 use crate::seen::proxy::{Cluster, Kubectl, Proxy};
+use crate::seen::routes::{AppId, Routes};
+use crate::seen::servers::{Health, JUDGED, Key, Servers, Verdict};
 use crate::seen::{Blind, Known, Observation, Reason, disks, nat};
 use binder_crds::desired::{Disk, KubectlProxy, PortRedirect, Server};
 use binder_crds::text::{HostPath, InterfaceName, Percent};
 use binder_crds::{BinderHostSpec, BinderHostStatus, Desired, Mode, conditions};
 use jiff::{SignedDuration, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub(super) const LOGIN: u32 = 1000;
@@ -50,6 +53,14 @@ pub(super) struct World {
     pub(super) silent: bool,
     /// Processes that start and end at once, by pm2's name.
     pub(super) broken: Vec<&'static str>,
+    /// Servers that run with another API key than the Secret's.
+    pub(super) other_key: BTreeSet<String>,
+    /// When the health checker stopped going its rounds, by the host's clock.
+    pub(super) checker_stopped: Option<i64>,
+    /// Whether it says down of what works.
+    pub(super) checker_wrong: bool,
+    /// Routes without a namespace.
+    pub(super) orphans: BTreeSet<AppId>,
     /// Steps whose command does nothing at all.
     pub(super) deaf: bool,
 }
@@ -70,6 +81,10 @@ impl World {
             boot: 1,
             silent: false,
             broken: Vec::new(),
+            other_key: BTreeSet::new(),
+            checker_stopped: None,
+            checker_wrong: false,
+            orphans: BTreeSet::new(),
             deaf: false,
         }
     }
@@ -102,6 +117,10 @@ impl World {
     pub(super) fn start(&mut self, component: &Component) {
         if self.broken.contains(&component.process.as_str()) {
             return;
+        }
+        self.other_key.remove(&component.name);
+        if component.name == "health" {
+            (self.checker_stopped, self.checker_wrong) = (None, false);
         }
         let pid = self.spawn(&format!("node {} start", component.signature.unwrap_or("other")));
         self.row(&component.process, pid);
@@ -170,9 +189,37 @@ impl World {
             Step::AuthorizeKey { .. } => self.silent = false,
             Step::Reboot { boot_id } if *boot_id != self.boot_id() => {}
             Step::Reboot { .. } | Step::PowerCycle { .. } | Step::PowerOn { .. } => self.restart(),
+            Step::DeleteRoutes { routes, .. } => self.orphans.retain(|id| !routes.contains(id)),
             Step::InsertRedirect { .. } => self.redirects = self.redirects.max(1),
             Step::DeleteExtraRedirects { .. } => self.redirects = self.redirects.min(1),
         }
+    }
+
+    fn servers(&self) -> Servers {
+        let mut seen = Servers::default();
+        for server in web().servers {
+            let (Some(route), name) = (catalogue::key_route(server), catalogue::server(server).name) else { continue };
+            let key = match (self.listeners.contains_key(&route.port), self.other_key.contains(&name)) {
+                (false, _) => Key::Silent("no connection to it".to_owned()),
+                (true, true) => Key::Refused,
+                (true, false) => Key::Accepted,
+            };
+            if key == Key::Accepted && server == Server::DeployKubernetes {
+                seen.works.extend(["deploy".to_owned(), "build".to_owned()]);
+            }
+            if server == Server::Health {
+                let now = self.now.as_second();
+                let at = self.checker_stopped.unwrap_or(now - now % 40);
+                let verdict = Verdict { running: !self.checker_wrong, at };
+                let verdicts = JUDGED.iter().map(|name| ((*name).to_owned(), verdict)).collect();
+                seen.health = Some(match key {
+                    Key::Accepted => Ok(Health { verdicts }),
+                    _ => Err("it does not answer".to_owned()),
+                });
+            }
+            seen.keys.insert(name, key);
+        }
+        seen
     }
 
     pub(super) fn observe(&self) -> Observation {
@@ -201,6 +248,8 @@ impl World {
                 program: None,
                 cluster: if served { identity } else { Cluster::NoAnswer("refused".to_owned()) },
             }),
+            servers: Known::Seen(self.servers()),
+            routes: Known::Seen(Routes { live: 1, orphans: self.orphans.clone(), ..Routes::default() }),
             ..Observation::nothing(self.now)
         }
     }
@@ -220,6 +269,7 @@ pub(super) struct Operator {
     pub(super) status: BinderHostStatus,
     pub(super) writes: usize,
     pub(super) ran: Vec<String>,
+    pub(super) lasting: Lasting,
 }
 
 impl Operator {
@@ -251,6 +301,7 @@ impl Operator {
             status: BinderHostStatus::default(),
             writes: 0,
             ran: Vec::new(),
+            lasting: Lasting::default(),
         }
     }
 
@@ -282,7 +333,10 @@ impl Operator {
                 not_before: None,
             })
         } else {
-            Looked::Seen(Box::new(world.observe()))
+            let mut seen = world.observe();
+            self.lasting = self.lasting.carried(seen.marks(), seen.at);
+            seen.lasting = self.lasting.clone();
+            Looked::Seen(Box::new(seen))
         };
         let decision = self.decide(&looked, world.now);
         for finish in &decision.finish {

@@ -1,7 +1,9 @@
 //! The faults that the scenarios test and the demo shows: each is broken for real, seen by the operator, healed by it, and
 //! the heal is seen in the world - the port answers, the rule is there once - and not only in a status.
 
+mod apps;
 mod disks;
+mod reach;
 mod web;
 pub mod world;
 
@@ -46,7 +48,7 @@ pub type Look = for<'a> fn(&'a Stage) -> BoxFuture<'a, Result<String, String>>;
 
 /// Every act, in order. Each module holds the rows of one kind.
 pub fn all() -> impl Iterator<Item = &'static Act> {
-    [web::ACTS, disks::ACTS].into_iter().flatten()
+    [web::ACTS, disks::ACTS, reach::ACTS, apps::ACTS].into_iter().flatten()
 }
 
 /// The acts of the short demo, in order.

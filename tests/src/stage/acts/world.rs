@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
+use crate::faults::apps::{LIST_ROUTES, LIVE, STALE};
 use crate::http::Request;
 use crate::stage::{Stage, owner};
 
@@ -106,4 +107,64 @@ pub fn address(stage: &Stage, host: &str, port: u16) -> Result<SocketAddr, Strin
     let status = stage.lab.status().map_err(|error| crate::said(&error))?;
     let host = status.host(host).ok_or_else(|| format!("the lab has no {host}"))?;
     Ok(SocketAddr::from((host.address, port)))
+}
+
+/// The database's port takes connections from the web and deploy server.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub async fn database_reached(stage: &Stage) -> Result<String, String> {
+    const OPEN: &str = "timeout 3 bash -c 'exec 3<>/dev/tcp/$0/9050' \"$1\"";
+    let at = address(stage, "binder-services", 9050)?;
+    let host = stage.lab.host("binder-web-deploy").map_err(|error| text(&error))?;
+    host.script(OPEN, &[&at.ip().to_string()]).await.map_err(|error| text(&error))?;
+    Ok(format!("binder-web-deploy reaches {at}"))
+}
+
+/// The stale routes are gone from Binder's proxy, and the one whose namespace is there is not.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub async fn live_routes_only(stage: &Stage) -> Result<String, String> {
+    let host = stage.lab.host("binder-web-deploy").map_err(|error| text(&error))?;
+    let routes = host.script_as_user(LIST_ROUTES, &[]).await.map_err(|error| text(&error))?;
+    let there = |id: &str| routes.lines().any(|path| path.strip_prefix("/user/") == Some(id));
+    if let Some(id) = STALE.iter().find(|id| there(id)) {
+        return Err(format!("the route of {id} is there"));
+    }
+    if !there(LIVE) {
+        return Err(format!("the live route of {LIVE} is gone"));
+    }
+    Ok(format!("none of the {} stale routes is there, the live one is", STALE.len()))
+}
+
+/// The build server takes the one API key.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub async fn build_takes_the_key(stage: &Stage) -> Result<String, String> {
+    let at = address(stage, "binder-tester-2", 8082)?;
+    let file = stage.lab.status().map_err(|error| text(&error))?.api_key_file;
+    let key = crate::files::read(&file).map_err(|error| text(&error))?;
+    Request::get("/builds/").authorized(key.trim()).json(at).await.map_err(|error| text(&error))?;
+    Ok(format!("{at} gives its builds to the one key"))
+}
+
+/// `/health/` says `running` of both, and said so a moment ago.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub async fn health_is_fresh(stage: &Stage) -> Result<String, String> {
+    let binder = stage.lab.binder().map_err(|error| text(&error))?;
+    let health = binder.health().await.map_err(|error| text(&error))?;
+    let entries = health.as_array().map(Vec::as_slice).unwrap_or_default();
+    let fresh = |entry: &Value| {
+        let at = entry["timestamp"].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        at.is_some_and(|at| jiff::Timestamp::now().duration_since(at).as_secs() < 80)
+    };
+    if entries.len() == 2 && entries.iter().all(|entry| entry["status"] == "running" && fresh(entry)) {
+        Ok("/health/ says running of deploy and build, less than 80 s ago".to_owned())
+    } else {
+        Err(health.to_string())
+    }
 }

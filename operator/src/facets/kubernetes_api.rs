@@ -1,0 +1,132 @@
+//! Facet `kubernetes_api`: the API that this host serves answers, in time, and has as many Ready nodes as described (runbook,
+//! "Kubernetes master unresponsive": `kubectl get nodes`). Seen through another host's kubectl proxy, as Binder sees it.
+
+use super::{BLIP, Check, Drift, DriftKind, Facet, Rung};
+use crate::seen::kubernetes::{Answers, SILENT_MARK, SLOW, SLOW_MARK};
+use crate::seen::{Ask, Blind, Observation, Reason};
+use binder_crds::{Desired, conditions};
+
+/// The facet.
+pub struct KubernetesApi;
+
+/// What order and actions call it.
+const SUBJECT: &str = "kubernetes-api";
+
+impl Facet for KubernetesApi {
+    fn condition(&self) -> &'static str {
+        conditions::KUBERNETES_API_ANSWERING
+    }
+
+    fn in_use(&self, desired: &Desired) -> bool {
+        desired.kubernetes_api.is_some()
+    }
+
+    fn asks(&self, _: &Desired) -> Vec<Ask> {
+        Vec::new()
+    }
+
+    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
+        let Some(spec) = &desired.kubernetes_api else { return Ok(Check::default()) };
+        let api = seen.kubernetes.get()?;
+        let via = &api.via;
+        let wanted = spec.ready_nodes;
+        let (kind, mark, short, evidence) = match (&api.answer, &api.nodes) {
+            (Answers::Not(why), _) => (
+                DriftKind::ApiNotAnswering,
+                Some(SILENT_MARK),
+                "the Kubernetes API does not answer".to_owned(),
+                format!("the Kubernetes API does not answer, asked through {via}: {why}"),
+            ),
+            (Answers::Status(status), _) => (
+                DriftKind::ApiNotAnswering,
+                Some(SILENT_MARK),
+                "the Kubernetes API is not well".to_owned(),
+                format!("the Kubernetes API is not well: /healthz answers with HTTP {status}, asked through {via}"),
+            ),
+            (Answers::Well(after), _) if *after > SLOW => (
+                DriftKind::ApiSlow,
+                Some(SLOW_MARK),
+                "the Kubernetes API is slow".to_owned(),
+                format!(
+                    "the Kubernetes API takes longer than {} s to say that it is well, asked through {via}",
+                    SLOW.as_secs()
+                ),
+            ),
+            (Answers::Well(_), Err(why)) => {
+                let message = format!("its nodes are not known, asked through {via}: {why}");
+                return Err(Blind { reason: Reason::NotAnswered, message });
+            }
+            (Answers::Well(_), Ok(nodes)) if nodes.ready < wanted => {
+                let more =
+                    usize::try_from(nodes.not_ready_count).unwrap_or(usize::MAX).saturating_sub(nodes.not_ready.len());
+                let names = match (nodes.not_ready.is_empty(), more) {
+                    (true, _) => "no other is registered".to_owned(),
+                    (false, 0) => format!("not Ready: {}", nodes.not_ready.join(", ")),
+                    (false, more) => format!("not Ready: {} and {more} more", nodes.not_ready.join(", ")),
+                };
+                (
+                    DriftKind::NodesNotReady,
+                    None,
+                    format!("{} of {wanted} nodes Ready", nodes.ready),
+                    format!("{} nodes are Ready and {wanted} must be; {names}", nodes.ready),
+                )
+            }
+            (Answers::Well(_), Ok(_)) => {
+                let as_described = format!("it answers, and {wanted} nodes or more are Ready");
+                return Ok(Check { as_described, ..Check::default() });
+            }
+        };
+        // A restart of the API server, a lost packet. A node is called not Ready only after it has been silent for 40 s.
+        Ok(if mark.is_some_and(|mark| seen.lasting.age(mark, seen.at) < BLIP) {
+            Check { settling: vec![(SUBJECT.to_owned(), short)], ..Check::default() }
+        } else {
+            let drift = Drift { kind, subject: SUBJECT.to_owned(), short, evidence };
+            Check { drifts: vec![drift], ..Check::default() }
+        })
+    }
+
+    fn ladder(&self, _: &Desired, _: &Observation, _: &Drift) -> Vec<Rung> {
+        Vec::new()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+mod tests {
+    use super::*;
+    use crate::seen::Known;
+    use crate::seen::kubernetes::{Api, Nodes};
+    use crate::seen::lasting::Lasting;
+    use binder_crds::desired;
+    use jiff::{SignedDuration, Timestamp};
+    use std::time::Duration;
+
+    fn looked(answer: Answers, nodes: Result<Nodes, String>, for_seconds: i64) -> Result<Check, Blind> {
+        let desired = Desired { kubernetes_api: Some(desired::KubernetesApi { ready_nodes: 2 }), ..Desired::default() };
+        let at = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1000);
+        let mut seen = Observation::nothing(at);
+        seen.kubernetes = Known::Seen(Api { via: "web".to_owned(), answer, nodes, namespaces: None });
+        let first = Lasting::default().carried(seen.marks(), at - SignedDuration::from_secs(for_seconds));
+        seen.lasting = first.carried(seen.marks(), at);
+        KubernetesApi.check(&desired, &seen)
+    }
+
+    fn ready(ready: u32) -> Result<Nodes, String> {
+        let not_ready = if ready < 2 { vec!["minion-2".to_owned()] } else { Vec::new() };
+        Ok(Nodes { ready, not_ready_count: u32::try_from(not_ready.len()).unwrap(), not_ready })
+    }
+
+    #[test]
+    fn what_an_api_says_is_judged_and_a_blip_is_waited_out() {
+        let well = || Answers::Well(Duration::from_millis(20));
+        assert!(looked(well(), ready(3), 60).unwrap().drifts.is_empty());
+        let kind = |check: Result<Check, Blind>| check.unwrap().drifts.first().map(|drift| drift.kind);
+        assert_eq!(kind(looked(well(), ready(1), 60)), Some(DriftKind::NodesNotReady));
+        assert_eq!(kind(looked(Answers::Well(Duration::from_secs(6)), ready(2), 60)), Some(DriftKind::ApiSlow));
+        assert_eq!(kind(looked(Answers::Status(500), ready(2), 60)), Some(DriftKind::ApiNotAnswering));
+        let silent = || Answers::Not("no answer within 8 s".to_owned());
+        assert_eq!(kind(looked(silent(), Err("x".to_owned()), 60)), Some(DriftKind::ApiNotAnswering));
+        assert_eq!(kind(looked(silent(), Err("x".to_owned()), 3)), None);
+        assert_eq!(looked(well(), Err("HTTP 500".to_owned()), 60).unwrap_err().reason, Reason::NotAnswered);
+    }
+}

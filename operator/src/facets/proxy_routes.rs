@@ -1,0 +1,157 @@
+//! Facet `proxy_routes`: Binder's proxy holds no route to an app that is gone (the runbook's open issue "proxy server is holding
+//! on to old routes": preloading makes many). A route is stale when its namespace has been missing for a while, in every look.
+
+use super::{Check, Drift, DriftKind, Facet, Rung, Step};
+use crate::seen::routes::{AppId, mark};
+use crate::seen::{Ask, Blind, Observation};
+use binder_crds::desired::Server;
+use binder_crds::{Desired, conditions};
+use std::time::Duration;
+
+/// The facet.
+pub struct ProxyRoutes;
+
+/// What order and actions call it.
+const SUBJECT: &str = "routes";
+
+/// A route outlives its namespace by moments when an app is culled; `binder-deploy-kubernetes` deletes it right after the
+/// namespace is gone.
+const STALE_AFTER: Duration = Duration::from_secs(30);
+
+/// As many go in one step: each takes two questions and a deletion, some 20 ms altogether.
+pub const AT_ONCE: usize = 100;
+
+/// Long enough for as many.
+const TAKES_EFFECT: Duration = Duration::from_secs(60);
+
+impl Facet for ProxyRoutes {
+    fn condition(&self) -> &'static str {
+        conditions::ROUTES_LIVE
+    }
+
+    fn in_use(&self, desired: &Desired) -> bool {
+        desired.kubectl_proxy.is_some() && desired.servers.contains(&Server::DeployKubernetes)
+    }
+
+    fn asks(&self, _: &Desired) -> Vec<Ask> {
+        Vec::new()
+    }
+
+    fn check(&self, _: &Desired, seen: &Observation) -> Result<Check, Blind> {
+        let routes = seen.routes.get()?;
+        let stale = stale(seen).count();
+        let mut check = Check {
+            as_described: "every route of the proxy leads to an app whose namespace is there".to_owned(),
+            ..Check::default()
+        };
+        let mut say = |kind, short: String, evidence| {
+            check.drifts.push(Drift { kind, subject: SUBJECT.to_owned(), short, evidence });
+        };
+        if stale > 0 {
+            let (routes, lead, namespaces) =
+                if stale == 1 { ("route", "leads", "an app") } else { ("routes", "lead", "apps") };
+            say(
+                DriftKind::RoutesStale,
+                format!("{stale} stale {routes}"),
+                format!("{stale} {routes} of the proxy {lead} to {namespaces} whose namespace is gone"),
+            );
+        } else if routes.odd_count > 0 {
+            let count = routes.odd_count;
+            say(
+                DriftKind::RouteOdd,
+                format!("{count} odd in the proxy's routes"),
+                format!("the proxy holds what can be no app's route: {}", routes.odd.join(" ")),
+            );
+        }
+        Ok(check)
+    }
+
+    fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
+        let Some(proxy) = desired.kubectl_proxy.as_ref().filter(|_| drift.kind == DriftKind::RoutesStale) else {
+            return Vec::new();
+        };
+        let routes: Vec<AppId> = stale(seen).take(AT_ONCE).cloned().collect();
+        if routes.is_empty() {
+            return Vec::new();
+        }
+        vec![Rung { step: Step::DeleteRoutes { routes, port: proxy.port }, takes_effect: TAKES_EFFECT }]
+    }
+}
+
+/// The routes whose namespaces have been gone for long enough.
+fn stale(seen: &Observation) -> impl Iterator<Item = &AppId> {
+    let orphans = seen.routes.seen().map(|routes| &routes.orphans).into_iter().flatten();
+    orphans.filter(|id| seen.lasting.age(&mark(id), seen.at) >= STALE_AFTER)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+mod tests {
+    use super::*;
+    use crate::seen::Known;
+    use crate::seen::lasting::Lasting;
+    use crate::seen::routes::Routes;
+    use binder_crds::desired::KubectlProxy;
+    use binder_crds::text::HostPath;
+    use jiff::{SignedDuration, Timestamp};
+    use std::collections::BTreeSet;
+
+    fn id(number: usize) -> AppId {
+        AppId::try_from(format!("{number:032x}")).unwrap()
+    }
+
+    fn look(orphans: &[usize], before: &Lasting, at: Timestamp) -> Observation {
+        let orphans: BTreeSet<AppId> = orphans.iter().map(|number| id(*number)).collect();
+        let mut seen = Observation::nothing(at);
+        seen.routes = Known::Seen(Routes { live: 3, orphans, ..Routes::default() });
+        seen.lasting = before.carried(seen.marks(), at);
+        seen
+    }
+
+    fn deleted(seen: &Observation) -> Vec<AppId> {
+        let proxy = KubectlProxy { port: 8085, kubectl: HostPath::from("/k.sh"), cluster_id: None };
+        let desired = Desired { kubectl_proxy: Some(proxy), ..Desired::default() };
+        let check = ProxyRoutes.check(&desired, seen).unwrap();
+        let steps = check.drifts.iter().flat_map(|drift| ProxyRoutes.ladder(&desired, seen, drift));
+        steps
+            .flat_map(|rung| match rung.step {
+                Step::DeleteRoutes { routes, .. } => routes,
+                _ => Vec::new(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn only_what_was_stale_in_every_look_for_long_enough_is_deleted() {
+        let at = |seconds| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
+        let first = look(&[1, 2], &Lasting::default(), at(0));
+        assert!(deleted(&first).is_empty());
+        // The second one has its namespace again for one look, and a third one is new.
+        let second = look(&[1, 3], &first.lasting, at(20));
+        let third = look(&[1, 2, 3], &second.lasting, at(31));
+        assert_eq!(deleted(&third), [id(1)]);
+        let fourth = look(&[1, 2, 3], &third.lasting, at(62));
+        assert_eq!(deleted(&fourth), [id(1), id(2), id(3)]);
+        // What could not be seen once begins anew.
+        let mut blind = Observation::nothing(at(70));
+        blind.lasting = fourth.lasting.carried(blind.marks(), at(70));
+        assert!(deleted(&look(&[1, 2, 3], &blind.lasting, at(80))).is_empty());
+    }
+
+    #[test]
+    fn many_go_in_several_steps() {
+        let at = |seconds| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
+        let all: Vec<usize> = (0..300).collect();
+        let first = look(&all, &Lasting::default(), at(0));
+        assert_eq!(deleted(&look(&all, &first.lasting, at(40))).len(), AT_ONCE);
+    }
+
+    #[test]
+    fn odd_routes_are_said_and_never_deleted() {
+        let mut seen = look(&[], &Lasting::default(), Timestamp::UNIX_EPOCH);
+        seen.routes = Known::Seen(Routes { odd: vec!["/user/..".to_owned()], odd_count: 1, ..Routes::default() });
+        let check = ProxyRoutes.check(&Desired::default(), &seen).unwrap();
+        assert_eq!(check.drifts[0].kind, DriftKind::RouteOdd);
+        assert!(deleted(&seen).is_empty());
+    }
+}

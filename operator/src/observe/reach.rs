@@ -1,0 +1,45 @@
+//! Which described ports of other machines the host can reach.
+
+use super::Around;
+use crate::hosts::{Reach, Session};
+use crate::seen::Known;
+use crate::seen::reach::{Reached, Reaches, subject};
+use binder_crds::Desired;
+use binder_crds::desired;
+use futures::future::join_all;
+
+/// So many that could not be told apart are asked again, one after another.
+const ASK_AGAIN: usize = 4;
+
+/// Asks for all of them at once.
+pub(super) async fn ask(session: &Session, desired: &Desired, around: &Around) -> Known<Reaches> {
+    if desired.reaches.is_empty() {
+        return Known::NotAsked;
+    }
+    let asked =
+        desired.reaches.iter().map(|wanted| async move { (subject(wanted), one(session, wanted, around).await) });
+    let mut reaches: Reaches = join_all(asked).await.into_iter().collect();
+    // sshd does not say which of several connections a refusal belongs to; alone, it is told.
+    let unknown = |wanted: &&desired::Reach| matches!(reaches.get(&subject(wanted)), Some(Reached::Unknown(_)));
+    for wanted in desired.reaches.iter().filter(unknown).take(ASK_AGAIN).collect::<Vec<_>>() {
+        let found = one(session, wanted, around).await;
+        reaches.insert(subject(wanted), found);
+    }
+    Known::Seen(reaches)
+}
+
+async fn one(session: &Session, wanted: &desired::Reach, around: &Around) -> Reached {
+    let address = match (&wanted.host, &wanted.address) {
+        (Some(host), _) => around.addresses.get(&host.0).map(String::as_str),
+        (None, address) => address.as_ref().map(|address| address.0.as_str()),
+    };
+    let Some(address) = address else { return Reached::NoSuchHost };
+    match session.can_reach(address, wanted.port).await {
+        Reach::Open => Reached::Open,
+        Reach::Refused => Reached::Refused,
+        Reach::TimedOut { .. } => Reached::NoAnswer,
+        Reach::NoRoute => Reached::NoRoute,
+        Reach::NameNotFound => Reached::NameNotFound,
+        Reach::Unknown(why) => Reached::Unknown(why),
+    }
+}

@@ -1,0 +1,132 @@
+//! Faults of Binder's own status: a server with another API key, a health checker that is wrong or silent.
+
+use serde_json::Value;
+
+use super::binder::DELETE;
+use super::{Act, Fault, FaultError, Healer, Site, Target, shows, unseen};
+use crate::files;
+use crate::host::enter::HostError;
+use crate::http::Request;
+use crate::inventory::{Role, USER};
+
+pub(super) const FAULTS: &[Fault] = &[
+    Fault {
+        name: "key-mismatch",
+        does: "the build server runs with another API key than all others, and answers 403 to theirs",
+        healed_by: Healer::Operator,
+        target: Target::The(Role::Build),
+        inflict: OTHER_KEY,
+        undo: None,
+    },
+    Fault {
+        name: "status-stale",
+        does: "the health checker stops where it stands, and its last word is ten minutes old; pm2 says online",
+        healed_by: Healer::Operator,
+        target: Target::The(Role::WebDeploy),
+        inflict: STALE,
+        undo: None,
+    },
+    Fault {
+        name: "status-wrong",
+        does: "the health checker was started while health.conf named other ports, and says that build and deploy are down, \
+               which work",
+        healed_by: Healer::Operator,
+        target: Target::The(Role::WebDeploy),
+        inflict: WRONG,
+        undo: None,
+    },
+];
+
+const OTHER_KEY: Act = |site| Box::pin(unseen(site, other_key(site)));
+const STALE: Act = |site| Box::pin(stale(site));
+const WRONG: Act = |site| Box::pin(wrong(site));
+
+/// A key that is nobody's.
+const ANOTHER: &str = "0123456789abcdef0123456789abcdef";
+
+/// Starts the server `$1` with the key from standard input.
+const START: &str = "IFS= read -r BINDER_API_KEY; export BINDER_API_KEY; exec binder-control \"$1\" start";
+
+async fn other_key(site: Site<'_>) -> Result<(), FaultError> {
+    site.host.script_as_user(DELETE, &["binder-build-start"]).await?;
+    let run = site.host.entering(USER, &["sh", "-uc", START, "script", "build"])?.stdin(format!("{ANOTHER}\n"));
+    run.output().await.map_err(|source| HostError::Command { host: site.host.name().to_owned(), source })?;
+    let status = site.lab.status()?;
+    let key = files::read(&status.api_key_file)?.trim().to_owned();
+    let at = std::net::SocketAddr::from((site.host.status()?.address, 8082));
+    let refused = |_| {
+        let key = key.clone();
+        async move {
+            match Request::get("/builds/").authorized(&key).send(at).await {
+                Ok(answer) if answer.status == 403 => Ok(()),
+                Ok(answer) => Err(format!("HTTP {}", answer.status)),
+                Err(error) => Err(crate::said(&error)),
+            }
+        }
+    };
+    Ok(site.host.until("the build server answers 403", super::SHOWS, refused).await?)
+}
+
+/// Stops the checker where it stands. It sets its own title, which the kernel cuts: its pid is pm2's to tell.
+const STOP_CHECKER: &str = r#"
+pid=$(pm2 jlist | node -e '
+  const list = JSON.parse(require("fs").readFileSync(0, "utf8").replace(/^[^]*?(?=\[(?:\{|\]))/, ""))
+  for (const entry of list) if (entry.name === "binder-health-checker") console.log(entry.pid)
+')
+kill -STOP "$pid"
+"#;
+
+/// Sets the checker's last words back by ten minutes, as if it had stopped then.
+const SET_BACK: &str = r#"
+NODE_PATH=/usr/local/lib/binder/node_modules exec node -e '
+  const { MongoClient } = require("mongodb")
+  const db = JSON.parse(require("fs").readFileSync(process.env.HOME + "/.binder/db.conf", "utf8"))
+  const main = async () => {
+    const client = new MongoClient(`mongodb://${db.host}:${db.port}/${db.db}`, { useUnifiedTopology: true })
+    await client.connect()
+    const timestamp = new Date(Date.now() - 600000)
+    await client.db().collection("health").updateMany({}, { $set: { timestamp } })
+    await client.close()
+  }
+  main().catch((error) => { console.error(String(error)); process.exit(1) })
+'
+"#;
+
+async fn stale(site: Site<'_>) -> Result<(), FaultError> {
+    site.host.script_as_user(STOP_CHECKER, &[]).await?;
+    site.host.script_as_user(SET_BACK, &[]).await?;
+    said(site, "the health checker's last word is old", |entry| {
+        let at = entry["timestamp"].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        at.is_some_and(|at| jiff::Timestamp::now().duration_since(at).as_secs() > 500)
+    })
+    .await
+}
+
+/// Restarts the checker while its settings name ports where nobody listens.
+const MISLEAD: &str = r#"
+cd ~/.binder
+cp health.conf health.conf.kept
+sed -e 's/"port": *8082/"port": 1/g' -e 's/"port": *8084/"port": 1/g' health.conf.kept >health.conf
+pm2 restart binder-health-checker >/dev/null
+"#;
+/// Puts the settings back: what runs has read the others.
+const RIGHT_SETTINGS: &str = "cd ~/.binder; [ ! -e health.conf.kept ] || mv health.conf.kept health.conf";
+
+async fn wrong(site: Site<'_>) -> Result<(), FaultError> {
+    site.host.script_as_user(MISLEAD, &[]).await?;
+    let down = said(site, "/health/ says down", |entry| entry["status"] == "down").await;
+    site.host.script_as_user(RIGHT_SETTINGS, &[]).await?;
+    down?;
+    shows(site.host, "the settings are right again", "grep -q 8084 /home/andrew/.binder/health.conf", &[]).await
+}
+
+/// Waits until every verdict in `/health/` is so.
+async fn said(site: Site<'_>, what: &str, so: fn(&Value) -> bool) -> Result<(), FaultError> {
+    let look = |_| async move {
+        let health = async { site.lab.binder()?.health().await };
+        let health = health.await.map_err(|error| crate::said(&error))?;
+        let entries = health.as_array().map(Vec::as_slice).unwrap_or_default();
+        if entries.len() >= 2 && entries.iter().all(so) { Ok(()) } else { Err(health.to_string()) }
+    };
+    Ok(site.host.until(what, super::SHOWS, look).await?)
+}

@@ -1,0 +1,17 @@
+//! Acts on what lies between machines.
+
+use binder_crds::conditions;
+
+use super::{Act, world};
+
+pub(super) const ACTS: &[Act] = &[Act {
+    fault: "unreachable-from",
+    host: "binder-web-deploy",
+    title: "a firewall drops the database's port, for one machine only",
+    condition: conditions::ENDPOINTS_REACHABLE,
+    reason: "PortSilent",
+    steps: &[],
+    world: "the database reached from binder-web-deploy",
+    look: |stage| Box::pin(world::database_reached(stage)),
+    in_demo: false,
+}];
