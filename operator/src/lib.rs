@@ -15,6 +15,7 @@
 //! - [`hosts`] - SSH sessions, the probe's framing, tunnels.
 
 pub mod catalogue;
+pub mod chain;
 pub mod config;
 pub mod controllers;
 pub mod execute;

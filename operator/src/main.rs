@@ -1,5 +1,6 @@
 //! Start: flags, logs, the client, both controllers, and an orderly end.
 
+use binder_operator::chain::chain;
 use binder_operator::config::{Config, LogFormat};
 use binder_operator::controllers;
 use binder_operator::metrics::Metrics;
@@ -28,7 +29,7 @@ async fn main() -> ExitCode {
     match run(config).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{}", controllers::chain(error.as_ref()));
+            tracing::error!("{}", chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -186,13 +186,13 @@ pub(crate) async fn api_key(
     Ok(field(&secret, key).ok_or_else(|| format!("the API key under {key} in the Secret {name}, which has none there")))
 }
 
-async fn secret(context: &Context, namespace: &str, name: &str) -> Result<Option<Secret>, Error> {
+pub(super) async fn secret(context: &Context, namespace: &str, name: &str) -> Result<Option<Secret>, Error> {
     let api = context.api::<Secret>(namespace);
     api.get_opt(name).await.map_err(Error::api("read", format!("Secret {namespace}/{name}")))
 }
 
 /// A field of a Secret as text, if it is there, is text and is not empty.
-fn field(secret: &Secret, key: &str) -> Option<SecretString> {
+pub(super) fn field(secret: &Secret, key: &str) -> Option<SecretString> {
     let bytes = &secret.data.as_ref()?.get(key)?.0;
     let text = std::str::from_utf8(bytes).ok()?;
     let text = if key == "ssh-privatekey" { text } else { text.trim_end_matches(['\r', '\n']) };

@@ -1,6 +1,6 @@
 //! One host, again and again: observe, decide, execute, record.
 
-use super::{Context, Error, Known, access, chain, disruption, fleet, outage, record};
+use super::{Context, Error, Known, access, chain, disruption, fleet, outage, power, record};
 use crate::execute::{self, Means};
 use crate::facets::{Disruption, Step};
 use crate::observe::kubernetes::Way;
@@ -277,7 +277,8 @@ async fn view(
 ) -> Result<FleetView, Error> {
     let mut view = FleetView { api_key_problem, ..FleetView::default() };
     if matches!(looked, Looked::Failed(failure) if failure.kind == FailureKind::Silent) {
-        view.outage = outage::ask(context, &described.uid, &described.spec, described.fleet.as_deref()).await;
+        let Described { namespace, uid, spec, fleet, .. } = described;
+        view.outage = outage::ask(context, namespace, uid, spec, fleet.as_deref()).await?;
     }
     let Some(fleet) = &described.fleet else { return Ok(view) };
     // A healthy host has no use for the budget, and asking the API for nothing is a read too many.
@@ -419,7 +420,9 @@ async fn execute(
 
     drop(turn);
     let at = Timestamp::now();
-    let means = Means { session, api_key: key };
+    let power =
+        if run.step.needs_power() { power::of(context, &described.namespace, &described.spec).await? } else { None };
+    let means = Means { session, api_key: key, power };
     let status = record::sent(execute::carry_out(&run.step, run.permit, means).await, at);
     tracing::info!(said = status.said, "sent");
     if status.outcome == Some(ActionOutcome::Abandoned) {

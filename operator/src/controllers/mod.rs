@@ -5,13 +5,16 @@ mod disruption;
 mod fleet;
 mod host;
 mod outage;
+mod power;
 mod record;
 
+pub(crate) use crate::chain::chain;
 use crate::config::Config;
 use crate::hosts::Hosts;
 use crate::metrics::Metrics;
 use crate::plan::memory::Memory;
 use crate::seen::lasting::Lasting;
+use crate::power::gce::Gce;
 use binder_crds::{BinderFleet, BinderHost, BinderHostStatus};
 use futures::StreamExt;
 use kube::runtime::controller::{self, Controller};
@@ -46,6 +49,7 @@ pub struct Context {
     /// True once the operator has been told to end: nothing new is begun.
     pub(crate) stop: CancellationToken,
     pub(crate) logins: access::Logins,
+    pub(crate) gce: Gce,
     /// Held from the last look at the budget until the intention to disrupt a host is recorded.
     pub(crate) disrupting: tokio::sync::Mutex<()>,
     pub(crate) api_keys: access::ApiKeys,
@@ -130,18 +134,6 @@ impl Error {
     }
 }
 
-/// An error with all its causes, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
 /// Runs both controllers until told to stop, then waits for what they are in the middle of.
 pub async fn run(
     client: Client,
@@ -175,6 +167,7 @@ pub async fn run(
         fleets: fleets.clone(),
         stop: stop.clone(),
         logins: access::Logins::default(),
+        gce: Gce::new(config.gce_endpoint.clone()),
         disrupting: tokio::sync::Mutex::default(),
         api_keys: access::ApiKeys::default(),
         known: Mutex::default(),

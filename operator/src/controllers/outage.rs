@@ -1,10 +1,11 @@
 //! What others say of a host that does not answer: its neighbours, asked over their own connections, and its cloud. I/O
 //! only; what it means is [`crate::plan::outage`]'s to say.
 
-use super::{Context, fleet};
+use super::{Context, Error, chain, fleet, power};
 use crate::catalogue;
 use crate::hosts::{HttpPath, LocalHttp, Reach, Session};
 use crate::plan::outage::{CloudSays, Outage, Says, Witness};
+use crate::power::{Power, State};
 use binder_crds::desired::Server;
 use binder_crds::{BinderFleet, BinderHost, BinderHostSpec};
 use futures::future::join_all;
@@ -15,10 +16,42 @@ use std::sync::Arc;
 const NEIGHBOURS: usize = 2;
 
 /// Asks whoever can be asked.
-pub(super) async fn ask(context: &Context, uid: &str, spec: &BinderHostSpec, of: Option<&BinderFleet>) -> Outage {
+///
+/// # Errors
+/// [`Error`] when the API fails.
+pub(super) async fn ask(
+    context: &Context,
+    namespace: &str,
+    uid: &str,
+    spec: &BinderHostSpec,
+    of: Option<&BinderFleet>,
+) -> Result<Outage, Error> {
     let neighbours = of.map(|of| neighbours(context, uid, of)).unwrap_or_default();
-    let witnesses = join_all(neighbours.iter().map(|(host, session)| witness(host, session, spec))).await;
-    Outage { witnesses, cloud: CloudSays::NotAsked }
+    let power = power::of(context, namespace, spec).await?;
+    let (witnesses, cloud) = tokio::join!(
+        join_all(neighbours.iter().map(|(host, session)| witness(host, session, spec))),
+        cloud(power.as_ref()),
+    );
+    Ok(Outage { witnesses, cloud })
+}
+
+async fn cloud(power: Option<&Result<Box<dyn Power>, String>>) -> CloudSays {
+    let power = match power {
+        None => return CloudSays::NotAsked,
+        Some(Err(why)) => return CloudSays::Unanswered(why.clone()),
+        Some(Ok(power)) => power,
+    };
+    match power.state().await {
+        Ok(instance) => match &instance.state {
+            State::Running => CloudSays::Running,
+            State::Stopped => CloudSays::Off,
+            // A machine that its cloud is busy with, or that is asleep, is not ours to reset.
+            State::Starting | State::Stopping | State::Suspended | State::Repairing | State::Unknown(_) => {
+                CloudSays::Changing(instance.state.words().to_owned())
+            }
+        },
+        Err(error) => CloudSays::Unanswered(chain(&error)),
+    }
 }
 
 /// Other hosts of the fleet with an open connection, by name: whoever is asked first is asked first the next time too.

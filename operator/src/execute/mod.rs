@@ -7,9 +7,11 @@
 mod command;
 mod routes;
 
+use crate::chain::chain;
 use crate::facets::Step;
 use crate::gate::Permit;
 use crate::hosts::Session;
+use crate::power::{KeyAdded, Power, SshKey};
 use secrecy::SecretString;
 
 /// Everything that a step may be carried out with. What a step needs and is not there is said, and nothing is done.
@@ -19,6 +21,9 @@ pub struct Means<'a> {
     pub session: Option<&'a Session>,
     /// The API key of Binder's servers, for the steps that need it ([`Step::needs_api_key`]).
     pub api_key: Option<SecretString>,
+    /// The host's power, for the steps that need it ([`Step::needs_power`]): absent when none is described, or in words why
+    /// it cannot be had.
+    pub power: Option<Result<Box<dyn Power>, String>>,
 }
 
 /// A step cannot be carried out; nothing was done.
@@ -42,6 +47,12 @@ pub enum CannotExecute {
     /// The step is no command: [`carry_out`] knows another way.
     #[error("this step is no command on the host")]
     NoCommandLine,
+    /// The cloud cannot be asked.
+    #[error("the machine's cloud cannot be asked: {0}")]
+    PowerUnusable(String),
+    /// The login or the key cannot be what it should be.
+    #[error("the key cannot be added to the instance")]
+    BadKey(#[source] binder_crds::text::BadText),
     /// The step is done on the host, and there is no connection to it.
     #[error("there is no connection to the host")]
     NotConnected,
@@ -64,13 +75,37 @@ impl From<CannotExecute> for Sent {
 
 /// Carries a step out and says what became of it.
 pub async fn carry_out(step: &Step, permit: Permit, means: Means<'_>) -> Sent {
-    match step {
+    let sent = match step {
+        Step::PowerCycle { .. } | Step::PowerOn { .. } | Step::AuthorizeKey { .. } => {
+            by_the_cloud(step, permit, means).await
+        }
         Step::DeleteRoutes { routes, port } => match means.session {
-            Some(session) => routes::delete(session, permit, routes, *port).await,
-            None => CannotExecute::NotConnected.into(),
+            Some(session) => Ok(routes::delete(session, permit, routes, *port).await),
+            None => Err(CannotExecute::NotConnected),
         },
-        _ => on_the_host(step, permit, means).await.unwrap_or_else(Sent::from),
-    }
+        _ => on_the_host(step, permit, means).await,
+    };
+    sent.unwrap_or_else(Sent::from)
+}
+
+/// A step that the machine's cloud does.
+async fn by_the_cloud(step: &Step, permit: Permit, means: Means<'_>) -> Result<Sent, CannotExecute> {
+    let power = means.power.ok_or(CannotExecute::NoPower)?.map_err(CannotExecute::PowerUnusable)?;
+    let done = match step {
+        Step::PowerOn { .. } => power.start(permit).await.map(|()| "the cloud has started it"),
+        Step::AuthorizeKey { user, public_key } => {
+            let key = SshKey::new(user, public_key).map_err(CannotExecute::BadKey)?;
+            power.add_ssh_key(permit, key).await.map(|added| match added {
+                KeyAdded::Added => "the key was added",
+                KeyAdded::AlreadyThere => "the key was there already: what refuses the login is on the machine",
+            })
+        }
+        _ => power.reset(permit).await.map(|()| "the cloud has reset it"),
+    };
+    Ok(match done {
+        Ok(said) => Sent { may_have_run: true, said: said.to_owned() },
+        Err(error) => Sent { may_have_run: error.may_have_happened(), said: chain(&error) },
+    })
 }
 
 /// A step that is a command over SSH.

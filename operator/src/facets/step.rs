@@ -195,6 +195,11 @@ impl Step {
         }
     }
 
+    /// Whether the machine's cloud does it.
+    pub fn needs_power(&self) -> bool {
+        matches!(self, Self::PowerCycle { .. } | Self::PowerOn { .. } | Self::AuthorizeKey { .. })
+    }
+
     /// Whether the command reads the API key.
     pub fn needs_api_key(&self) -> bool {
         matches!(self, Self::StartProcess { start: Start::Server { .. }, .. })

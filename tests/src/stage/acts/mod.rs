@@ -4,6 +4,7 @@
 mod apps;
 mod disks;
 mod reach;
+mod outage;
 mod web;
 pub mod world;
 
@@ -16,7 +17,9 @@ use tokio::time::Instant;
 use super::{NAMESPACE, Stage, StageError};
 
 /// From the break until the operator says it.
-const SEEN_WITHIN: Duration = Duration::from_secs(60);
+///
+/// A machine that hangs keeps a look waiting for half a minute first.
+const SEEN_WITHIN: Duration = Duration::from_secs(120);
 /// From the break until it is healed. `deploy-kubernetes` looks for its cluster every 20 s.
 const HEALED_WITHIN: Duration = Duration::from_secs(300);
 

@@ -167,4 +167,19 @@ pub async fn health_is_fresh(stage: &Stage) -> Result<String, String> {
     } else {
         Err(health.to_string())
     }
+/// Every host is as described, Binder's own `/health/` says that all is running, and an app can be deployed and reached.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub async fn fleet(stage: &Stage) -> Result<String, String> {
+    let hosts = stage.hosts().list(&Default::default()).await.map_err(|error| text(&error))?.items;
+    for host in &hosts {
+        let status = host.status.clone().unwrap_or_default();
+        if status.summary != "As described." {
+            return Err(format!("{}: {}", host.metadata.name.as_deref().unwrap_or_default(), status.summary));
+        }
+    }
+    let binder = stage.lab.binder().map_err(|error| text(&error))?;
+    binder.healthy().await.map_err(|error| text(&error))?;
+    deploy(stage).await
 }

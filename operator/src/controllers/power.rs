@@ -1,0 +1,30 @@
+//! From what a host's spec says of its power to what can ask and change it. The credentials' Secret is read by name, in the
+//! host's own namespace, when it is needed.
+
+use super::{Context, Error, access, chain};
+use crate::power::{Power, gce};
+use binder_crds::BinderHostSpec;
+
+/// The power of a host: `None` if none is described, else what can reach it, or in words why nothing can.
+///
+/// # Errors
+/// [`Error`] when the API fails.
+pub(super) async fn of(
+    context: &Context,
+    namespace: &str,
+    spec: &BinderHostSpec,
+) -> Result<Option<Result<Box<dyn Power>, String>>, Error> {
+    let Some(described) = spec.power.as_ref().and_then(|power| power.gce.as_ref()) else { return Ok(None) };
+    let name = &described.credentials_secret_ref.name;
+    let key = gce::SECRET_KEY;
+    let Some(secret) = access::secret(context, namespace, &name.0).await? else {
+        return Ok(Some(Err(format!("the Secret {name} with the cloud's credentials does not exist"))));
+    };
+    let Some(credentials) = access::field(&secret, key) else {
+        return Ok(Some(Err(format!("the Secret {name} holds no text under {key}"))));
+    };
+    Ok(Some(match context.gce.instance(described, &credentials) {
+        Ok(instance) => Ok(Box::new(instance)),
+        Err(error) => Err(chain(&error)),
+    }))
+}
