@@ -182,3 +182,45 @@ fn told(action: &BinderAction) -> (String, String) {
     let outcome = status.outcome.map_or("no outcome yet", ActionOutcome::as_str);
     (action.spec.description.clone(), format!("{outcome}, {}", status.message))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows of the README's table of faults: fault, page, all of it.
+    fn rows(readme: &str) -> Vec<(String, String, String)> {
+        readme
+            .lines()
+            .filter_map(|line| {
+                let (fault, rest) = line.strip_prefix("| [`")?.split_once("`](")?;
+                let (page, _) = rest.split_once(')')?;
+                Some((fault.to_owned(), page.to_owned(), line.to_owned()))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_readme_tells_every_act_as_it_is_played() {
+        let root = super::super::workspace();
+        let readme = std::fs::read_to_string(root.join("README.md")).unwrap_or_default();
+        let rows = rows(&readme);
+        for act in all() {
+            let row = rows.iter().find(|(fault, ..)| fault == act.fault);
+            let Some((_, page, text)) = row else { panic!("README.md has no row for {}", act.fault) };
+            assert!(root.join(page).is_file(), "{}: {page} is not there", act.fault);
+            for word in [act.condition, act.reason] {
+                assert!(text.contains(&format!("`{word}`")), "the row of {} does not name {word}", act.fault);
+            }
+        }
+        for (fault, ..) in &rows {
+            assert!(act(fault).is_some(), "README.md has a row for {fault}, which nothing plays");
+        }
+    }
+
+    #[test]
+    fn every_act_has_its_fault() {
+        for act in all() {
+            assert!(crate::faults::named(act.fault).is_ok(), "{} is no fault", act.fault);
+        }
+    }
+}
