@@ -262,6 +262,10 @@ pub struct KubernetesApi {
     /// How many nodes must be Ready at least.
     #[schemars(range(min = 0, max = 5000))]
     pub ready_nodes: u32,
+    /// True: the instance of a node that is not Ready may be restarted, once in an incident. Instances are named as their
+    /// nodes, in the project and zone of this host's `power`. Default: false, and a person is asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_restart_nodes: bool,
 }
 
 /// A port of another machine that this one must be able to reach.

@@ -420,8 +420,11 @@ async fn execute(
 
     drop(turn);
     let at = Timestamp::now();
-    let power =
-        if run.step.needs_power() { power::of(context, &described.namespace, &described.spec).await? } else { None };
+    let power = if run.step.needs_power() {
+        power::of(context, &described.namespace, &described.spec, Some(&run.step)).await?
+    } else {
+        None
+    };
     let means = Means { session, api_key: key, power };
     let status = record::sent(execute::carry_out(&run.step, run.permit, means).await, at);
     tracing::info!(said = status.said, "sent");

@@ -27,7 +27,7 @@ pub(super) async fn ask(
     of: Option<&BinderFleet>,
 ) -> Result<Outage, Error> {
     let neighbours = of.map(|of| neighbours(context, uid, of)).unwrap_or_default();
-    let power = power::of(context, namespace, spec).await?;
+    let power = power::of(context, namespace, spec, None).await?;
     let (witnesses, cloud) = tokio::join!(
         join_all(neighbours.iter().map(|(host, session)| witness(host, session, spec))),
         cloud(power.as_ref()),

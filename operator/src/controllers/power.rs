@@ -2,10 +2,12 @@
 //! host's own namespace, when it is needed.
 
 use super::{Context, Error, access, chain};
+use crate::facets::Step;
 use crate::power::{Power, gce};
 use binder_crds::BinderHostSpec;
+use binder_crds::text::CloudName;
 
-/// The power of a host: `None` if none is described, else what can reach it, or in words why nothing can.
+/// The power of a host, or of the instance that a step is about: `None` if none is described, else what can reach it, or in words why nothing can.
 ///
 /// # Errors
 /// [`Error`] when the API fails.
@@ -13,8 +15,13 @@ pub(super) async fn of(
     context: &Context,
     namespace: &str,
     spec: &BinderHostSpec,
+    step: Option<&Step>,
 ) -> Result<Option<Result<Box<dyn Power>, String>>, Error> {
     let Some(described) = spec.power.as_ref().and_then(|power| power.gce.as_ref()) else { return Ok(None) };
+    let mut described = described.clone();
+    if let Some(Step::RestartNode { node }) = step {
+        described.instance = CloudName(node.clone());
+    }
     let name = &described.credentials_secret_ref.name;
     let key = gce::SECRET_KEY;
     let Some(secret) = access::secret(context, namespace, &name.0).await? else {
@@ -23,7 +30,7 @@ pub(super) async fn of(
     let Some(credentials) = access::field(&secret, key) else {
         return Ok(Some(Err(format!("the Secret {name} holds no text under {key}"))));
     };
-    Ok(Some(match context.gce.instance(described, &credentials) {
+    Ok(Some(match context.gce.instance(&described, &credentials) {
         Ok(instance) => Ok(Box::new(instance)),
         Err(error) => Err(chain(&error)),
     }))

@@ -142,8 +142,8 @@ pub(super) fn command(step: &Step, api_key: Option<SecretString>) -> Result<Chan
             change("insert-redirect", INSERT_REDIRECT, vec![interface.clone(), from.to_string(), to.to_string()], 20)
         }
         Step::Reboot { boot_id } => change("reboot", REBOOT, vec![boot_id.clone()], 20),
-        Step::PowerCycle { .. } | Step::PowerOn { .. } | Step::AuthorizeKey { .. } => {
-            return Err(CannotExecute::NoPower);
+        Step::PowerCycle { .. } | Step::PowerOn { .. } | Step::AuthorizeKey { .. } | Step::RestartNode { .. } => {
+            return Err(CannotExecute::NoCommandLine);
         }
         Step::DeleteExtraRedirects { interface, from, to } => change(
             "delete-extra-redirects",

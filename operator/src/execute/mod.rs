@@ -11,7 +11,7 @@ use crate::chain::chain;
 use crate::facets::Step;
 use crate::gate::Permit;
 use crate::hosts::Session;
-use crate::power::{KeyAdded, Power, SshKey};
+use crate::power::{KeyAdded, Power, SshKey, State};
 use secrecy::SecretString;
 
 /// Everything that a step may be carried out with. What a step needs and is not there is said, and nothing is done.
@@ -76,7 +76,7 @@ impl From<CannotExecute> for Sent {
 /// Carries a step out and says what became of it.
 pub async fn carry_out(step: &Step, permit: Permit, means: Means<'_>) -> Sent {
     let sent = match step {
-        Step::PowerCycle { .. } | Step::PowerOn { .. } | Step::AuthorizeKey { .. } => {
+        Step::PowerCycle { .. } | Step::PowerOn { .. } | Step::AuthorizeKey { .. } | Step::RestartNode { .. } => {
             by_the_cloud(step, permit, means).await
         }
         Step::DeleteRoutes { routes, port } => match means.session {
@@ -100,6 +100,13 @@ async fn by_the_cloud(step: &Step, permit: Permit, means: Means<'_>) -> Result<S
                 KeyAdded::AlreadyThere => "the key was there already: what refuses the login is on the machine",
             })
         }
+        Step::RestartNode { .. } => match power.state().await {
+            Ok(instance) if instance.state == State::Stopped => {
+                power.start(permit).await.map(|()| "the cloud has started it")
+            }
+            Ok(_) => power.reset(permit).await.map(|()| "the cloud has reset it"),
+            Err(error) => Err(error),
+        },
         _ => power.reset(permit).await.map(|()| "the cloud has reset it"),
     };
     Ok(match done {

@@ -2,7 +2,7 @@
 
 use super::{Check, DriftKind, Step};
 use crate::catalogue::KUBECTL_PROXY;
-use crate::seen::{Blind, Observation};
+use crate::seen::{Blind, Observation, Reason};
 use std::time::Duration;
 
 /// How long pm2 may take to show a process that was just started.
@@ -54,6 +54,17 @@ pub fn effect(step: &Step, seen: &Observation, checks: &[&Check], age: Duration)
         Step::StartKubectlProxy { port, .. } => {
             seen.proxy.get()?;
             Ok(gone(KUBECTL_PROXY, checks, format!("{port} is served")))
+        }
+        Step::RestartNode { node } => {
+            let api = seen.kubernetes.get()?;
+            let unseen = |message: &String| Blind { reason: Reason::NotAnswered, message: message.clone() };
+            let nodes = api.nodes.as_ref().map_err(unseen)?;
+            let all_told = nodes.not_ready.len() == usize::try_from(nodes.not_ready_count).unwrap_or(usize::MAX);
+            Ok(if all_told && !nodes.not_ready.contains(node) {
+                Effect::Seen(format!("{node} is Ready, {} nodes are", nodes.ready))
+            } else {
+                Effect::NotYet(format!("{node} is not Ready yet, {} nodes are", nodes.ready))
+            })
         }
         // That it was looked at at all is the effect.
         Step::AuthorizeKey { user, .. } => Ok(Effect::Seen(format!("{user} is let in"))),

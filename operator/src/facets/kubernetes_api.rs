@@ -1,13 +1,18 @@
 //! Facet `kubernetes_api`: the API that this host serves answers, in time, and has as many Ready nodes as described (runbook,
 //! "Kubernetes master unresponsive": `kubectl get nodes`). Seen through another host's kubectl proxy, as Binder sees it.
 
-use super::{BLIP, Check, Drift, DriftKind, Facet, Rung};
+use super::step::BOOTS_WITHIN;
+use super::{BLIP, Check, Drift, DriftKind, Facet, Rung, Step};
 use crate::seen::kubernetes::{Answers, SILENT_MARK, SLOW, SLOW_MARK};
 use crate::seen::{Ask, Blind, Observation, Reason};
 use binder_crds::{Desired, conditions};
 
 /// The facet.
 pub struct KubernetesApi;
+
+/// The part of a machine's memory, in per cent, below which whatever it serves can be expected to crawl: the kernel's own
+/// reserves and caches begin to be fought for.
+const STARVED: u8 = 5;
 
 /// What order and actions call it.
 const SUBJECT: &str = "kubernetes-api";
@@ -43,15 +48,22 @@ impl Facet for KubernetesApi {
                 "the Kubernetes API is not well".to_owned(),
                 format!("the Kubernetes API is not well: /healthz answers with HTTP {status}, asked through {via}"),
             ),
-            (Answers::Well(after), _) if *after > SLOW => (
-                DriftKind::ApiSlow,
-                Some(SLOW_MARK),
-                "the Kubernetes API is slow".to_owned(),
-                format!(
+            (Answers::Well(after), _) if *after > SLOW => {
+                let slow = format!(
                     "the Kubernetes API takes longer than {} s to say that it is well, asked through {via}",
                     SLOW.as_secs()
-                ),
-            ),
+                );
+                let left = seen.machine.seen().and_then(|machine| machine.memory_left);
+                let (kind, short, evidence) = match left.filter(|left| *left <= STARVED) {
+                    Some(_) => (
+                        DriftKind::ApiStarved,
+                        "the Kubernetes API is slow, memory is near full".to_owned(),
+                        format!("{slow}, and no more than {STARVED} % of the machine's memory are left"),
+                    ),
+                    None => (DriftKind::ApiSlow, "the Kubernetes API is slow".to_owned(), slow),
+                };
+                (kind, Some(SLOW_MARK), short, evidence)
+            }
             (Answers::Well(_), Err(why)) => {
                 let message = format!("its nodes are not known, asked through {via}: {why}");
                 return Err(Blind { reason: Reason::NotAnswered, message });
@@ -85,8 +97,23 @@ impl Facet for KubernetesApi {
         })
     }
 
-    fn ladder(&self, _: &Desired, _: &Observation, _: &Drift) -> Vec<Rung> {
-        Vec::new()
+    fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
+        match drift.kind {
+            // The runbook restarts the master. That it is slow alone says nothing about the master itself.
+            DriftKind::ApiNotAnswering | DriftKind::ApiStarved => seen
+                .boot_id()
+                .map(|boot_id| Rung { step: Step::Reboot { boot_id: boot_id.to_owned() }, takes_effect: BOOTS_WITHIN })
+                .into_iter()
+                .collect(),
+            DriftKind::NodesNotReady if desired.kubernetes_api.as_ref().is_some_and(|spec| spec.may_restart_nodes) => {
+                let nodes = seen.kubernetes.seen().and_then(|api| api.nodes.as_ref().ok());
+                let names = nodes.map_or(&[][..], |nodes| &nodes.not_ready);
+                let rung =
+                    |node: &String| Rung { step: Step::RestartNode { node: node.clone() }, takes_effect: BOOTS_WITHIN };
+                names.iter().map(rung).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 }
 
@@ -102,7 +129,10 @@ mod tests {
     use std::time::Duration;
 
     fn looked(answer: Answers, nodes: Result<Nodes, String>, for_seconds: i64) -> Result<Check, Blind> {
-        let desired = Desired { kubernetes_api: Some(desired::KubernetesApi { ready_nodes: 2 }), ..Desired::default() };
+        let desired = Desired {
+            kubernetes_api: Some(desired::KubernetesApi { ready_nodes: 2, may_restart_nodes: false }),
+            ..Desired::default()
+        };
         let at = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1000);
         let mut seen = Observation::nothing(at);
         seen.kubernetes = Known::Seen(Api { via: "web".to_owned(), answer, nodes, namespaces: None });
@@ -128,5 +158,33 @@ mod tests {
         assert_eq!(kind(looked(silent(), Err("x".to_owned()), 60)), Some(DriftKind::ApiNotAnswering));
         assert_eq!(kind(looked(silent(), Err("x".to_owned()), 3)), None);
         assert_eq!(looked(well(), Err("HTTP 500".to_owned()), 60).unwrap_err().reason, Reason::NotAnswered);
+    }
+
+    #[test]
+    fn a_node_is_restarted_only_where_that_is_allowed_and_a_slow_master_only_when_it_is_starved() {
+        let spec = |may_restart_nodes| Desired {
+            kubernetes_api: Some(desired::KubernetesApi { ready_nodes: 2, may_restart_nodes }),
+            ..Desired::default()
+        };
+        let mut seen = Observation::nothing(Timestamp::UNIX_EPOCH);
+        seen.kubernetes = Known::Seen(Api {
+            via: "web".to_owned(),
+            answer: Answers::Well(Duration::from_millis(5)),
+            nodes: ready(1),
+            namespaces: None,
+        });
+        seen.machine = Known::Seen(crate::seen::machine::Machine {
+            boot_id: "boot-0001".to_owned(),
+            ..crate::seen::machine::Machine::default()
+        });
+        let steps = |allowed, kind| -> Vec<&'static str> {
+            let drift = Drift { kind, subject: String::new(), short: String::new(), evidence: String::new() };
+            KubernetesApi.ladder(&spec(allowed), &seen, &drift).iter().map(|rung| rung.step.kind()).collect()
+        };
+        assert_eq!(steps(true, DriftKind::NodesNotReady), ["RestartNode"]);
+        assert!(steps(false, DriftKind::NodesNotReady).is_empty());
+        assert!(steps(true, DriftKind::ApiSlow).is_empty());
+        assert_eq!(steps(false, DriftKind::ApiStarved), ["Reboot"]);
+        assert_eq!(steps(false, DriftKind::ApiNotAnswering), ["Reboot"]);
     }
 }

@@ -172,6 +172,8 @@ kinds! {
     ApiSlow => "kubernetes-api",
     /// Fewer nodes are Ready than described.
     NodesNotReady => "kubernetes-api",
+    /// The API that the host serves is slow, and the machine has next to no memory left.
+    ApiStarved => "kubernetes-api",
     /// The proxy holds routes to apps that are gone.
     RoutesStale => "routes",
     /// The proxy holds a route that no app can have.

@@ -5,6 +5,10 @@ use super::Disruption;
 use crate::catalogue::Start;
 use crate::seen::routes::AppId;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// How long a machine may take from a restart until it answers again: a cloud instance needs one to three minutes.
+pub const BOOTS_WITHIN: Duration = Duration::from_secs(300);
 
 /// One step of the runbook. Every value in it is typed and goes to a host as an argument of its own, never as shell text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +73,11 @@ pub enum Step {
         /// The public key, as a line of `authorized_keys`.
         public_key: String,
     },
+    /// Reset the instance of a node that is not Ready, or start it if it is off. Instances are named as their nodes.
+    RestartNode {
+        /// The node's name.
+        node: String,
+    },
     /// Reset the machine's instance in its cloud.
     PowerCycle {
         /// The boot that was last seen, if the machine was ever seen.
@@ -124,6 +133,7 @@ impl Step {
             Self::DeleteRoutes { .. } => "DeleteRoutes",
             Self::DeleteExtraRedirects { .. } => "DeleteExtraRedirects",
             Self::AuthorizeKey { .. } => "AuthorizeKey",
+            Self::RestartNode { .. } => "RestartNode",
             Self::Reboot { .. } => "Reboot",
             Self::PowerCycle { .. } => "PowerCycle",
             Self::PowerOn { .. } => "PowerOn",
@@ -155,6 +165,7 @@ impl Step {
             Self::AuthorizeKey { user, .. } => {
                 format!("add the operator's public key to the instance's SSH keys, for {user}")
             }
+            Self::RestartNode { node } => format!("restart the instance of the node {node}"),
             Self::Reboot { .. } => "reboot the machine".to_owned(),
             Self::PowerCycle { .. } => "power-cycle the machine".to_owned(),
             Self::PowerOn { .. } => "start the machine's instance, which is off".to_owned(),
@@ -171,7 +182,9 @@ impl Step {
             | Self::DeleteExtraRedirects { .. }
             | Self::AuthorizeKey { .. } => Disruption::None,
             Self::DeleteEntries { .. } | Self::EndOrphan { .. } | Self::EndKubectlProxy { .. } => Disruption::Service,
-            Self::Reboot { .. } | Self::PowerCycle { .. } | Self::PowerOn { .. } => Disruption::Host,
+            Self::Reboot { .. } | Self::PowerCycle { .. } | Self::PowerOn { .. } | Self::RestartNode { .. } => {
+                Disruption::Host
+            }
         }
     }
 
@@ -197,7 +210,19 @@ impl Step {
 
     /// Whether the machine's cloud does it.
     pub fn needs_power(&self) -> bool {
-        matches!(self, Self::PowerCycle { .. } | Self::PowerOn { .. } | Self::AuthorizeKey { .. })
+        matches!(
+            self,
+            Self::PowerCycle { .. } | Self::PowerOn { .. } | Self::AuthorizeKey { .. } | Self::RestartNode { .. }
+        )
+    }
+
+    /// Whether an attempt at another step counts as one at this: for what is done to a whole machine, whatever it was
+    /// about, the same machine.
+    pub fn same_machine(&self, other: &Step) -> bool {
+        match (self, other) {
+            (Self::RestartNode { node }, Self::RestartNode { node: other }) => node == other,
+            _ => self.kind() == other.kind(),
+        }
     }
 
     /// Whether the command reads the API key.

@@ -3,9 +3,11 @@
 use super::memory::{FleetView, Memory};
 use super::outage::{self, Diagnosis};
 use super::{Checked, Host, Run, order};
+use crate::facets::step::BOOTS_WITHIN;
 use crate::facets::{Disruption, Drift, FACETS, Facet, Rung, Step};
 use crate::gate::{self, BlockedBy, Request};
 use crate::seen::Observation;
+use crate::status::conditions::find;
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
@@ -66,16 +68,19 @@ impl Reasoning<'_> {
         drifts.sort_by_key(|(_, drift)| order::rank(&drift.subject, desired));
         let proposals = drifts.into_iter().map(|(facet, drift)| {
             let mut ladder = facet.ladder(desired, seen, drift);
+            // What begins with a restart gets the time to come back by itself that a silent host gets.
+            let heavy = ladder.first().is_some_and(|rung| rung.step.disruption() == Disruption::Host);
+            let may_pass_until = heavy.then(|| self.dead_at(facet.condition()));
             // Above the facets' own rungs are those that all share.
             if let Some(boot_id) = seen.boot_id().filter(|_| !ladder.is_empty() && order::reboot_helps(drift.kind)) {
                 let step = Step::Reboot { boot_id: boot_id.to_owned() };
-                ladder.push(Rung { step, takes_effect: outage::BOOTS_WITHIN });
+                ladder.push(Rung { step, takes_effect: BOOTS_WITHIN });
             }
             Proposal {
                 drift: drift.clone(),
                 ladder,
                 waits_for: order::waits_for(drift, desired, checks, self.fleet),
-                may_pass_until: None,
+                may_pass_until,
                 witness: None,
             }
         });
@@ -161,6 +166,14 @@ impl Reasoning<'_> {
             }
         };
         Candidate { drift, rung: Some(rung), made, allowed, blocked }
+    }
+
+    /// When something that a condition tells has lasted long enough to be taken for dead.
+    fn dead_at(&self, condition: &str) -> Timestamp {
+        let since = find(self.host.previous, condition)
+            .filter(|condition| condition.status == "False")
+            .map_or(self.now, |condition| condition.last_transition_time.0);
+        outage::dead_at(since, self.fleet)
     }
 
     fn made(&self, step: &Step, drift: &Drift) -> u32 {

@@ -74,16 +74,19 @@ impl Memory {
     /// itself counts whatever it was about, for the whole incident.
     pub fn attempts<'m>(
         &'m self,
-        step: &Step,
+        step: &'m Step,
         subject: &'m str,
         since: Option<Timestamp>,
     ) -> impl Iterator<Item = &'m Past> {
         let kind = step.kind();
         let whole = step.disruption() == Disruption::Host;
         let since = if whole { since } else { since.max(self.last_restart()) };
+        let counts = move |past: &Past| match &past.step {
+            Some(done) if whole => step.same_machine(done),
+            _ => past.kind == kind && (whole || past.subject == subject),
+        };
         self.actions.iter().filter(move |past| {
-            past.kind == kind
-                && (whole || past.subject == subject)
+            counts(past)
                 && since.is_none_or(|since| past.created >= since)
                 && past.outcome != Some(ActionOutcome::Abandoned)
         })
@@ -95,7 +98,7 @@ impl Memory {
     fn last_restart(&self) -> Option<Timestamp> {
         self.actions
             .iter()
-            .filter(|past| past.step.as_ref().is_some_and(|step| step.disruption() == Disruption::Host))
+            .filter(|past| past.step.as_ref().is_some_and(|step| step.ends_boot().is_some()))
             .filter(|past| past.outcome == Some(ActionOutcome::Succeeded))
             .map(|past| past.created)
             .max()

@@ -52,6 +52,7 @@ fn explained_by_dependency(kind: DriftKind) -> bool {
         | DriftKind::KeyRefused
         | DriftKind::ApiNotAnswering
         | DriftKind::ApiSlow
+        | DriftKind::ApiStarved
         | DriftKind::NodesNotReady
         | DriftKind::RoutesStale
         | DriftKind::RouteOdd => false,

@@ -6,6 +6,7 @@
 
 use super::memory::FleetView;
 use super::{Host, LookFailure};
+use crate::facets::step::BOOTS_WITHIN;
 use crate::facets::{Drift, DriftKind, Rung, Step};
 use crate::status::conditions::find;
 use binder_crds::conditions;
@@ -21,9 +22,6 @@ pub const LOGIN: &str = "login";
 /// How long the machine's agent may take to put a key of the metadata into place: it is told at once, and asks again every
 /// minute or so when it was not.
 pub const AUTHORIZED_WITHIN: Duration = Duration::from_secs(90);
-
-/// How long a machine may take from a reset until it answers again: a cloud instance needs one to three minutes.
-pub const BOOTS_WITHIN: Duration = Duration::from_secs(300);
 
 /// What others say of a host that does not answer us.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -90,6 +88,12 @@ fn silent_since(host: &Host<'_>, now: Timestamp) -> Timestamp {
         .map_or(now, |condition| condition.last_transition_time.0)
 }
 
+/// When something that has been so since a moment has lasted long enough to be taken for dead.
+pub fn dead_at(since: Timestamp, fleet: &FleetView) -> Timestamp {
+    let wait = SignedDuration::try_from(fleet.patience.dead_after).unwrap_or(SignedDuration::from_hours(24));
+    since.checked_add(wait).unwrap_or(Timestamp::MAX)
+}
+
 /// Diagnoses a host that is silent.
 pub fn diagnose(host: &Host<'_>, failure: &LookFailure, fleet: &FleetView, now: Timestamp) -> Diagnosis {
     let outage = &fleet.outage;
@@ -115,7 +119,6 @@ pub fn diagnose(host: &Host<'_>, failure: &LookFailure, fleet: &FleetView, now: 
         }
     };
     let since = silent_since(host, now);
-    let wait = SignedDuration::try_from(fleet.patience.dead_after).unwrap_or(SignedDuration::from_hours(24));
     Diagnosis {
         drift: Drift {
             kind,
@@ -124,7 +127,7 @@ pub fn diagnose(host: &Host<'_>, failure: &LookFailure, fleet: &FleetView, now: 
             evidence,
         },
         ladder,
-        may_pass_until: Some(since.checked_add(wait).unwrap_or(Timestamp::MAX)),
+        may_pass_until: Some(dead_at(since, fleet)),
         witness: missing_witness(outage),
     }
 }

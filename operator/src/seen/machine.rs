@@ -16,6 +16,7 @@ printf 'uptime %s\n' "$up"
 printf 'clock %s\n' "$(date +%s)"
 printf 'uid %s\n' "$(id -u)"
 printf 'tick %s\n' "$(getconf CLK_TCK 2>/dev/null || echo 100)"
+awk '$1 == "MemTotal:" || $1 == "MemAvailable:" {print "memory " $1 " " $2}' /proc/meminfo
 cat /proc/[0-9]*/stat 2>/dev/null | sed 's/^/stat /'
 ps -ww -e -o pid=,uid=,args= | cut -c1-400 | sed 's/^/proc /'
 { sudo -n timeout 3 ss -Hltnp 2>/dev/null || ss -Hltnp; } | sed 's/^/port /'
@@ -53,6 +54,8 @@ pub struct Machine {
     pub uid: u32,
     /// Clock ticks a second.
     pub ticks: u64,
+    /// Memory that is still available, in per cent of all, rounded up (`/proc/meminfo`); `None` if it was not told.
+    pub memory_left: Option<u8>,
     /// Processes by id.
     pub processes: BTreeMap<u32, Process>,
     /// Ids of the processes that listen, by TCP port; empty if the owner could not be seen.
@@ -104,7 +107,7 @@ pub fn read(answer: Option<&Answer>) -> Result<Machine, Blind> {
         message: format!("the machine: the host did not tell its {what}"),
     };
     let mut machine = Machine { ticks: 100, ..Machine::default() };
-    let (mut clock, mut uid) = (None, None);
+    let (mut clock, mut uid, mut memory) = (None, None, (None, None));
     let mut stats: BTreeMap<u32, (u32, u64)> = BTreeMap::new();
     for line in text.lines() {
         let Some((kind, rest)) = line.split_once(' ') else { continue };
@@ -114,6 +117,11 @@ pub fn read(answer: Option<&Answer>) -> Result<Machine, Blind> {
             "clock" => clock = rest.parse().ok(),
             "uid" => uid = rest.parse().ok(),
             "tick" => machine.ticks = rest.parse().ok().filter(|ticks| (1..=10_000).contains(ticks)).unwrap_or(100),
+            "memory" => match rest.split_once(' ') {
+                Some(("MemTotal:", kilobytes)) => memory.0 = kilobytes.parse::<u64>().ok(),
+                Some(("MemAvailable:", kilobytes)) => memory.1 = kilobytes.parse::<u64>().ok(),
+                _ => {}
+            },
             "stat" => {
                 if let Some((pid, parent, started)) = stat(rest) {
                     stats.insert(pid, (parent, started));
@@ -139,6 +147,12 @@ pub fn read(answer: Option<&Answer>) -> Result<Machine, Blind> {
     if machine.boot_id.is_empty() {
         return Err(garbage("boot id"));
     }
+    machine.memory_left = match memory {
+        (Some(all), Some(left)) if all > 0 && left <= all => {
+            u8::try_from((u128::from(left) * 100).div_ceil(u128::from(all))).ok()
+        }
+        _ => None,
+    };
     machine.clock = clock.ok_or_else(|| garbage("clock"))?;
     machine.uid = uid.ok_or_else(|| garbage("login's user id"))?;
     Ok(machine)
@@ -192,6 +206,7 @@ mod tests {
     }
 
     const USUAL: &str = "boot 0c4f6c2e-9d0e-4a39-9c0f-1f2a3b4c5d6e\nuptime 120.55\nclock 1700000000\nuid 1000\ntick 100\n\
+        memory MemTotal: 2000\nmemory MemAvailable: 61\n\
         stat 1 (init) S 0 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 5 0 0\n\
         stat 77 (a) b) (c) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 9000 0 0\n\
         proc     1     0 /sbin/init\n\
@@ -203,6 +218,7 @@ mod tests {
     fn a_usual_machine_is_read() {
         let machine = read(Some(&said(USUAL))).unwrap();
         assert_eq!(machine.uid, 1000);
+        assert_eq!(machine.memory_left, Some(4));
         assert_eq!(machine.listeners[&3000], vec![77]);
         assert!(machine.listeners[&22].is_empty());
         let process = &machine.processes[&77];

@@ -187,6 +187,7 @@ impl World {
                 self.listeners.insert(*port, pid);
             }
             Step::AuthorizeKey { .. } => self.silent = false,
+            Step::RestartNode { .. } => {}
             Step::Reboot { boot_id } if *boot_id != self.boot_id() => {}
             Step::Reboot { .. } | Step::PowerCycle { .. } | Step::PowerOn { .. } => self.restart(),
             Step::DeleteRoutes { routes, .. } => self.orphans.retain(|id| !routes.contains(id)),
@@ -233,6 +234,7 @@ impl World {
                 clock: self.now.as_second(),
                 uid: LOGIN,
                 ticks: 100,
+                memory_left: Some(60),
                 processes: self.processes.clone(),
                 listeners: self.listeners.iter().map(|(port, pid)| (*port, vec![*pid])).collect(),
             }),

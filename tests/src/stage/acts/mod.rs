@@ -3,8 +3,8 @@
 
 mod apps;
 mod disks;
-mod reach;
 mod outage;
+mod reach;
 mod web;
 pub mod world;
 

@@ -167,6 +167,8 @@ pub async fn health_is_fresh(stage: &Stage) -> Result<String, String> {
     } else {
         Err(health.to_string())
     }
+}
+
 /// Every host is as described, Binder's own `/health/` says that all is running, and an app can be deployed and reached.
 ///
 /// # Errors
