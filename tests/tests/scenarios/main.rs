@@ -17,6 +17,7 @@ mod evidence;
 mod heals;
 mod observe;
 mod place;
+mod together;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     observe::trials(&place, &mut trials);
     converged::first(&place, &mut trials);
     heals::trials(&place, &mut trials);
+    together::trials(&place, &mut trials);
     access::trials(&place, &mut trials);
     described::trials(&place, &mut trials);
     crash::trials(&place, &mut trials);

@@ -64,6 +64,11 @@ pub fn act(fault: &str) -> Option<&'static Act> {
     all().find(|act| act.fault == fault)
 }
 
+/// The one host that a fault is on.
+pub fn host_of(fault: &str) -> Option<&'static str> {
+    crate::faults::named(fault).ok()?.only_host()
+}
+
 /// What became of an act.
 #[derive(Debug, Clone)]
 pub struct Report {

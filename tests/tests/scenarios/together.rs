@@ -1,0 +1,79 @@
+//! Several faults at once: each is healed, in the runbook's order, and no step is taken twice for nothing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use binder_crds::ActionOutcome;
+use binder_lab::stage::Mark;
+use binder_lab::stage::acts::{self, world};
+use libtest_mimic::{Failed, Trial};
+
+use crate::place::{Place, Set};
+use crate::{Outcome, ensure, failed, trial};
+
+/// From two faults to a fleet that is as described.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Pairs on one host and on two, of causes and of their symptoms.
+const PAIRS: &[(&str, &str)] = &[
+    ("web-lost", "redirect-lost"),
+    ("web-lost", "proxy-dead"),
+    ("web-lost", "redirect-doubled"),
+    ("proxy-dead", "redirect-lost"),
+    ("proxy-dead", "redirect-doubled"),
+    ("deploy-lost", "redirect-lost"),
+    ("deploy-lost", "web-lost"),
+    ("services-db-stopped", "redirect-lost"),
+    ("services-logging-stopped", "web-lost"),
+    ("services-db-stopped", "proxy-dead"),
+];
+
+/// Everything that can be broken at once and is the operator's to heal without a restart of a machine.
+const ALL: &[&str] =
+    &["deploy-lost", "web-lost", "proxy-dead", "redirect-lost", "services-logging-stopped", "services-db-stopped"];
+
+pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
+    for (one, other) in PAIRS {
+        trials.push(trial(place, format!("together::{one}_and_{other}"), async move |set| {
+            together(set, &[one, other]).await
+        }));
+    }
+    trials.push(trial(place, "together::everything", async |set| together(set, ALL).await));
+}
+
+async fn together(set: &mut Set, faults: &[&str]) -> Outcome {
+    set.apply("Enforce").await?;
+    set.all_healthy(LIMIT).await?;
+    let hosts: BTreeSet<&str> = faults.iter().filter_map(|fault| acts::host_of(fault)).collect();
+    let mut marks: Vec<(&str, Mark)> = Vec::new();
+    for host in &hosts {
+        marks.push((host, set.stage.mark(host).await.map_err(failed)?));
+    }
+    // Nobody heals the first one while the next is being brought about.
+    set.stage.stop_operator().await.map_err(failed)?;
+    let broken = broken(set, faults).await;
+    set.stage.start_operator().await.map_err(failed)?;
+    broken?;
+    let seen = set.stage.until("the whole fleet", LIMIT, || world::fleet(&set.stage)).await.map_err(failed)?;
+    eprintln!("  {seen}");
+    for (host, mark) in &marks {
+        let mut done = BTreeSet::new();
+        for action in set.stage.actions_since(host, mark).await.map_err(failed)? {
+            let outcome = action.status.as_ref().and_then(|status| status.outcome);
+            let what = format!("{} {}", action.spec.step, action.spec.subject);
+            eprintln!("  {host}: {} ({outcome:?})", action.spec.description);
+            ensure(outcome == Some(ActionOutcome::Succeeded), || format!("{host}: {what}: {outcome:?}"))?;
+            ensure(done.insert(what.clone()), || format!("{host}: {what} was done twice"))?;
+        }
+    }
+    Ok(())
+}
+
+async fn broken(set: &Set, faults: &[&str]) -> Outcome {
+    for fault in faults {
+        let host = acts::host_of(fault).ok_or_else(|| Failed::from(format!("{fault} is on no one host")))?;
+        set.inflict(fault, host).await?;
+    }
+    Ok(())
+}
