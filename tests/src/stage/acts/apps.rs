@@ -55,9 +55,9 @@ pub(super) const ACTS: &[Act] = &[
         title: "a minion is heard of no more",
         condition: conditions::KUBERNETES_API_ANSWERING,
         reason: "NodesNotReady",
-        steps: &[],
-        world: "the cluster behind 8085",
-        look: |stage| Box::pin(world::proxy(stage)),
+        steps: &["RestartNode"],
+        world: "every node Ready",
+        look: |stage| Box::pin(world::nodes(stage)),
         in_demo: false,
     },
 ];

@@ -51,7 +51,7 @@ pub type Look = for<'a> fn(&'a Stage) -> BoxFuture<'a, Result<String, String>>;
 
 /// Every act, in order. Each module holds the rows of one kind.
 pub fn all() -> impl Iterator<Item = &'static Act> {
-    [web::ACTS, disks::ACTS, reach::ACTS, apps::ACTS].into_iter().flatten()
+    [web::ACTS, disks::ACTS, reach::ACTS, apps::ACTS, outage::ACTS].into_iter().flatten()
 }
 
 /// The acts of the short demo, in order.

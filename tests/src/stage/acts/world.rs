@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
 use serde_json::Value;
 
+use crate::cluster::kubeconfig;
 use crate::faults::apps::{LIST_ROUTES, LIVE, STALE};
 use crate::http::Request;
 use crate::stage::{Stage, owner};
@@ -184,4 +187,25 @@ pub async fn fleet(stage: &Stage) -> Result<String, String> {
     let binder = stage.lab.binder().map_err(|error| text(&error))?;
     binder.healthy().await.map_err(|error| text(&error))?;
     deploy(stage).await
+}
+
+/// Every node of the cluster is Ready.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub async fn nodes(stage: &Stage) -> Result<String, String> {
+    let config =
+        stage.lab.status().map_err(|error| text(&error))?.cluster_kubeconfig.ok_or("the lab has no cluster")?;
+    let client = kubeconfig::client(&config).await.map_err(|error| text(&error))?;
+    let nodes = Api::<Node>::all(client).list(&Default::default()).await.map_err(|error| text(&error))?.items;
+    let ready = |node: &&Node| {
+        let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+        conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
+    };
+    let count = nodes.iter().filter(ready).count();
+    if count == nodes.len() {
+        Ok(format!("{count} nodes are Ready"))
+    } else {
+        Err(format!("{count} of {}", nodes.len()))
+    }
 }
