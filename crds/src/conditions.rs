@@ -35,9 +35,9 @@ pub const HEALTH_STATUS_CURRENT: &str = "HealthStatusCurrent";
 pub const ROUTES_LIVE: &str = "RoutesLive";
 /// Facet `kubernetes_api`: the API answers, in time, with enough nodes Ready.
 pub const KUBERNETES_API_ANSWERING: &str = "KubernetesApiAnswering";
+/// Facet `docker`: it answers, and its clean-up is done when it is due.
+pub const DOCKER_READY: &str = "DockerReady";
 
-/// `spec.docker`; no facet acts on it yet.
-pub const DOCKER_RECLAIMED: &str = "DockerReclaimed";
 /// `spec.database`; no facet acts on it yet.
 pub const DATABASE_CARED_FOR: &str = "DatabaseCaredFor";
 

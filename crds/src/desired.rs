@@ -2,7 +2,7 @@
 //! fields; what a host does not describe is not looked at.
 
 use crate::text::{
-    Address, ClusterId, HostName, HostPath, InterfaceName, Percent, ProcessName, Schedule, Span, TimeZone,
+    Address, ClusterId, HostName, HostPath, ImagePattern, InterfaceName, Percent, ProcessName, Schedule, Span, TimeZone,
 };
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -202,6 +202,15 @@ pub struct Reclaim {
     /// Only what has been in no use for this long goes. Default: 1h (the rule of the runbook's docker-gc).
     #[serde(default = "default_unused_for")]
     pub unused_for: Span,
+    /// Images that never go, by name: with or without the tag, `*` for any characters. Default: the images that Binder
+    /// builds upon, `andrewosh/binder-*`, without which the next build would fetch some gigabytes. An empty list keeps none.
+    #[serde(default = "default_keep_images")]
+    #[schemars(length(max = 8))]
+    pub keep: Vec<ImagePattern>,
+}
+
+fn default_keep_images() -> Vec<ImagePattern> {
+    vec![ImagePattern::from("andrewosh/binder-*")]
 }
 
 fn default_unused_for() -> Span {

@@ -110,6 +110,10 @@ pub struct BinderHostStatus {
     /// while.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incident_since: Option<Time>,
+    /// What is done on a schedule here: when it comes next and when it was done last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub schedules: Vec<ScheduleStatus>,
 }
 
 impl Default for BinderHostStatus {
@@ -125,12 +129,34 @@ impl Default for BinderHostStatus {
             last_actions: Vec::new(),
             boot_id: None,
             incident_since: None,
+            schedules: Vec::new(),
         }
     }
 }
 
 pub(crate) fn never_observed() -> i64 {
     -1
+}
+
+/// Something that is done on a schedule. Changes only when a run is done or the schedule is another one; it is also what
+/// the operator remembers a run by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScheduleStatus {
+    /// What is done: `docker-reclaim`.
+    pub name: String,
+    /// The schedule that `nextRun` was worked out from.
+    pub schedule: String,
+    /// Its time zone.
+    pub time_zone: String,
+    /// When it is due next. In the past: it is due now, or was missed and will be made up once.
+    pub next_run: Time,
+    /// When the last run came to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<Time>,
+    /// How the last run ended: `Done`, or `Failed` when its attempts were used up.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub last_outcome: String,
 }
 
 /// A step to come.

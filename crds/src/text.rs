@@ -260,6 +260,33 @@ text!(
 );
 
 text!(
+    /// Names of Docker images: a name with or without its tag, in which `*` stands for any characters.
+    ImagePattern, max 96,
+    rule "self.matches('^[A-Za-z0-9*][A-Za-z0-9*._/:@-]*$')",
+    remedy "write an image's name, with or without its tag, where * stands for any characters, for example andrewosh/binder-*",
+    check |text| text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '*') && all(text, "*._/:@-")
+);
+
+impl ImagePattern {
+    /// Whether the pattern fits the whole of a name. One that does not follow its rule fits everything: what is kept by
+    /// mistake can be removed later.
+    pub fn matches(&self, name: &str) -> bool {
+        let Ok(pattern) = self.checked() else { return true };
+        let mut parts = pattern.split('*');
+        let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
+        let mut parts: Vec<&str> = parts.collect();
+        let Some(last) = parts.pop() else { return rest.is_empty() };
+        for part in parts {
+            match rest.find(part) {
+                Some(at) => rest = &rest[at + part.len()..],
+                None => return false,
+            }
+        }
+        rest.ends_with(last)
+    }
+}
+
+text!(
     /// What identifies a Kubernetes cluster: the UID of its `kube-system` namespace.
     ClusterId, max 36,
     rule "self.matches('^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$')",
@@ -298,6 +325,24 @@ mod tests {
         for bad in ["0%", "100%", "85", "+5%", "05%", "-1%", "8.5%"] {
             assert!(Percent::from(bad).value().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn image_patterns_fit_whole_names() {
+        let fits = |pattern: &str, name: &str| ImagePattern::from(pattern).matches(name);
+        assert!(fits("andrewosh/binder-*", "andrewosh/binder-base:latest"));
+        assert!(fits("andrewosh/binder-base", "andrewosh/binder-base"));
+        assert!(fits("*", "anything:1") && fits("*:keep", "a/b:keep") && fits("a*b*c", "aXbYc") && fits("a**c", "ac"));
+        for (pattern, name) in [
+            ("andrewosh/binder-*", "other/andrewosh/binder-base"),
+            ("andrewosh/binder-base", "andrewosh/binder-base2"),
+            ("*:keep", "a/b:keep2"),
+            ("a*b*c", "aXc"),
+            ("ab*ba", "aba"),
+        ] {
+            assert!(!fits(pattern, name), "{pattern} {name}");
+        }
+        assert!(fits("$(reboot)", "andrewosh/binder-base"), "what cannot be read keeps");
     }
 
     #[test]

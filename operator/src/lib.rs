@@ -10,6 +10,7 @@
 //! - [`facets`] - one aspect of a host each, pure: what it must see, what differs, its ladder;
 //! - [`seen`] - what a look saw, pure: the probe's sections and their parsers;
 //! - [`catalogue`] - what runs under pm2, as data;
+//! - [`schedule`] - the owner's schedules as moments, pure;
 //! - [`gate`] - permits;
 //! - [`power`] - what a cloud says of a machine, and restarting it from outside;
 //! - [`hosts`] - SSH sessions, the probe's framing, tunnels.
@@ -26,6 +27,7 @@ pub mod metrics;
 pub mod observe;
 pub mod plan;
 pub mod power;
+pub mod schedule;
 pub mod seen;
 pub mod serve;
 pub mod status;

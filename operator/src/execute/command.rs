@@ -101,6 +101,64 @@ for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do
 done
 "#;
 
+/// Removes containers (pairs of id and time of ending), each only if it has stopped and is still the one that was seen:
+/// one that ran again has another time. Without `--force` Docker itself refuses to remove one that runs.
+const REMOVE_CONTAINERS: &str = r#"
+set -u
+engine() { sudo -n timeout -s KILL 20 docker --config /nonexistent --host unix:///var/run/docker.sock "$@"; }
+while [ $# -ge 2 ]; do
+  id=$1 finished=$2
+  shift 2
+  state=$(engine inspect --type container --format '{{.Id}} {{.State.Running}} {{.State.Paused}} {{.State.Restarting}} {{json .State.FinishedAt}}' "$id" 2>&1) || { echo "$state"; continue; }
+  [ "$state" = "$id false false false \"$finished\"" ] || { echo "not what was seen, left alone: $id"; continue; }
+  engine rm "$id" >/dev/null
+done
+"#;
+
+/// Removes images (pairs of id and time of naming), each only if no build is under way, no container was made of it or of
+/// what was built upon it, and nobody has named it anew. By its id and without `--force` Docker itself refuses to remove an
+/// image that is used or built upon; an image of several names loses all but one of them first, since Docker wants that.
+const REMOVE_IMAGES: &str = r#"
+set -u
+engine() { sudo -n timeout -s KILL 20 docker --config /nonexistent --host unix:///var/run/docker.sock "$@"; }
+root=$(engine info --format '{{.DockerRootDir}}') || exit 1
+building() { sudo -n sh -c 'for context in "$1"/tmp/docker-builder* "$1"/buildkit/executor/*/; do [ -e "$context" ] && exit 0; done; exit 1' sh "$root"; }
+while [ $# -ge 2 ]; do
+  id=$1 tagged=$2
+  shift 2
+  if building; then echo "a build is under way: no image is touched"; exit 0; fi
+  state=$(engine image inspect --format '{{.Id}} {{json .Metadata.LastTagTime}}' "$id" 2>&1) || { echo "$state"; continue; }
+  [ "$state" = "$id \"$tagged\"" ] || { echo "not what was seen, left alone: $id"; continue; }
+  users=$(engine ps --all --quiet --filter "ancestor=$id") || exit 1
+  [ -z "$users" ] || { echo "in use, left alone: $id"; continue; }
+  names=$(engine image inspect --format '{{range .RepoTags}}{{println .}}{{end}}' "$id") || continue
+  for name in $(printf '%s\n' "$names" | grep . | sed 1d); do engine image rm "$name" >/dev/null; done
+  engine image rm "$id" >/dev/null
+done
+"#;
+
+/// apt fetches again what it needs again.
+const EMPTY_PACKAGE_CACHE: &str = "set -u; sudo -n timeout 30 apt-get clean";
+
+/// Deletes files that are empty, files, and the login's own or root's; `find` looks at the moment of deletion, and follows
+/// no link.
+const DELETE_EMPTY_FILES: &str = r#"
+set -u
+for path in "$@"; do
+  sudo -n find "$path" -maxdepth 0 -type f -empty \( -uid 0 -o -uid "$(id -u)" \) -print -delete
+done
+"#;
+
+/// By whatever starts services on this machine. systemd gives up a service that ended too often; it must be told to try.
+const RESTART_DOCKER: &str = r#"
+set -u
+if [ -d /run/systemd/system ]; then
+  sudo -n systemctl reset-failed docker
+  exec sudo -n timeout 50 systemctl restart docker
+fi
+exec sudo -n timeout 50 service docker restart
+"#;
+
 /// The command of a step that is one.
 ///
 /// # Errors
@@ -151,6 +209,17 @@ pub(super) fn command(step: &Step, api_key: Option<SecretString>) -> Result<Chan
             vec![interface.clone(), from.to_string(), to.to_string()],
             20,
         ),
+        Step::RemoveContainers { containers } => {
+            let args = containers.iter().flat_map(|one| [one.id.clone(), one.finished.clone()]).collect();
+            change("remove-containers", REMOVE_CONTAINERS, args, 55)
+        }
+        Step::RemoveImages { images } => {
+            let args = images.iter().flat_map(|one| [one.id.clone(), one.tagged.clone()]).collect();
+            change("remove-images", REMOVE_IMAGES, args, 55)
+        }
+        Step::EmptyPackageCache => change("empty-package-cache", EMPTY_PACKAGE_CACHE, Vec::new(), 35),
+        Step::DeleteEmptyDockerConfig { paths } => change("delete-empty-files", DELETE_EMPTY_FILES, paths.clone(), 20),
+        Step::RestartDocker => change("restart-docker", RESTART_DOCKER, Vec::new(), 55),
     })
 }
 

@@ -1,12 +1,17 @@
 //! Has a step had its effect? Judged by what a later look sees, never by what the command said.
 
+use super::docker::NO_ROOM;
 use super::{Check, DriftKind, Step};
 use crate::catalogue::KUBECTL_PROXY;
+use crate::seen::docker::{Answers, Docker};
 use crate::seen::{Blind, Observation, Reason};
 use std::time::Duration;
 
 /// How long pm2 may take to show a process that was just started.
 const APPEARS_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long the command that removes containers or images may run.
+const REMOVES_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a later look says of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +94,57 @@ pub fn effect(step: &Step, seen: &Observation, checks: &[&Check], age: Duration)
                 format!("{interface} {from} -> {to} is there once"),
             ))
         }
+        Step::RemoveContainers { containers } => {
+            let docker = answering(seen)?;
+            let left = containers.iter().filter(|one| docker.containers.iter().any(|there| there.id == one.id)).count();
+            Ok(removed(left, containers.len(), age))
+        }
+        Step::RemoveImages { images } => {
+            let docker = answering(seen)?;
+            let left = images.iter().filter(|one| docker.images.iter().any(|there| there.id == one.id)).count();
+            Ok(removed(left, images.len(), age))
+        }
+        Step::EmptyPackageCache => {
+            let docker = seen.docker.get()?;
+            Ok(if docker.available >= NO_ROOM {
+                Effect::Seen(format!("{} MB are free", docker.available / 1_000_000))
+            } else {
+                Effect::NotYet("there is still no room".to_owned())
+            })
+        }
+        Step::DeleteEmptyDockerConfig { paths } => {
+            let docker = seen.docker.get()?;
+            let left = docker.configs.iter().find(|config| config.size == 0 && paths.contains(&config.path));
+            Ok(match left {
+                Some(config) => Effect::NotYet(format!("{} is there, and empty", config.path)),
+                None => Effect::Seen("no empty file is left".to_owned()),
+            })
+        }
+        Step::RestartDocker => Ok(match seen.docker.get()?.answers {
+            Answers::Yes => Effect::Seen("Docker answers".to_owned()),
+            Answers::Refuses => Effect::NotYet("Docker does not answer".to_owned()),
+            Answers::Hangs => Effect::NotYet("Docker takes questions and does not answer them".to_owned()),
+        }),
+    }
+}
+
+/// What Docker says of its containers and images, if it does.
+fn answering(seen: &Observation) -> Result<&Docker, Blind> {
+    let docker = seen.docker.get()?;
+    match docker.answers {
+        Answers::Yes => Ok(docker),
+        Answers::Refuses | Answers::Hangs => {
+            Err(Blind { reason: Reason::ProbeFailed, message: "Docker does not answer".to_owned() })
+        }
+    }
+}
+
+/// What is left is what Docker would not remove, or what was found to be another thing than was seen: the rest is progress.
+fn removed(left: usize, of: usize, age: Duration) -> Effect {
+    match left {
+        0 => Effect::Seen(format!("{of} of {of} are gone")),
+        left if left < of && age > REMOVES_WITHIN => Effect::Seen(format!("{} of {of} are gone", of - left)),
+        left => Effect::NotYet(format!("{left} of {of} are still there")),
     }
 }
 

@@ -47,8 +47,8 @@ impl Facet for KubectlProxy {
         };
         Ok(Check {
             drifts: drift.into_iter().collect(),
-            settling: Vec::new(),
             as_described: format!("{} is served by kubectl for {cluster}", spec.port),
+            ..Check::default()
         })
     }
 

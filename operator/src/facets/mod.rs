@@ -5,6 +5,7 @@
 
 pub mod api_keys;
 pub mod disks;
+pub mod docker;
 pub mod effect;
 pub mod endpoints;
 pub mod health_status;
@@ -17,6 +18,7 @@ pub mod step;
 
 use crate::seen::{Ask, Blind, Observation};
 use binder_crds::Desired;
+use binder_crds::text::{Schedule, TimeZone};
 use std::time::Duration;
 pub use step::Step;
 
@@ -35,6 +37,37 @@ pub trait Facet: Sync {
     fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind>;
     /// The remedies for one of its drifts, lightest first. Empty: a person must act.
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung>;
+    /// What is to be done on a schedule, whether or not anything differs. When one is due, [`Facet::ladder`] is asked for
+    /// its steps, with a [`Drift`] of the chore's kind that has the chore's name for a subject.
+    fn chores(&self, _: &Desired) -> Vec<Chore> {
+        Vec::new()
+    }
+}
+
+/// Work that comes by the clock. That it is due is no fault of the host: it stays healthy (see `plan::chores`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chore {
+    /// Its name in `status.schedules`, and the subject of its actions.
+    pub name: &'static str,
+    /// The kind of drift that stands for it where a step needs one; [`DriftKind::is_chore`] says yes to it.
+    pub kind: DriftKind,
+    /// What it is, for people: `the clean-up of Docker`.
+    pub words: &'static str,
+    /// When.
+    pub schedule: Schedule,
+    /// In which time zone.
+    pub time_zone: Option<TimeZone>,
+    /// When it is done.
+    pub done: Done,
+}
+
+/// When a chore that is due is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// When there is no step left to do: its ladder is empty.
+    NothingLeft,
+    /// When one of its steps has succeeded since it was due.
+    Once,
 }
 
 /// Every facet, in the order in which conditions are listed.
@@ -48,6 +81,7 @@ pub static FACETS: &[&dyn Facet] = &[
     &health_status::HealthStatus,
     &proxy_routes::ProxyRoutes,
     &kubernetes_api::KubernetesApi,
+    &docker::Docker,
 ];
 
 /// The result of comparing one facet.
@@ -57,6 +91,8 @@ pub struct Check {
     pub drifts: Vec<Drift>,
     /// Subjects that are on their way (started a moment ago) with a sentence each: neither drift nor healthy.
     pub settling: Vec<(String, String)>,
+    /// Subjects of drifts or chores that must wait, each with what for: `the build that is under way`.
+    pub held: Vec<(String, String)>,
     /// The condition's message when nothing differs. Never holds a figure that changes by itself: a converged fleet
     /// writes nothing.
     pub as_described: String,
@@ -178,6 +214,21 @@ kinds! {
     RoutesStale => "routes",
     /// The proxy holds a route that no app can have.
     RouteOdd => "routes",
+    /// Docker does not answer.
+    DockerNotAnswering => "disks",
+    /// A file in which Docker's client keeps logins is empty.
+    DockerConfigEmpty => "disks",
+    /// A schedule of the description can never be followed.
+    ScheduleInvalid => "schedules",
+    /// The clean-up of Docker is due by its schedule. A chore.
+    ReclaimDue => "disks",
+}
+
+impl DriftKind {
+    /// Whether it is work that is due by the clock ([`Chore`]) and no fault of the host.
+    pub fn is_chore(self) -> bool {
+        matches!(self, Self::ReclaimDue)
+    }
 }
 
 /// What lasts for less is a blip: it is waited out and said as something on its way, not as a difference.

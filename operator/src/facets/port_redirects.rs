@@ -31,7 +31,7 @@ impl Facet for PortRedirects {
         let drifts = desired.port_redirects.iter().filter_map(|wanted| look(wanted, rules)).collect();
         let words: Vec<String> =
             desired.port_redirects.iter().map(|wanted| format!("{}, once", words(wanted))).collect();
-        Ok(Check { drifts, settling: Vec::new(), as_described: words.join("; ") })
+        Ok(Check { drifts, as_described: words.join("; "), ..Check::default() })
     }
 
     fn ladder(&self, desired: &Desired, _: &Observation, drift: &Drift) -> Vec<Rung> {

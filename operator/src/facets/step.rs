@@ -106,6 +106,45 @@ pub enum Step {
         /// The local port that gets them.
         to: u16,
     },
+    /// Remove containers that have stopped.
+    RemoveContainers {
+        /// Which.
+        containers: Vec<StoppedContainer>,
+    },
+    /// Remove images that nothing uses.
+    RemoveImages {
+        /// Which.
+        images: Vec<UnusedImage>,
+    },
+    /// Empty apt's cache of packages: room on a disk so full that Docker cannot start.
+    EmptyPackageCache,
+    /// Delete files of Docker's client that are empty.
+    DeleteEmptyDockerConfig {
+        /// Where they are.
+        paths: Vec<String>,
+    },
+    /// Restart Docker.
+    RestartDocker,
+}
+
+/// A container, and when it ended: one that ran again meanwhile has another time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoppedContainer {
+    /// Its id.
+    pub id: String,
+    /// When it ended, as Docker writes it.
+    pub finished: String,
+}
+
+/// An image, and when it got its name: one that was named anew meanwhile has another time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnusedImage {
+    /// Its id.
+    pub id: String,
+    /// When it got its name, as Docker writes it.
+    pub tagged: String,
 }
 
 /// What tells a process from any other: a process id alone is used again.
@@ -137,6 +176,11 @@ impl Step {
             Self::Reboot { .. } => "Reboot",
             Self::PowerCycle { .. } => "PowerCycle",
             Self::PowerOn { .. } => "PowerOn",
+            Self::RemoveContainers { .. } => "RemoveContainers",
+            Self::RemoveImages { .. } => "RemoveImages",
+            Self::EmptyPackageCache => "EmptyPackageCache",
+            Self::DeleteEmptyDockerConfig { .. } => "DeleteEmptyDockerConfig",
+            Self::RestartDocker => "RestartDocker",
         }
     }
 
@@ -169,6 +213,17 @@ impl Step {
             Self::Reboot { .. } => "reboot the machine".to_owned(),
             Self::PowerCycle { .. } => "power-cycle the machine".to_owned(),
             Self::PowerOn { .. } => "start the machine's instance, which is off".to_owned(),
+            Self::RemoveContainers { containers } => match containers.len() {
+                1 => "remove a stopped container".to_owned(),
+                many => format!("remove {many} stopped containers"),
+            },
+            Self::RemoveImages { images } => match images.len() {
+                1 => "remove an image in no use".to_owned(),
+                many => format!("remove {many} images in no use"),
+            },
+            Self::EmptyPackageCache => "empty apt's package cache".to_owned(),
+            Self::DeleteEmptyDockerConfig { paths } => format!("delete the empty {}", paths.join(" and ")),
+            Self::RestartDocker => "restart Docker".to_owned(),
         }
     }
 
@@ -180,11 +235,27 @@ impl Step {
             | Self::InsertRedirect { .. }
             | Self::DeleteRoutes { .. }
             | Self::DeleteExtraRedirects { .. }
-            | Self::AuthorizeKey { .. } => Disruption::None,
-            Self::DeleteEntries { .. } | Self::EndOrphan { .. } | Self::EndKubectlProxy { .. } => Disruption::Service,
+            | Self::AuthorizeKey { .. }
+            | Self::RemoveContainers { .. }
+            | Self::RemoveImages { .. }
+            | Self::EmptyPackageCache
+            | Self::DeleteEmptyDockerConfig { .. } => Disruption::None,
+            Self::DeleteEntries { .. }
+            | Self::EndOrphan { .. }
+            | Self::EndKubectlProxy { .. }
+            | Self::RestartDocker => Disruption::Service,
             Self::Reboot { .. } | Self::PowerCycle { .. } | Self::PowerOn { .. } | Self::RestartNode { .. } => {
                 Disruption::Host
             }
+        }
+    }
+
+    /// Into how many steps of this kind the whole work may be cut: so many successful ones count as one attempt. 1 for
+    /// whatever is done at once.
+    pub fn parts(&self) -> u32 {
+        match self {
+            Self::RemoveContainers { .. } | Self::RemoveImages { .. } => 10,
+            _ => 1,
         }
     }
 

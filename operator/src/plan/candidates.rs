@@ -2,12 +2,13 @@
 
 use super::memory::{FleetView, Memory};
 use super::outage::{self, Diagnosis};
-use super::{Checked, Host, Run, order};
+use super::{Checked, Host, Run, chores, order};
 use crate::facets::step::BOOTS_WITHIN;
 use crate::facets::{Disruption, Drift, FACETS, Facet, Rung, Step};
 use crate::gate::{self, BlockedBy, Request};
 use crate::seen::Observation;
 use crate::status::conditions::find;
+use binder_crds::host::ScheduleStatus;
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
@@ -37,6 +38,8 @@ pub(super) struct Reasoning<'a> {
     pub fleet: &'a FleetView,
     /// Since when attempts count.
     pub incident: Option<Timestamp>,
+    /// What is done on a schedule.
+    pub schedules: &'a [ScheduleStatus],
     /// The operator's clock.
     pub now: Timestamp,
 }
@@ -62,10 +65,12 @@ impl Reasoning<'_> {
                 let checked = checks.iter().find(|checked| checked.condition == facet.condition());
                 let drifts =
                     checked.and_then(|checked| checked.result.as_ref().ok()).map_or(&[][..], |check| &check.drifts);
-                drifts.iter().map(move |drift| (*facet, drift))
+                let due = checked.map_or(&[][..], |checked| &checked.due);
+                drifts.iter().chain(due).map(move |drift| (*facet, drift))
             })
             .collect();
-        drifts.sort_by_key(|(_, drift)| order::rank(&drift.subject, desired));
+        // What is wrong comes before what is only due.
+        drifts.sort_by_key(|(_, drift)| (drift.kind.is_chore(), order::rank(&drift.subject, desired)));
         let proposals = drifts.into_iter().map(|(facet, drift)| {
             let mut ladder = facet.ladder(desired, seen, drift);
             // What begins with a restart gets the time to come back by itself that a silent host gets.
@@ -148,7 +153,7 @@ impl Reasoning<'_> {
             taking_effect: under_way.map(|past| (past.words.as_str(), past.deadline)),
             attempts: made,
             max_attempts: allowed,
-            cooldown_until: fleet.patience.until(memory.attempts(step, &drift.subject, self.incident)),
+            cooldown_until: fleet.patience.until(memory.attempts(step, &drift.subject, self.since(&drift))),
             may_pass_until,
             witness: witness.as_deref(),
             over_budget: over_budget.as_deref(),
@@ -177,7 +182,12 @@ impl Reasoning<'_> {
     }
 
     fn made(&self, step: &Step, drift: &Drift) -> u32 {
-        u32::try_from(self.memory.attempts(step, &drift.subject, self.incident).count()).unwrap_or(u32::MAX)
+        self.memory.made(step, &drift.subject, self.since(drift))
+    }
+
+    /// Since when attempts count: since the incident began, or since a chore was due.
+    fn since(&self, drift: &Drift) -> Option<Timestamp> {
+        if drift.kind.is_chore() { chores::due_since(self.schedules, &drift.subject) } else { self.incident }
     }
 
     fn allowed(&self, step: &Step) -> u32 {

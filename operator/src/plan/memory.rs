@@ -103,6 +103,19 @@ impl Memory {
             .map(|past| past.created)
             .max()
     }
+
+    /// How many attempts at a step count against its allowance. Those that did their part of a work that has many parts
+    /// count as one in [`Step::parts`]: progress is no failure, and still does not go on for ever.
+    pub fn made(&self, step: &Step, subject: &str, since: Option<Timestamp>) -> u32 {
+        let (mut good, mut others) = (0u32, 0u32);
+        for past in self.attempts(step, subject, since) {
+            match past.outcome {
+                Some(ActionOutcome::Succeeded) => good += 1,
+                _ => others += 1,
+            }
+        }
+        others + good / step.parts()
+    }
 }
 
 /// How patiently to remedy, read from the fleet.

@@ -5,6 +5,7 @@
 //! - what to say ([`crate::status`]). "Waiting" is data with a reason, not an error.
 
 pub mod candidates;
+pub mod chores;
 pub mod memory;
 pub mod order;
 pub mod outage;
@@ -16,6 +17,7 @@ use crate::facets::{Check, Drift, FACETS, Step};
 use crate::gate::{BlockedBy, Permit};
 use crate::seen::{Blind, Observation};
 use crate::status;
+use binder_crds::host::ScheduleStatus;
 use binder_crds::{ActionOutcome, BinderHostSpec, BinderHostStatus, Mode, conditions};
 pub use candidates::Candidate;
 use candidates::Reasoning;
@@ -92,6 +94,8 @@ pub struct Checked {
     pub condition: &'static str,
     /// What it found, or why it could not see.
     pub result: Result<Check, Blind>,
+    /// Its chores that are due, each as the drift that stands for it.
+    pub due: Vec<Drift>,
 }
 
 /// What to do and to say.
@@ -165,13 +169,15 @@ pub fn decide(host: &Host<'_>, looked: &Looked, memory: &Memory, fleet: &FleetVi
             return Decision { status, finish: Vec::new(), next: Next::Wait(BlockedBy::Suspended), look_again: USUAL };
         }
     };
-    let checks = what_differs(host, seen);
+    let mut checks = what_differs(host, seen);
     let finish = what_came_of_it(memory, seen, &checks, now);
     let drifted = checks.iter().any(|checked| checked.result.as_ref().is_ok_and(|check| !check.drifts.is_empty()));
     let incident = incident_since(host.previous, drifted, fleet, now);
     // An attempt that ends with this look no longer blocks, and it counts with the outcome that it has now.
     let after = finished(memory, &finish, now);
-    let (candidates, run) = Reasoning { host, memory: &after, fleet, incident, now }.what_next(seen, &checks);
+    let schedules = chores::due(FACETS, host, seen, &mut checks, &after, fleet.patience.attempts, now);
+    let reasoning = Reasoning { host, memory: &after, fleet, incident, schedules: &schedules, now };
+    let (candidates, run) = reasoning.what_next(seen, &checks);
     let status = status::seen(&status::Story {
         host,
         seen,
@@ -181,10 +187,11 @@ pub fn decide(host: &Host<'_>, looked: &Looked, memory: &Memory, fleet: &FleetVi
         finish: &finish,
         fleet,
         incident,
+        schedules: &schedules,
         now,
     });
     let busy = memory.open().any(|past| !finish.iter().any(|finish| finish.action == past.name));
-    let look_again = look_again(host, &checks, &candidates, busy || run.is_some(), now);
+    let look_again = look_again(host, &checks, &candidates, &schedules, busy || run.is_some(), now);
     let next = match run {
         Some(run) => Next::Run(Box::new(run)),
         None => candidates.iter().find_map(|candidate| candidate.blocked.clone()).map_or(Next::Nothing, Next::Wait),
@@ -198,7 +205,7 @@ fn what_differs(host: &Host<'_>, seen: &Observation) -> Vec<Checked> {
     FACETS
         .iter()
         .filter(|facet| facet.in_use(desired))
-        .map(|facet| Checked { condition: facet.condition(), result: facet.check(desired, seen) })
+        .map(|facet| Checked { condition: facet.condition(), result: facet.check(desired, seen), due: Vec::new() })
         .collect()
 }
 
@@ -281,13 +288,23 @@ fn usual(host: &Host<'_>) -> Duration {
     host.spec.interval.as_ref().and_then(|span| span.duration().ok()).unwrap_or(USUAL).max(WATCH)
 }
 
-fn look_again(host: &Host<'_>, checks: &[Checked], candidates: &[Candidate], busy: bool, now: Timestamp) -> Duration {
+fn look_again(
+    host: &Host<'_>,
+    checks: &[Checked],
+    candidates: &[Candidate],
+    schedules: &[ScheduleStatus],
+    busy: bool,
+    now: Timestamp,
+) -> Duration {
     let usual = usual(host);
     let settling = checks.iter().any(|checked| checked.result.as_ref().is_ok_and(|check| !check.settling.is_empty()));
     if busy {
         return WATCH.min(usual);
     }
     let mut pause = usual;
+    for ahead in schedules.iter().filter_map(|chore| Duration::try_from(chore.next_run.0.duration_since(now)).ok()) {
+        pause = pause.min(ahead.max(WATCH));
+    }
     if settling || checks.iter().any(|checked| checked.result.is_err()) {
         pause = pause.min(DRIFTED / 2);
     }
@@ -329,7 +346,7 @@ fn not_seen(host: &Host<'_>, failure: &LookFailure, memory: &Memory, fleet: &Fle
     let silent = failure.kind == FailureKind::Silent;
     let refused = matches!(failure.kind, FailureKind::Refused { .. });
     let incident = incident_since(host.previous, silent || refused, fleet, now);
-    let reasoning = Reasoning { host, memory: &after, fleet, incident, now };
+    let reasoning = Reasoning { host, memory: &after, fleet, incident, schedules: &[], now };
     let (candidates, run) = match &failure.kind {
         FailureKind::Silent => reasoning.against(outage::diagnose(host, failure, fleet, now)),
         FailureKind::Refused { public_key } => {

@@ -6,7 +6,7 @@
 use super::Checked;
 use super::memory::FleetView;
 use crate::catalogue::{self, KUBECTL_PROXY, KUBERNETES_API};
-use crate::facets::{Drift, DriftKind};
+use crate::facets::{Drift, DriftKind, docker};
 use crate::seen::reach;
 use binder_crds::{Desired, conditions};
 
@@ -55,7 +55,11 @@ fn explained_by_dependency(kind: DriftKind) -> bool {
         | DriftKind::ApiStarved
         | DriftKind::NodesNotReady
         | DriftKind::RoutesStale
-        | DriftKind::RouteOdd => false,
+        | DriftKind::RouteOdd
+        | DriftKind::DockerNotAnswering
+        | DriftKind::DockerConfigEmpty
+        | DriftKind::ScheduleInvalid
+        | DriftKind::ReclaimDue => false,
     }
 }
 
@@ -85,12 +89,20 @@ pub fn rank(subject: &str, desired: &Desired) -> u8 {
     match catalogue::described(desired).iter().find(|component| component.name == subject) {
         Some(component) => component.rank,
         None if subject.starts_with("redirect ") => 55,
+        // The runbook's order ("Build server"): room, the empty file, Docker itself.
+        None if subject.starts_with("disk ") => 60,
+        None if subject == docker::CONFIG => 61,
+        None if subject == docker::DOCKER => 62,
         None => 70,
     }
 }
 
 /// What a drift waits for: the first thing that its subject depends on and that is not in place, in words.
 pub fn waits_for(drift: &Drift, desired: &Desired, checks: &[Checked], fleet: &FleetView) -> Option<String> {
+    let held = checks.iter().filter_map(|checked| checked.result.as_ref().ok()).flat_map(|check| &check.held);
+    if let Some((_, what)) = held.into_iter().find(|(subject, _)| *subject == drift.subject) {
+        return Some(what.clone());
+    }
     if !explained_by_dependency(drift.kind) {
         return None;
     }

@@ -4,6 +4,7 @@
 //! *absent*. Must not know what is described, what differs or what would be done.
 
 pub mod disks;
+pub mod docker;
 pub mod kubernetes;
 pub mod lasting;
 pub mod machine;
@@ -171,6 +172,8 @@ pub struct Observation {
     pub nat: Known<Vec<nat::Redirect>>,
     /// Use of the described file systems, by path.
     pub disks: Known<BTreeMap<String, disks::Use>>,
+    /// Docker.
+    pub docker: Known<docker::Docker>,
     /// Who serves the kubectl proxy's port.
     pub proxy: Known<proxy::Proxy>,
     /// Which described ports of other machines can be reached.
@@ -194,6 +197,7 @@ impl Observation {
             pm2: Known::NotAsked,
             nat: Known::NotAsked,
             disks: Known::NotAsked,
+            docker: Known::NotAsked,
             proxy: Known::NotAsked,
             reaches: Known::NotAsked,
             servers: Known::NotAsked,
@@ -224,6 +228,7 @@ impl Observation {
             pm2: known(asked, answers, pm2::NAME, pm2::read),
             nat: known(asked, answers, nat::NAME, nat::read),
             disks: known(asked, answers, disks::NAME, disks::read),
+            docker: known(asked, answers, docker::NAME, docker::read),
             proxy: known(asked, answers, proxy::NAME, |answer| proxy::read(answer, cluster)),
             ..Self::nothing(at)
         }

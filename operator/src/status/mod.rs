@@ -13,7 +13,7 @@ use crate::plan::memory::{FleetView, Memory, Past};
 use crate::plan::{Candidate, Checked, FailureKind, Finish, Host, LookFailure};
 use crate::seen::Observation;
 use binder_crds::conditions as types;
-use binder_crds::host::{PastAction, PlannedStep};
+use binder_crds::host::{PastAction, PlannedStep, ScheduleStatus};
 use binder_crds::{ActionOutcome, BinderHostStatus, Desired, Mode};
 use conditions::{Conditions, Is, find, shorten};
 use jiff::Timestamp;
@@ -43,6 +43,8 @@ pub struct Story<'a> {
     pub fleet: &'a FleetView,
     /// Since when attempts count.
     pub incident: Option<Timestamp>,
+    /// What is done on a schedule.
+    pub schedules: &'a [ScheduleStatus],
     /// The operator's clock.
     pub now: Timestamp,
 }
@@ -50,7 +52,8 @@ pub struct Story<'a> {
 /// The status of a host that was seen.
 pub fn seen(story: &Story<'_>) -> BinderHostStatus {
     let Story { host, checks, candidates, .. } = story;
-    let drifts: Vec<&Candidate> = candidates.iter().collect();
+    // A chore that is due is a step to come, and no difference.
+    let drifts: Vec<&Candidate> = candidates.iter().filter(|candidate| !candidate.drift.kind.is_chore()).collect();
     let checked = checks.len();
     let blind: Vec<&Checked> = checks.iter().filter(|checked| checked.result.is_err()).collect();
     let settling: Vec<&str> = checks
@@ -66,17 +69,17 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
     let (is, reason, message) = remediation(host, story.fleet);
     list.set(types::REMEDIATION_ALLOWED, is, reason, message);
     let stalled = stalled(&drifts);
-    let working = candidates.iter().any(|candidate| {
+    let working = drifts.iter().any(|candidate| {
         candidate.rung.is_some() && !matches!(candidate.blocked, Some(BlockedBy::Attempts { .. } | BlockedBy::Observe))
     });
     if let Some((reason, message)) = &stalled {
         list.set(types::STALLED, Is::True, reason, message.clone());
     } else if (working || !settling.is_empty()) && host.mode > Mode::Observe {
-        let message = candidates
+        let message = drifts
             .iter()
             .find(|candidate| candidate.rung.is_some())
-            .map_or_else(|| settling.first().copied().unwrap_or_default().to_owned(), next_words);
-        list.set(types::RECONCILING, Is::True, if candidates.is_empty() { "Settling" } else { "Remedying" }, message);
+            .map_or_else(|| settling.first().copied().unwrap_or_default().to_owned(), |next| next_words(next));
+        list.set(types::RECONCILING, Is::True, if drifts.is_empty() { "Settling" } else { "Remedying" }, message);
     }
     list.set(types::REACHABLE, Is::True, "LoggedIn", "answers over SSH with its pinned host key");
     for checked in *checks {
@@ -107,6 +110,7 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
         last_actions: last_actions(story.memory, story.finish),
         boot_id: story.seen.boot_id().map(str::to_owned),
         incident_since: story.incident.map(Time),
+        schedules: story.schedules.to_vec(),
     }
 }
 
@@ -193,6 +197,7 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         last_actions: last_actions(memory, &[]),
         boot_id: host.previous.boot_id.clone(),
         incident_since: incident.map(Time),
+        schedules: host.previous.schedules.clone(),
     }
 }
 
@@ -214,6 +219,7 @@ pub fn suspended(host: &Host<'_>, memory: &Memory, now: Timestamp) -> BinderHost
         last_actions: last_actions(memory, &[]),
         boot_id: host.previous.boot_id.clone(),
         incident_since: host.previous.incident_since.clone(),
+        schedules: host.previous.schedules.clone(),
     }
 }
 
@@ -299,12 +305,14 @@ fn facet(list: &mut Conditions<'_>, checked: &Checked, story: &Story<'_>) {
         Ok(check) => check,
     };
     let Some(first) = check.drifts.first() else {
-        match check.settling.first() {
-            Some(_) => {
+        match (check.settling.first(), checked.due.first()) {
+            (Some(_), _) => {
                 let why: Vec<&str> = check.settling.iter().map(|(_, why)| why.as_str()).collect();
                 list.set(checked.condition, Is::False, "Settling", why.join("; "));
             }
-            None => list.set(checked.condition, Is::True, "AsDescribed", check.as_described.clone()),
+            // That something is due is no fault of what is described.
+            (None, Some(due)) => list.set(checked.condition, Is::True, due.kind.as_str(), due.evidence.clone()),
+            (None, None) => list.set(checked.condition, Is::True, "AsDescribed", check.as_described.clone()),
         }
         return;
     };
@@ -354,7 +362,6 @@ fn not_acted_on(list: &mut Conditions<'_>, desired: &Desired, fleet: &FleetView)
             list.set(kind, Is::Unknown, types::NOT_ACTED_ON_YET, message);
         }
     };
-    say(types::DOCKER_RECLAIMED, desired.docker.is_some(), "spec.docker");
     say(types::DATABASE_CARED_FOR, desired.database.is_some(), "spec.database");
     let policy = fleet.unused_policy.join(" and ");
     say(types::POLICY_ENFORCED, !policy.is_empty(), &format!("the fleet's {policy}"));

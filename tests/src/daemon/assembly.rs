@@ -411,7 +411,11 @@ impl Scene<'_> {
                 let parent = format!("--cgroup-parent=/binder-lab/{}/{}.docker", self.layout.id(), machine.name);
                 let socket = "--host=unix:///var/run/docker.sock";
                 let rest = ["--bridge=none", "--iptables=false", "--storage-driver=overlay2", &parent];
-                units.push(unit("docker", "/usr/sbin/dockerd", &[&[socket], &rest[..]].concat()));
+                units.push(unit(
+                    "docker",
+                    "/usr/local/lib/binder-lab/docker-service",
+                    &[&[socket], &rest[..]].concat(),
+                ));
             }
             Role::Master => {
                 binds.extend(self.supplies.control_plane.iter().map(|folder| bind(folder, KUBERNETES)));

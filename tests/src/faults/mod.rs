@@ -9,6 +9,7 @@
 pub mod apps;
 mod binder;
 mod cluster;
+mod docker;
 mod firewall;
 mod keys;
 mod machine;
@@ -16,6 +17,8 @@ mod outage;
 mod pm2;
 mod reach;
 mod way_in;
+
+pub(crate) use docker::UNTOUCHED;
 
 use std::time::Duration;
 
@@ -131,6 +134,7 @@ pub fn all() -> impl Iterator<Item = &'static Fault> {
         binder::FAULTS,
         firewall::FAULTS,
         cluster::FAULTS,
+        docker::FAULTS,
         machine::FAULTS,
         outage::FAULTS,
         way_in::FAULTS,

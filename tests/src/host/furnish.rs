@@ -272,6 +272,9 @@ impl Furnishing<'_> {
     fn docker(&self) -> Result<(), FileError> {
         // Whatever the computer below has there would shadow Debian's own client.
         files::remove(&self.at("usr/local/bin/docker"))?;
+        let service = include_str!("../../host/docker-service.sh");
+        self.system("usr/local/lib/binder-lab/docker-service", service, 0o755)?;
+        self.system("etc/init.d/docker", include_str!("../../host/docker-init.sh"), 0o755)?;
         files::make_dir(&self.at("var/lib/docker"))
     }
 }

@@ -12,6 +12,12 @@ pub const FLEET: &str = "binder";
 /// The disk that the lab's build host can fill: Docker's own.
 pub const DISK: &str = "/var/lib/docker";
 
+/// When Docker's clean-up is due on the build host: once a year, so that it is not in the middle of something else. What
+/// shows it sets another time.
+pub const RECLAIM_AT: &str = "15 3 1 1 *";
+/// In which time zone.
+pub const RECLAIM_ZONE: &str = "Europe/Berlin";
+
 /// The fleet of a lab, as JSON that `kubectl apply` takes. `mode` as the API says it.
 ///
 /// The lab's patience is short (looks every 3 s, pauses of 3 s, attempts counted afresh after 10 healthy seconds), so that
@@ -31,6 +37,8 @@ pub fn file(status: &Status, mode: &str) -> Value {
                 // As in the runbook's file: this machine has no power that anybody described.
                 member.as_object_mut().map(|fields| fields.remove("power"));
                 member["disks"] = json!([{"path": DISK, "maxUsed": "85%"}]);
+                member["docker"] =
+                    json!({"reclaim": {"schedule": RECLAIM_AT, "timeZone": RECLAIM_ZONE, "unusedFor": "1h"}});
             }
             "kubernetes-master" => member["kubernetesApi"] = json!({"readyNodes": 2, "mayRestartNodes": true}),
             _ => {}

@@ -62,7 +62,7 @@ async fn defaults(place: &Place) -> Outcome {
     for (part, expected) in [
         ("kubectlProxy", json!({ "kubectl": "/usr/bin/kubectl", "port": 8085 })),
         ("disks", json!([{ "path": "/", "maxUsed": "85%" }])),
-        ("docker", json!({ "reclaim": { "unusedFor": "1h" } })),
+        ("docker", json!({ "reclaim": { "unusedFor": "1h", "keep": ["andrewosh/binder-*"] } })),
         (
             "database",
             json!({

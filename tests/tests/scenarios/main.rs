@@ -13,6 +13,7 @@ mod converged;
 mod crash;
 mod deletion;
 mod described;
+mod docker;
 mod evidence;
 mod heals;
 mod observe;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     observe::trials(&place, &mut trials);
     converged::first(&place, &mut trials);
     heals::trials(&place, &mut trials);
+    docker::trials(&place, &mut trials);
     together::trials(&place, &mut trials);
     access::trials(&place, &mut trials);
     described::trials(&place, &mut trials);

@@ -11,7 +11,7 @@ use crate::seen::pm2::{Row, State, Table};
 use crate::seen::proxy::{Cluster, Kubectl, Proxy};
 use crate::seen::routes::{AppId, Routes};
 use crate::seen::servers::{Health, JUDGED, Key, Servers, Verdict};
-use crate::seen::{Blind, Known, Observation, Reason, disks, nat};
+use crate::seen::{Blind, Known, Observation, Reason, disks, docker, nat};
 use binder_crds::desired::{Disk, KubectlProxy, PortRedirect, Server};
 use binder_crds::text::{HostPath, InterfaceName, Percent};
 use binder_crds::{BinderHostSpec, BinderHostStatus, Desired, Mode, conditions};
@@ -47,6 +47,8 @@ pub(super) struct World {
     pub(super) redirects: usize,
     pub(super) disk: u8,
     pub(super) blind_nat: bool,
+    /// Docker, and with it the disk that holds its data.
+    pub(super) docker: Option<docker::Docker>,
     /// Which boot it runs.
     pub(super) boot: u32,
     /// Why nobody can look at it, if so.
@@ -78,6 +80,7 @@ impl World {
             redirects: 0,
             disk: 40,
             blind_nat: false,
+            docker: None,
             boot: 1,
             silent: false,
             broken: Vec::new(),
@@ -193,6 +196,19 @@ impl World {
             Step::DeleteRoutes { routes, .. } => self.orphans.retain(|id| !routes.contains(id)),
             Step::InsertRedirect { .. } => self.redirects = self.redirects.max(1),
             Step::DeleteExtraRedirects { .. } => self.redirects = self.redirects.min(1),
+            Step::RemoveContainers { .. }
+            | Step::RemoveImages { .. }
+            | Step::EmptyPackageCache
+            | Step::DeleteEmptyDockerConfig { .. }
+            | Step::RestartDocker => super::docker::apply(self, step),
+        }
+    }
+
+    /// How full the disk is, as `df` says it.
+    fn disk(&self) -> u8 {
+        match &self.docker {
+            Some(docker) => u8::try_from((docker.used * 100).div_ceil(docker.used + docker.available)).unwrap(),
+            None => self.disk,
         }
     }
 
@@ -244,7 +260,8 @@ impl World {
             } else {
                 Known::Seen(vec![redirect; self.redirects])
             },
-            disks: Known::Seen(BTreeMap::from([("/".to_owned(), disks::Use::Percent(self.disk))])),
+            disks: Known::Seen(BTreeMap::from([("/".to_owned(), disks::Use::Percent(self.disk()))])),
+            docker: self.docker.clone().map_or(Known::NotAsked, Known::Seen),
             proxy: Known::Seen(Proxy {
                 kubectl: Kubectl::Script,
                 program: None,

@@ -96,6 +96,9 @@ pub enum ActError {
     /// Something could not be done or did not become so.
     #[error(transparent)]
     Stage(#[from] StageError),
+    /// What comes after the fault did not come.
+    #[error("after the fault: {0}")]
+    Then(String),
     /// The operator did something else.
     #[error("expected the steps {expected:?} to be done, in this order and all well; done was {done:?}")]
     OtherSteps {
@@ -124,6 +127,10 @@ impl Act {
         let fault = stage.lab.fault(self.fault).map_err(StageError::from)?;
         let mark = stage.mark(self.host).await?;
         fault.break_on(&stage.lab, Some(self.host)).await.map_err(StageError::from)?;
+        if let Some((_, then)) = disks::THEN.iter().find(|(fault, _)| *fault == self.fault) {
+            let came = then(stage).await.map_err(ActError::Then)?;
+            tell(&format!("then:     {came}"));
+        }
         // Counted from here: some faults take a while to bring about, and are none before they are whole.
         let began = Instant::now();
         tell(&format!("broken:   {}", fault.does));

@@ -99,7 +99,53 @@ pub async fn disk_below(stage: &Stage) -> Result<String, String> {
         .split_whitespace()
         .find_map(|word| word.strip_suffix('%').and_then(|percent| percent.parse::<u8>().ok()))
         .ok_or_else(|| df.said())?;
-    if used <= 85 { Ok(format!("{} is at {used} %", owner::DISK)) } else { Err(format!("{used} %")) }
+    if used > 85 {
+        return Err(format!("{used} %"));
+    }
+    untouched(stage).await?;
+    Ok(format!("{} is at {used} %, and what is in use, young or kept is there", owner::DISK))
+}
+
+/// What no clean-up may touch is there as it was.
+async fn untouched(stage: &Stage) -> Result<(), String> {
+    let host = stage.lab.host("binder-tester-2").map_err(|error| text(&error))?;
+    host.script(crate::faults::UNTOUCHED, &[]).await.map(|_| ()).map_err(|error| text(&error))
+}
+
+/// Starts a container and builds an image, as Binder's build server would: through the daemon.
+const WORK: &str = r#"
+[ ! -e /home/andrew/.dockercfg ]
+docker run --rm --net none binder-lab-young:1 /busybox true
+folder=$(mktemp -d /tmp/build.XXXXXX)
+printf 'FROM binder-lab-young:1\nRUN ["/busybox", "touch", "/made"]\n' > "$folder/Dockerfile"
+DOCKER_BUILDKIT=0 docker build --quiet --network none --tag binder-lab-built:1 "$folder"
+docker image rm binder-lab-built:1 >/dev/null
+rm -r "$folder"
+"#;
+
+/// Docker starts containers and builds images, nothing of use is lost, and the empty login file is gone.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub async fn docker_works(stage: &Stage) -> Result<String, String> {
+    let below = disk_below(stage).await?;
+    let host = stage.lab.host("binder-tester-2").map_err(|error| text(&error))?;
+    host.script(WORK, &[]).await.map_err(|error| text(&error))?;
+    Ok(format!("a container ran, an image was built; {below}"))
+}
+
+/// Succeeds when nothing is left of what the clean-up is for.
+const LITTER_GONE: &str = "! docker image ls --all --quiet binder-lab-litter | grep . && ! docker container inspect binder-lab-stopped >/dev/null 2>&1";
+
+/// Old images that nothing used and the stopped container are gone; what is in use, young or kept is not.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub async fn litter_gone(stage: &Stage) -> Result<String, String> {
+    let host = stage.lab.host("binder-tester-2").map_err(|error| text(&error))?;
+    host.script(LITTER_GONE, &[]).await.map_err(|error| text(&error))?;
+    untouched(stage).await?;
+    Ok("what nothing used is gone, and what is in use, young or kept is there".to_owned())
 }
 
 /// Where a host's port is, seen from this computer.
