@@ -13,8 +13,10 @@
 //! - [`schedule`] - the owner's schedules as moments, pure;
 //! - [`gate`] - permits;
 //! - [`power`] - what a cloud says of a machine, and restarting it from outside;
+//! - `binder` - the HTTP interfaces of Binder's servers and of its cluster;
 //! - [`hosts`] - SSH sessions, the probe's framing, tunnels.
 
+mod binder;
 pub mod catalogue;
 pub mod chain;
 pub mod config;

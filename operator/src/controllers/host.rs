@@ -230,9 +230,14 @@ async fn look(described: &Described, context: &Context, session: &crate::hosts::
 
 /// What a look may use beside the host itself: what the fleet's other hosts are.
 fn around(described: &Described, context: &Context) -> Around {
-    let Some(fleet) = &described.fleet else { return Around::default() };
-    let hosts = context.hosts.state();
     let mut around = Around::default();
+    let desired = &described.spec.desired;
+    let wanted =
+        !desired.reaches.is_empty() || desired.kubernetes_api.is_some() || desired.servers.contains(&Server::Health);
+    let Some(fleet) = described.fleet.as_ref().filter(|_| wanted) else { return around };
+    let mut hosts = context.hosts.state();
+    // Always the same one of several.
+    hosts.sort_by_key(|host| host.name_any());
     for other in hosts.iter().filter(|other| fleet::governs(fleet, other)) {
         let (name, desired) = (other.name_any(), &other.spec.desired);
         around.addresses.insert(name.clone(), other.spec.address.0.clone());

@@ -2,9 +2,9 @@
 //! that app's namespace is gone: a route whose app is there is left alone, whatever was seen before.
 
 use super::Sent;
+use crate::binder::proxy::{ProxyApi, namespace_is_gone};
 use crate::gate::Permit;
 use crate::hosts::{HttpPath, LocalHttp, LocalHttpChange, Method, Session};
-use crate::observe::routes::{ProxyApi, namespace_is_gone};
 use crate::seen::routes::AppId;
 use std::time::{Duration, Instant};
 

@@ -3,7 +3,7 @@
 
 use super::step::BOOTS_WITHIN;
 use super::{BLIP, Check, Drift, DriftKind, Facet, Rung, Step};
-use crate::seen::kubernetes::{Answers, SILENT_MARK, SLOW, SLOW_MARK};
+use crate::seen::kubernetes::{Answers, SILENT_MARK, SLOW, SLOW_MARK, nodes_mark};
 use crate::seen::{Ask, Blind, Observation, Reason};
 use binder_crds::{Desired, conditions};
 
@@ -38,13 +38,13 @@ impl Facet for KubernetesApi {
         let (kind, mark, short, evidence) = match (&api.answer, &api.nodes) {
             (Answers::Not(why), _) => (
                 DriftKind::ApiNotAnswering,
-                Some(SILENT_MARK),
+                SILENT_MARK.to_owned(),
                 "the Kubernetes API does not answer".to_owned(),
                 format!("the Kubernetes API does not answer, asked through {via}: {why}"),
             ),
             (Answers::Status(status), _) => (
                 DriftKind::ApiNotAnswering,
-                Some(SILENT_MARK),
+                SILENT_MARK.to_owned(),
                 "the Kubernetes API is not well".to_owned(),
                 format!("the Kubernetes API is not well: /healthz answers with HTTP {status}, asked through {via}"),
             ),
@@ -62,7 +62,7 @@ impl Facet for KubernetesApi {
                     ),
                     None => (DriftKind::ApiSlow, "the Kubernetes API is slow".to_owned(), slow),
                 };
-                (kind, Some(SLOW_MARK), short, evidence)
+                (kind, SLOW_MARK.to_owned(), short, evidence)
             }
             (Answers::Well(_), Err(why)) => {
                 let message = format!("its nodes are not known, asked through {via}: {why}");
@@ -78,7 +78,7 @@ impl Facet for KubernetesApi {
                 };
                 (
                     DriftKind::NodesNotReady,
-                    None,
+                    nodes_mark(nodes.ready),
                     format!("{} of {wanted} nodes Ready", nodes.ready),
                     format!("{} nodes are Ready and {wanted} must be; {names}", nodes.ready),
                 )
@@ -88,8 +88,8 @@ impl Facet for KubernetesApi {
                 return Ok(Check { as_described, ..Check::default() });
             }
         };
-        // A restart of the API server, a lost packet. A node is called not Ready only after it has been silent for 40 s.
-        Ok(if mark.is_some_and(|mark| seen.lasting.age(mark, seen.at) < BLIP) {
+        // A restart of the API server or of the whole machine, a lost packet.
+        Ok(if seen.lasting.age(&mark, seen.at) < BLIP {
             Check { settling: vec![(SUBJECT.to_owned(), short)], ..Check::default() }
         } else {
             let drift = Drift { kind, subject: SUBJECT.to_owned(), short, evidence };

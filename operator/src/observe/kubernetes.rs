@@ -2,7 +2,7 @@
 //! another host of the fleet.
 
 use super::Around;
-use super::ask::{NoAnswer, To, get};
+use crate::binder::ask::{NoAnswer, To, get};
 use crate::hosts::{HttpAnswer, Session};
 use crate::seen::kubernetes::{self, Answers, Api};
 use crate::seen::{Blind, Known, Reason};

@@ -4,11 +4,10 @@
 //! A fact that needs more than a section of the probe (an answer over HTTP, a port of another machine, the database) is a
 //! module here that fills its field of the [`Observation`]; it asks only when the description has a use for the answer.
 
-mod ask;
 mod cluster;
 pub mod kubernetes;
 mod reach;
-pub(crate) mod routes;
+mod routes;
 mod servers;
 
 use crate::catalogue;

@@ -1,7 +1,7 @@
 //! What Binder's servers on a host say: whether they take the API key, and what `/health/` tells.
 
 use super::Around;
-use super::ask::{ANSWERS_WITHIN, To, get};
+use crate::binder::ask::{ANSWERS_WITHIN, To, get};
 use crate::catalogue::{self, EXAMPLE, KeyRoute};
 use crate::hosts::{HttpAnswer, Session};
 use crate::seen::servers::{self, Key, Servers};

@@ -175,7 +175,15 @@ pub(super) fn marks(api: &Api) -> BTreeSet<String> {
         Answers::Well(_) => false,
         Answers::Status(_) | Answers::Not(_) => marks.insert(SILENT_MARK.to_owned()),
     };
+    if let Ok(nodes) = &api.nodes {
+        marks.insert(nodes_mark(nodes.ready));
+    }
     marks
+}
+
+/// So many nodes are Ready.
+pub fn nodes_mark(ready: u32) -> String {
+    format!("{ready} nodes are Ready")
 }
 
 /// The API is slow.

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 /// How long a server may take. What works answers within milliseconds; a server whose database is away never does, and a
 /// look must not wait for it.
-pub(super) const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+pub(crate) const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Where a question goes.
-pub(super) struct To<'a> {
+pub(crate) struct To<'a> {
     /// A name or an address, as the machine knows it.
     pub host: &'a str,
     /// The port.
@@ -27,7 +27,7 @@ pub(super) struct To<'a> {
 }
 
 /// Asks.
-pub(super) async fn get(session: &Session, to: To<'_>, limit: Duration) -> Result<HttpAnswer, NoAnswer> {
+pub(crate) async fn get(session: &Session, to: To<'_>, limit: Duration) -> Result<HttpAnswer, NoAnswer> {
     let path = HttpPath::of(to.path.iter().copied()).map_err(|bad| NoAnswer::Other(bad.to_string()))?;
     let path = if to.slash { path.slash() } else { path };
     let path = to.query.iter().fold(path, |path, (name, value)| path.query(name, value));
@@ -43,7 +43,7 @@ pub(super) async fn get(session: &Session, to: To<'_>, limit: Duration) -> Resul
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NoAnswer {
+pub(crate) enum NoAnswer {
     /// No connection.
     #[error("no connection to it")]
     NotReached,
