@@ -41,8 +41,5 @@ pub const DOCKER_READY: &str = "DockerReady";
 /// `spec.database`; no facet acts on it yet.
 pub const DATABASE_CARED_FOR: &str = "DatabaseCaredFor";
 
-/// The fleet's `windows` and `budget`; no step of this version is of the kind that they hold back.
-pub const POLICY_ENFORCED: &str = "PolicyEnforced";
-
 /// The reason of every condition for a part of the spec that is accepted but that this version does not act on.
 pub const NOT_ACTED_ON_YET: &str = "NotActedOnYet";

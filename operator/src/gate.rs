@@ -3,8 +3,7 @@
 //! One function with one answer. [`admit`] gives a [`Permit`] or says what blocks; nothing that changes a host can be
 //! sent without a permit, because [`Permit`] has no other constructor and the transport asks for one by value.
 //!
-//! Knows plain data only: no transport, no clock, no facet. Later checks (frozen, window, circuit breaker, approval,
-//! lease) are further fields of [`Request`] and further arms of [`BlockedBy`].
+//! Knows plain data only: no transport, no clock, no facet. Later checks (frozen, circuit breaker, approval, lease) are further fields of [`Request`] and further arms of [`BlockedBy`].
 
 use binder_crds::Mode;
 use jiff::Timestamp;
@@ -62,6 +61,8 @@ pub struct Request<'a> {
     pub may_pass_until: Option<Timestamp>,
     /// Who has yet to confirm that the host is dead, in words; `None` when nobody has to.
     pub witness: Option<&'a str>,
+    /// Until when no maintenance window is open, for a step that disrupts a host; `Some(None)` if none ever opens.
+    pub closed_until: Option<Option<Timestamp>>,
     /// Why the budget has no room for the step, in words; `None` when it has, or when the step disrupts no host.
     pub over_budget: Option<&'a str>,
     /// The operator's clock.
@@ -111,6 +112,11 @@ pub enum BlockedBy {
         /// Who, and what stands in the way.
         what: String,
     },
+    /// No maintenance window is open.
+    Window {
+        /// When the next one opens, if any does.
+        opens: Option<Timestamp>,
+    },
     /// As many hosts as allowed are disrupted.
     Budget {
         /// Which, or why there is no room.
@@ -122,6 +128,7 @@ impl BlockedBy {
     /// When the answer may be another one by the passing of time alone.
     pub fn until(&self) -> Option<Timestamp> {
         match self {
+            Self::Window { opens } => *opens,
             Self::TakingEffect { until, .. } | Self::Cooldown { until } | Self::MayPass { until } => Some(*until),
             Self::Deleted
             | Self::Suspended
@@ -169,6 +176,9 @@ pub fn admit(request: &Request<'_>) -> Result<Permit, BlockedBy> {
     if let Some(what) = request.witness {
         return Err(BlockedBy::Witness { what: what.to_owned() });
     }
+    if let Some(opens) = request.closed_until {
+        return Err(BlockedBy::Window { opens });
+    }
     if let Some(what) = request.over_budget {
         return Err(BlockedBy::Budget { what: what.to_owned() });
     }
@@ -193,6 +203,7 @@ mod tests {
             cooldown_until: None,
             may_pass_until: None,
             witness: None,
+            closed_until: None,
             over_budget: None,
             now: Timestamp::UNIX_EPOCH,
         }
@@ -218,6 +229,7 @@ mod tests {
                 Request { witness: Some("another host"), ..request() },
                 BlockedBy::Witness { what: "another host".to_owned() },
             ),
+            (Request { closed_until: Some(Some(later)), ..request() }, BlockedBy::Window { opens: Some(later) }),
             (
                 Request { over_budget: Some("db is down"), ..request() },
                 BlockedBy::Budget { what: "db is down".to_owned() },

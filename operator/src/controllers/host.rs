@@ -293,10 +293,8 @@ async fn view(
     let spec: &BinderFleetSpec = &fleet.spec;
     view.fleet = Some(fleet.name_any());
     view.patience = fleet::patience(&spec.remedies);
-    if !spec.windows.is_empty() {
-        view.unused_policy.push("windows");
-    }
     view.budget = spec.budget.clone();
+    view.windows = spec.windows.clone();
     let written = context.known();
     for other in context.hosts.state() {
         let uid = other.uid().unwrap_or_default();

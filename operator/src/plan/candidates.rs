@@ -2,6 +2,7 @@
 
 use super::memory::{FleetView, Memory};
 use super::outage::{self, Diagnosis};
+use super::windows::{self, Windows};
 use super::{Checked, Host, Run, chores, order};
 use crate::facets::step::BOOTS_WITHIN;
 use crate::facets::{Disruption, Drift, FACETS, Facet, Rung, Step};
@@ -142,6 +143,10 @@ impl Reasoning<'_> {
         let whole = step.disruption() == Disruption::Host;
         let domain = host.spec.domain.as_ref().map(|domain| domain.0.as_str());
         let over_budget = if whole { fleet.over_budget(domain) } else { None };
+        let closed_until = match windows::ask(&fleet.windows, now) {
+            Windows::Closed(opens) if whole => Some(opens),
+            Windows::Closed(_) | Windows::Open => None,
+        };
         let under_way = memory.open().next();
         let admitted = gate::admit(&Request {
             host: host.uid,
@@ -156,6 +161,7 @@ impl Reasoning<'_> {
             cooldown_until: fleet.patience.until(memory.attempts(step, &drift.subject, self.since(&drift))),
             may_pass_until,
             witness: witness.as_deref(),
+            closed_until,
             over_budget: over_budget.as_deref(),
             now,
         });

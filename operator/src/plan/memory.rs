@@ -4,7 +4,7 @@ use super::Finish;
 use super::outage::Outage;
 use crate::facets::{Disruption, Step};
 use binder_crds::ActionOutcome;
-use binder_crds::fleet::Budget;
+use binder_crds::fleet::{Budget, Window};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -177,8 +177,8 @@ pub struct FleetView {
     pub budget: Budget,
     /// The other hosts that are disrupted now, with their failure domains.
     pub disrupted: Vec<Disrupted>,
-    /// Parts of the fleet's policy that are accepted and that no step of this version has a use for.
-    pub unused_policy: Vec<&'static str>,
+    /// When disruption is allowed; none: always.
+    pub windows: Vec<Window>,
 }
 
 impl FleetView {
@@ -193,12 +193,6 @@ impl FleetView {
                 }
             })
         };
-        // A fleet with windows wants disruption only then; until they can be told, that is never.
-        if !self.unused_policy.is_empty() {
-            return Some(
-                "a window: windows are not acted on yet, so nothing is disrupted while one is described".to_owned(),
-            );
-        }
         count("", self.disrupted.iter().collect(), self.budget.max_disrupted).or_else(|| {
             let domain = domain?;
             let here = self.disrupted.iter().filter(|other| other.domain.as_deref() == Some(domain)).collect();

@@ -11,6 +11,7 @@ pub mod order;
 pub mod outage;
 #[cfg(test)]
 mod tests;
+pub mod windows;
 
 use crate::facets::effect::{Effect, effect};
 use crate::facets::{Check, Drift, FACETS, Step};

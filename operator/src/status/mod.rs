@@ -85,7 +85,7 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
     for checked in *checks {
         facet(&mut list, checked, story);
     }
-    not_acted_on(&mut list, &host.spec.desired, story.fleet);
+    not_acted_on(&mut list, &host.spec.desired);
 
     let first = candidates
         .iter()
@@ -167,7 +167,7 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
     for facet in crate::facets::FACETS.iter().filter(|facet| facet.in_use(&host.spec.desired)) {
         list.set(facet.condition(), Is::Unknown, "NotSeen", "the host could not be looked at");
     }
-    not_acted_on(&mut list, &host.spec.desired, fleet);
+    not_acted_on(&mut list, &host.spec.desired);
     let list = list.list();
     let since = list
         .iter()
@@ -363,8 +363,6 @@ fn not_acted_on(list: &mut Conditions<'_>, desired: &Desired, fleet: &FleetView)
         }
     };
     say(types::DATABASE_CARED_FOR, desired.database.is_some(), "spec.database");
-    let policy = fleet.unused_policy.join(" and ");
-    say(types::POLICY_ENFORCED, !policy.is_empty(), &format!("the fleet's {policy}"));
 }
 
 fn summary(drifts: &[&Candidate], blind: &[&Checked], settling: &[&str]) -> String {
@@ -434,6 +432,10 @@ pub fn blocked_words(blocked: &BlockedBy) -> String {
         BlockedBy::TakingEffect { step, until } => format!("the effect of \"{step}\", until {}", clock(*until)),
         BlockedBy::Cooldown { until } => format!("cooldown until {}", clock(*until)),
         BlockedBy::MayPass { until } => format!("it to come back by itself, until {}", clock(*until)),
+        BlockedBy::Window { opens: Some(opens) } => {
+            format!("the window that opens at {}", opens.strftime("%Y-%m-%d %H:%MZ"))
+        }
+        BlockedBy::Window { opens: None } => "a window, and none that is described ever opens".to_owned(),
         BlockedBy::Witness { what } | BlockedBy::Budget { what } => what.clone(),
     }
 }

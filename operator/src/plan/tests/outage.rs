@@ -4,6 +4,7 @@ use super::well;
 use super::world::{Operator, World};
 use crate::plan::memory::Disrupted;
 use crate::plan::outage::{CloudSays, Outage, Says, Witness};
+use binder_crds::fleet::Window;
 use binder_crds::{ActionOutcome, Mode, conditions};
 
 fn sees_it_dead() -> Outage {
@@ -102,15 +103,25 @@ fn one_disrupted_host_at_a_time() {
     operator.fleet.disrupted.clear();
     operator.run(&mut world, 80);
     assert!(operator.healthy());
-    // A window that cannot be told yet holds it back, and a budget of none forbids it for good.
-    let (mut operator, mut world) = silent(sees_it_dead());
-    operator.fleet.unused_policy = vec!["windows"];
-    operator.run(&mut world, 40);
-    assert!(operator.ran.is_empty());
+    // A budget of none forbids it for good.
     let (mut operator, mut world) = silent(sees_it_dead());
     operator.fleet.budget.max_disrupted = 0;
     operator.run(&mut world, 40);
     assert!(operator.ran.is_empty());
+}
+
+#[test]
+fn a_closed_window_holds_a_power_cycle_back_and_no_light_step() {
+    let (mut operator, mut world) = silent(sees_it_dead());
+    // The world begins at 3 in the night.
+    operator.fleet.windows = vec![Window { schedule: "0 5 * * *".into(), time_zone: None, duration: "1h".into() }];
+    operator.run(&mut world, 40);
+    assert!(operator.ran.is_empty());
+    assert_eq!(operator.status.waits_for, "the window that opens at 2026-11-22 05:00Z");
+    world.silent = false;
+    world.redirects = 0;
+    operator.run(&mut world, 10);
+    assert_eq!(operator.ran, ["InsertRedirect"]);
 }
 
 #[test]
