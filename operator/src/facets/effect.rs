@@ -75,7 +75,7 @@ pub fn effect(step: &Step, seen: &Observation, checks: &[&Check], age: Duration)
         Step::AuthorizeKey { user, .. } => Ok(Effect::Seen(format!("{user} is let in"))),
         Step::Reboot { .. } | Step::PowerCycle { .. } | Step::PowerOn { .. } => {
             let machine = seen.machine.get()?;
-            Ok(rebooted(step.ends_boot().flatten(), &machine.boot_id, machine.uptime, age))
+            Ok(rebooted(step.ends_boot().flatten(), &machine.boot_id, machine.up_for(), age))
         }
         Step::DeleteRoutes { routes: asked, .. } => {
             let orphans = &seen.routes.get()?.orphans;

@@ -6,6 +6,7 @@ use super::{BLIP, Check, Drift, DriftKind, Facet, Rung, Step};
 use crate::seen::kubernetes::{Answers, SILENT_MARK, SLOW, SLOW_MARK, nodes_mark};
 use crate::seen::{Ask, Blind, Observation, Reason};
 use binder_crds::{Desired, conditions};
+use std::time::Duration;
 
 /// The facet.
 pub struct KubernetesApi;
@@ -13,6 +14,10 @@ pub struct KubernetesApi;
 /// The part of a machine's memory, in per cent, below which whatever it serves can be expected to crawl: the kernel's own
 /// reserves and caches begin to be fought for.
 const STARVED: u8 = 5;
+
+/// How long an API may take after its machine was started. A control plane of static pods needs one to two
+/// minutes.
+const STARTS_WITHIN: Duration = Duration::from_secs(120);
 
 /// What order and actions call it.
 const SUBJECT: &str = "kubernetes-api";
@@ -88,8 +93,11 @@ impl Facet for KubernetesApi {
                 return Ok(Check { as_described, ..Check::default() });
             }
         };
-        // A restart of the API server or of the whole machine, a lost packet.
-        Ok(if seen.lasting.age(&mark, seen.at) < BLIP {
+        // After a boot the API takes a while.
+        let booting = kind != DriftKind::NodesNotReady
+            && seen.machine.seen().is_some_and(|machine| machine.up_for() < STARTS_WITHIN.as_secs());
+        // A restart of the API server, a lost packet.
+        Ok(if booting || seen.lasting.age(&mark, seen.at) < BLIP {
             Check { settling: vec![(SUBJECT.to_owned(), short)], ..Check::default() }
         } else {
             let drift = Drift { kind, subject: SUBJECT.to_owned(), short, evidence };

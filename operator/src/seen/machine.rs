@@ -90,6 +90,12 @@ impl Machine {
         line
     }
 
+    /// Whole seconds since the machine was started: the age of its first process, which in a container is younger than the
+    /// kernel that `/proc/uptime` speaks of.
+    pub fn up_for(&self) -> u64 {
+        self.processes.get(&1).filter(|first| first.started_ticks > 0).map_or(self.uptime, |first| self.age(first))
+    }
+
     /// Whole seconds since a process started.
     pub fn age(&self, process: &Process) -> u64 {
         self.uptime.saturating_sub(process.started_ticks / self.ticks.max(1))

@@ -355,7 +355,7 @@ fn tried(memory: &Memory, finish: &[Finish], subject: &str, since: Option<Timest
 }
 
 /// The parts of the spec and of the policy that are accepted and that this version does not act on: said, never silent.
-fn not_acted_on(list: &mut Conditions<'_>, desired: &Desired, fleet: &FleetView) {
+fn not_acted_on(list: &mut Conditions<'_>, desired: &Desired) {
     let mut say = |kind: &str, used: bool, what: &str| {
         if used {
             let message = format!("{what} is accepted, and nothing is done about it yet in this version");
