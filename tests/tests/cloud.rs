@@ -116,6 +116,7 @@ fn permit(action: &str) -> Permit {
         cooldown_until: None,
         may_pass_until: None,
         witness: None,
+        closed_until: None,
         over_budget: None,
         now: jiff::Timestamp::UNIX_EPOCH,
     })
