@@ -1,6 +1,7 @@
 //! Looks at the world, past the operator. Each says what it saw, or as an error what is not so yet.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
@@ -15,6 +16,9 @@ use crate::stage::{Stage, owner};
 /// static busybox has a wget, which crashes here.
 const ASK_PROXY: &str = "exec 3<>/dev/tcp/127.0.0.1/8085; \
     printf 'GET /api/v1/namespaces/kube-system HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3; cat <&3";
+
+/// Two rounds of the health checker, which takes 40 s for each.
+const TWO_ROUNDS: Duration = Duration::from_secs(85);
 
 fn text(error: &dyn std::error::Error) -> String {
     crate::said(error)
@@ -232,7 +236,29 @@ pub async fn fleet(stage: &Stage) -> Result<String, String> {
     }
     let binder = stage.lab.binder().map_err(|error| text(&error))?;
     binder.healthy().await.map_err(|error| text(&error))?;
-    deploy(stage).await
+    let seen = deploy(stage).await?;
+    checks(stage).await?;
+    Ok(seen)
+}
+
+/// Binder's health checker checks: `/health/` has a later timestamp than a moment ago. It stops for good after one failed
+/// connection to its database, which shows only when its last word has grown old.
+///
+/// # Errors
+/// It has no later one within two of its rounds, or could not be asked.
+pub async fn checks(stage: &Stage) -> Result<String, String> {
+    let latest = || async {
+        let binder = stage.lab.binder().map_err(|error| text(&error))?;
+        let health = binder.health().await.map_err(|error| text(&error))?;
+        let times = health.as_array().map(Vec::as_slice).unwrap_or_default();
+        Ok::<_, String>(times.iter().filter_map(|entry| entry["timestamp"].as_str().map(str::to_owned)).max())
+    };
+    let before = latest().await?;
+    let later = || async {
+        let now = latest().await?;
+        if now > before { Ok("the health checker checks".to_owned()) } else { Err(format!("still {now:?}")) }
+    };
+    stage.until("a later check", TWO_ROUNDS, later).await.map_err(|error| text(&error))
 }
 
 /// Every node of the cluster is Ready.
