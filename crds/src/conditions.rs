@@ -19,6 +19,8 @@ pub const STALLED: &str = "Stalled";
 pub const REACHABLE: &str = "Reachable";
 /// Facet `services`: pm2 runs what is described.
 pub const SERVICES_RUNNING: &str = "ServicesRunning";
+/// Facet `stopped`: nothing runs of what is described as stopped.
+pub const SERVICES_STOPPED: &str = "ServicesStopped";
 /// Facet `kubectl_proxy`: the port is served by the right kubectl for the right cluster.
 pub const PROXY_SERVING: &str = "ProxyServing";
 /// Facet `port_redirects`: each redirect is there exactly once.

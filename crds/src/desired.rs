@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 /// What must be true of a machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.stopped) || self.stopped.all(name, !(has(self.servers) && name in self.servers) && !(has(self.services) && (name in self.services || 'binder-' + name + '-service' in self.services || self.services.exists(service, 'binder-' + service + '-service' == name))))").message("something is described both as running and as stopped: leave it in servers or services, or in stopped"))]
 pub struct Desired {
     /// Binder's servers that run here under pm2: `web`, `build`, `health`, `deploy-kubernetes`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -22,6 +23,12 @@ pub struct Desired {
     #[schemars(length(max = 4))]
     #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, a == b)) && !('db' in self && 'binder-db-service' in self) && !('logging' in self && 'binder-logging-service' in self)").message("a service is named twice: name each once, by its short name or by its pm2 name"))]
     pub services: Vec<Service>,
+    /// Servers and services that must not run here. One of these that a profile describes does not run on this host; what is
+    /// named nowhere is left as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, a == b)) && !('db' in self && 'binder-db-service' in self) && !('logging' in self && 'binder-logging-service' in self)").message("something is named twice: name each once, by its short name or by its pm2 name"))]
+    pub stopped: Vec<Stoppable>,
     /// Other pm2 processes that must run here, in the same terms as Binder's own components.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -61,9 +68,21 @@ impl Desired {
         fn list<T: Clone>(own: Vec<T>, profile: &[T]) -> Vec<T> {
             if own.is_empty() { profile.to_vec() } else { own }
         }
+        // A host's own word wins over its profile's, and the result never says both of one thing.
+        let stopped = |component| self.stopped.iter().any(|name| name.component() == component);
+        let servers: Vec<Server> =
+            profile.servers.iter().copied().filter(|server| !stopped(Component::Server(*server))).collect();
+        let services: Vec<Service> =
+            profile.services.iter().copied().filter(|service| !stopped(Component::Service(service.short()))).collect();
+        let runs = |name: &Stoppable| match name.component() {
+            Component::Server(server) => self.servers.contains(&server),
+            Component::Service(service) => self.services.iter().any(|own| own.short() == service),
+        };
+        let stops: Vec<Stoppable> = profile.stopped.iter().copied().filter(|name| !runs(name)).collect();
         Desired {
-            servers: list(self.servers, &profile.servers),
-            services: list(self.services, &profile.services),
+            servers: list(self.servers, &servers),
+            services: list(self.services, &services),
+            stopped: list(self.stopped, &stops),
             processes: list(self.processes, &profile.processes),
             kubectl_proxy: self.kubectl_proxy.or_else(|| profile.kubectl_proxy.clone()),
             port_redirects: list(self.port_redirects, &profile.port_redirects),
@@ -102,6 +121,61 @@ pub enum Service {
     Logging,
     /// The log collector, by its pm2 name.
     BinderLoggingService,
+}
+
+impl Service {
+    /// The same service by its short name.
+    pub fn short(self) -> Service {
+        match self {
+            Service::Db | Service::BinderDbService => Service::Db,
+            Service::Logging | Service::BinderLoggingService => Service::Logging,
+        }
+    }
+}
+
+/// What can be described as stopped: each server, and each service by either of its names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stoppable {
+    /// The web page.
+    Web,
+    /// The build server.
+    Build,
+    /// The health checker.
+    Health,
+    /// The deploy server.
+    DeployKubernetes,
+    /// The database.
+    Db,
+    /// The database, by its pm2 name.
+    BinderDbService,
+    /// The log collector.
+    Logging,
+    /// The log collector, by its pm2 name.
+    BinderLoggingService,
+}
+
+/// A server, or a service by its short name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Component {
+    /// A server.
+    Server(Server),
+    /// A service.
+    Service(Service),
+}
+
+impl Stoppable {
+    /// What it names.
+    pub fn component(self) -> Component {
+        match self {
+            Stoppable::Web => Component::Server(Server::Web),
+            Stoppable::Build => Component::Server(Server::Build),
+            Stoppable::Health => Component::Server(Server::Health),
+            Stoppable::DeployKubernetes => Component::Server(Server::DeployKubernetes),
+            Stoppable::Db | Stoppable::BinderDbService => Component::Service(Service::Db),
+            Stoppable::Logging | Stoppable::BinderLoggingService => Component::Service(Service::Logging),
+        }
+    }
 }
 
 /// A pm2 process of the owner's own.

@@ -5,7 +5,7 @@
 //! Sources: the public Binder v1 packages and the runbook's order ("Web and deploy server"). Knows no host and no time.
 
 use binder_crds::Desired;
-use binder_crds::desired::{Server, Service};
+use binder_crds::desired::{self, Server, Service, Stoppable};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -22,8 +22,12 @@ pub struct Component {
     pub name: String,
     /// The name in pm2's table.
     pub process: String,
-    /// TCP ports that it listens on once it has settled.
+    /// TCP ports that it listens on once it has settled, unless its settings on the host say another one.
     pub ports: Vec<u16>,
+    /// Where its file `~/.binder/NAME.conf` on the host keeps its port, as a path of keys; empty: nowhere.
+    pub port_setting: &'static [&'static str],
+    /// Whether it may be a container, whose port is held by Docker's `docker-proxy` and not by a process of its own.
+    pub in_docker: bool,
     /// Processes that it starts under pm2 itself and that go when it goes.
     pub children: Vec<Child>,
     /// How it is started.
@@ -80,7 +84,7 @@ impl Component {
     }
 }
 
-/// The components that a description asks for, in the runbook's order.
+/// The components that a description wants running, in the runbook's order.
 pub fn described(desired: &Desired) -> Vec<Component> {
     let mut components: Vec<Component> = Vec::new();
     components.extend(desired.services.iter().map(|service| self::service(*service)));
@@ -89,6 +93,8 @@ pub fn described(desired: &Desired) -> Vec<Component> {
         name: process.name.0.clone(),
         process: process.name.0.clone(),
         ports: process.ports.clone(),
+        port_setting: &[],
+        in_docker: false,
         children: process.children.iter().map(|name| Child { process: name.0.clone(), required: true }).collect(),
         start: Start::Command { argv: process.start.clone() },
         after: process.after.iter().map(|name| name.0.clone()).collect(),
@@ -97,6 +103,8 @@ pub fn described(desired: &Desired) -> Vec<Component> {
         settle: process.settle.as_ref().and_then(|settle| settle.duration().ok()).unwrap_or(Duration::from_secs(60)),
         rank: 60,
     }));
+    let stopped = stopped(desired);
+    components.retain(|component| !stopped.iter().any(|stopped| stopped.name == component.name));
     components.sort_by(|a, b| a.rank.cmp(&b.rank).then_with(|| a.name.cmp(&b.name)));
     components
 }
@@ -136,12 +144,23 @@ pub fn ports_of(name: &str) -> Vec<u16> {
     }
 }
 
+/// The components that a description wants stopped, which win over what it wants running: a profile may say the latter.
+pub fn stopped(desired: &Desired) -> Vec<Component> {
+    let component = |name: &Stoppable| match name.component() {
+        desired::Component::Server(server) => self::server(server),
+        desired::Component::Service(service) => self::service(service),
+    };
+    desired.stopped.iter().map(component).collect()
+}
+
 /// One of Binder's servers.
 pub fn server(server: Server) -> Component {
     let plain = |name: &str, process: &str, port: u16, signature: &'static str, rank: u8| Component {
         name: name.to_owned(),
         process: process.to_owned(),
         ports: vec![port],
+        port_setting: &[],
+        in_docker: false,
         children: Vec::new(),
         start: Start::Server { name: name.to_owned() },
         after: Vec::new(),
@@ -174,10 +193,12 @@ pub fn server(server: Server) -> Component {
 
 /// One of Binder's services, by either of its names.
 pub fn service(service: Service) -> Component {
-    let plain = |name: &str, process: &str, ports: Vec<u16>, rank: u8| Component {
+    let plain = |name: &str, process: &str, ports: Vec<u16>, port_setting, rank: u8| Component {
         name: name.to_owned(),
         process: process.to_owned(),
         ports,
+        port_setting,
+        in_docker: true,
         children: Vec::new(),
         start: Start::Service { name: name.to_owned() },
         after: Vec::new(),
@@ -187,10 +208,90 @@ pub fn service(service: Service) -> Component {
         rank,
     };
     match service {
-        Service::Db | Service::BinderDbService => plain("db", "binder-db-service", vec![9050], 0),
-        // Its port is 8050 or 9100, as its configuration says, so none is asked for here.
-        Service::Logging | Service::BinderLoggingService => plain("logging", "binder-logging-service", Vec::new(), 10),
+        Service::Db | Service::BinderDbService => plain("db", "binder-db-service", vec![9050], &["port"], 0),
+        // Its port is 8050 or 9100, as its configuration says; where that is missing, it is judged without one.
+        Service::Logging | Service::BinderLoggingService => {
+            plain("logging", "binder-logging-service", Vec::new(), &["logstash", "port"], 10)
+        }
     }
+}
+
+/// Why a process ends again and again, where its last error tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It cannot reach its database.
+    Database,
+    /// It cannot reach the log collector.
+    Logging,
+    /// Its port is taken.
+    PortTaken,
+    /// The bug of kube-stream: an error of its connection to the cluster that nobody handles. Starting the component and
+    /// its children again is all that helps.
+    KubeStream,
+}
+
+/// What a known crash looks like in a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// What it means.
+    pub cause: Cause,
+    /// The component that it must be of; empty: any.
+    pub component: &'static str,
+    /// A module that must be in the stack; empty: any.
+    pub module: &'static str,
+    /// Parts of the error's line of which one must be there; empty: any line will do.
+    pub any_of: &'static [&'static str],
+}
+
+/// What a signature leaves open.
+const ANY: Signature = Signature { cause: Cause::KubeStream, component: "", module: "", any_of: &[] };
+
+/// Crashes that are known, the more telling first.
+///
+/// kube-stream 1.0.4, `index.js`, tried out with Node.js 20: `_processResponse` pipes the request through six streams, and
+/// its callers handle errors of the last one only. A connection to 8085 that is refused (`ECONNREFUSED`), reset or broken off
+/// in the middle of an answer (`aborted`), or an answer that is no JSON (`Invalid JSON`, as a kubectl proxy gives when the API
+/// is away), is then an `error` event without a listener, which ends the process. And `create`, `patch` and `delete` call back
+/// for each further piece of data, which async 1.5 answers with `Callback was already called`. Under pm2 the log has the error's
+/// own stack only, which does not lead back to kube-stream: there the component tells, whose only such client it is.
+pub const CRASHES: &[Signature] = &[
+    Signature { cause: Cause::PortTaken, any_of: &["EADDRINUSE"], ..ANY },
+    Signature { cause: Cause::Logging, module: "winston-logstash", ..ANY },
+    Signature { cause: Cause::Database, any_of: &["MongoError", "MongoNetworkError", "MongoTimeoutError"], ..ANY },
+    Signature {
+        cause: Cause::Database,
+        module: "mongodb",
+        any_of: &["ECONNREFUSED", "failed to connect", "ETIMEDOUT"],
+        ..ANY
+    },
+    Signature { cause: Cause::Database, module: "mongoose", ..ANY },
+    Signature { cause: Cause::KubeStream, module: "kube-stream", ..ANY },
+    Signature {
+        cause: Cause::KubeStream,
+        component: "deploy-kubernetes",
+        any_of: &[
+            "connect ECONNREFUSED 127.0.0.1:",
+            "connect ECONNREFUSED ::1:",
+            "read ECONNRESET",
+            "Error: aborted",
+            "socket hang up",
+            "Invalid JSON (",
+        ],
+        ..ANY
+    },
+];
+
+/// The known cause of an error of a component, by its line and the modules of its stack.
+pub fn cause(component: &str, line: &str, modules: &[String]) -> Option<Cause> {
+    CRASHES
+        .iter()
+        .find(|known| {
+            let fits = |wanted: &str, found: bool| wanted.is_empty() || found;
+            fits(known.component, component == known.component)
+                && fits(known.module, modules.iter().any(|module| module == known.module))
+                && (known.any_of.is_empty() || known.any_of.iter().any(|part| line.contains(part)))
+        })
+        .map(|known| known.cause)
 }
 
 #[cfg(test)]
@@ -206,5 +307,29 @@ mod tests {
         };
         let names: Vec<String> = described(&desired).into_iter().map(|component| component.name).collect();
         assert_eq!(names, ["db", "logging", "web", "build", "deploy-kubernetes", "health"]);
+    }
+
+    #[test]
+    fn a_known_crash_is_told_from_any_other() {
+        let modules = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let deploy = "deploy-kubernetes";
+        for (component, line, stack, cause) in [
+            (deploy, "Error: connect ECONNREFUSED 127.0.0.1:8085", &[][..], Some(Cause::KubeStream)),
+            (deploy, "Error: read ECONNRESET", &[], Some(Cause::KubeStream)),
+            (deploy, "Error: Invalid JSON (Unexpected \"o\")", &["jsonparse"], Some(Cause::KubeStream)),
+            (deploy, "Error: Callback was already called.", &["async", "kube-stream"], Some(Cause::KubeStream)),
+            (deploy, "Error: Callback was already called.", &["async"], None),
+            (deploy, "Error: connect ECONNREFUSED 198.18.0.11:9050", &["mongodb"], Some(Cause::Database)),
+            (deploy, "Error: Max retries reached, OFFLINE", &["winston-logstash"], Some(Cause::Logging)),
+            ("web", "Error: read ECONNRESET", &[], None),
+            ("web", "Error: connect ECONNREFUSED 127.0.0.1:8085", &["request"], None),
+            ("web", "Error: listen EADDRINUSE: address already in use :::3000", &["express"], Some(Cause::PortTaken)),
+            ("web", "MongoError: failed to connect to server", &[], Some(Cause::Database)),
+            ("web", "TypeError: x is not a function", &["binder-web"], None),
+        ] {
+            assert_eq!(super::cause(component, line, &modules(stack)), cause, "{component}: {line}");
+        }
+        // One that fits everything would explain everything.
+        assert!(CRASHES.iter().all(|known| !(known.module.is_empty() && known.any_of.is_empty())));
     }
 }

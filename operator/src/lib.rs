@@ -25,6 +25,7 @@ pub mod execute;
 pub mod facets;
 pub mod gate;
 pub mod hosts;
+pub mod inspect;
 pub mod metrics;
 pub mod observe;
 pub mod plan;

@@ -1,7 +1,10 @@
 //! What is counted and measured, for `/metrics`. Labels come from enums and names of objects, never from a host.
 
+mod inspection;
 mod seen;
 
+use crate::inspect::Figures;
+use inspection::Inspection;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -20,6 +23,7 @@ pub struct Metrics {
     writes: Family<WriteLabels, Counter>,
     failures: Family<FailureLabels, Counter>,
     seen: seen::SeenGauges,
+    inspection: Inspection,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -66,7 +70,9 @@ impl Default for Metrics {
         registry.register("reconcile_failures", "Reconciliations that ended in an error", failures.clone());
         let seen = seen::SeenGauges::default();
         seen.register(&mut registry);
-        Self { registry, looks, look_time, actions, healthy, writes, failures, seen }
+        let inspection = Inspection::default();
+        registry.register_collector(Box::new(inspection.clone()));
+        Self { registry, looks, look_time, actions, healthy, writes, failures, seen, inspection }
     }
 }
 
@@ -98,8 +104,17 @@ impl Metrics {
         self.healthy.get_or_create(&labels).set(healthy.map_or(-1, i64::from));
     }
 
+    /// What the last look at a host saw; `None`: it was not seen, so nothing is known.
+    pub fn inspected(&self, namespace: &str, host: &str, figures: Option<Figures>) {
+        match figures {
+            Some(figures) => self.inspection.set(namespace, host, figures),
+            None => self.inspection.remove(namespace, host),
+        }
+    }
+
     /// A host is gone.
     pub fn host_gone(&self, namespace: &str, host: &str) {
+        self.inspection.remove(namespace, host);
         self.healthy.remove(&HostLabels { namespace: namespace.to_owned(), host: host.to_owned() });
         self.not_seen(namespace, host);
     }
@@ -122,5 +137,41 @@ impl Metrics {
         let mut out = String::new();
         text::encode(&mut out, &self.registry)?;
         Ok(out)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+mod tests {
+    use super::*;
+    use crate::inspect::Process;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn what_was_seen_is_told_and_goes_with_its_host() {
+        let metrics = Metrics::default();
+        let process = Process { entries: 1, restarts: 7, uptime: 60 };
+        let figures = Figures {
+            uptime: Some(500),
+            listeners: Some(3),
+            pm2: BTreeMap::from([("online", 2)]),
+            processes: BTreeMap::from([("binder-web-start".to_owned(), process)]),
+            disks: BTreeMap::from([("/".to_owned(), 40)]),
+        };
+        metrics.inspected("binder", "web", Some(figures));
+        let text = metrics.text().unwrap();
+        for line in [
+            "binder_host_uptime_seconds{namespace=\"binder\",host=\"web\"} 500",
+            "binder_host_listeners{namespace=\"binder\",host=\"web\"} 3",
+            "binder_pm2_processes{namespace=\"binder\",host=\"web\",state=\"online\"} 2",
+            "binder_process_entries{namespace=\"binder\",host=\"web\",process=\"binder-web-start\"} 1",
+            "binder_process_restarts{namespace=\"binder\",host=\"web\",process=\"binder-web-start\"} 7",
+            "binder_process_uptime_seconds{namespace=\"binder\",host=\"web\",process=\"binder-web-start\"} 60",
+            "binder_disk_used_percent{namespace=\"binder\",host=\"web\",path=\"/\"} 40",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        metrics.host_gone("binder", "web");
+        assert!(!metrics.text().unwrap().contains("binder_process_restarts{"));
     }
 }

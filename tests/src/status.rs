@@ -42,6 +42,9 @@ pub struct Status {
     pub api_key_file: PathBuf,
     /// An administrator's kubeconfig of the cluster on `kubernetes-master`; none when the lab has no such host.
     pub cluster_kubeconfig: Option<PathBuf>,
+    /// That cluster's identity: the UID of its namespace `kube-system`; none before it has ever been up.
+    #[serde(default)]
+    pub cluster_id: Option<String>,
     /// The record of what was asked of the control plane: JSON lines, as the API server's audit log writes them.
     pub audit_log: PathBuf,
     /// Every host of the lab.

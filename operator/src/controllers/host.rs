@@ -3,6 +3,7 @@
 use super::{Context, Error, Known, access, chain, disruption, fleet, outage, power, record};
 use crate::execute::{self, Means};
 use crate::facets::{Disruption, Step};
+use crate::inspect;
 use crate::observe::kubernetes::Way;
 use crate::observe::{self, Around};
 use crate::plan::memory::{FleetView, Memory};
@@ -75,7 +76,16 @@ async fn pass(object: Arc<BinderHost>, context: &Context) -> Result<Action, Erro
         // Our key is on its way to the machine: the refusal that is remembered is of before.
         context.ssh.forget_refusals(&described.uid);
     }
-    let (looked, session) = observe(&described, context).await?;
+    let (mut looked, session) = observe(&described, context).await?;
+    if let (Looked::Seen(seen), Some(known)) = (&mut looked, context.known().get_mut(&described.uid)) {
+        known.restarts.add(seen);
+        seen.climbing = known.restarts.climbing(seen.at);
+    }
+    let figures = match &looked {
+        Looked::Seen(seen) => Some(inspect::figures(&described.spec.desired, seen)),
+        Looked::Failed(_) | Looked::Suspended => None,
+    };
+    context.metrics.inspected(&described.namespace, &described.object.name_any(), figures);
     let key = api_key_problem(&described, context).await?;
     let fleet_view = view(&described, &looked, context, key).await?;
     let host = Host {
@@ -307,6 +317,10 @@ async fn view(
             status::conditions::find(status, binder_crds::conditions::SERVICES_RUNNING)
                 .is_some_and(|condition| condition.status == "True")
         });
+        // Whatever needs it waits for it, and is not started against its owner's word.
+        for component in crate::catalogue::stopped(&other.spec.desired) {
+            view.missing.insert(component.name, other.name_any());
+        }
         if !running {
             for component in crate::catalogue::described(&other.spec.desired) {
                 view.missing.insert(component.name, other.name_any());

@@ -15,6 +15,7 @@ use crate::metrics::Metrics;
 use crate::plan::memory::Memory;
 use crate::power::gce::Gce;
 use crate::seen::lasting::Lasting;
+use crate::seen::restarts::History;
 use binder_crds::{BinderFleet, BinderHost, BinderHostStatus};
 use futures::StreamExt;
 use kube::runtime::controller::{self, Controller};
@@ -66,6 +67,8 @@ pub(crate) struct Known {
     pub(crate) memory: Option<Memory>,
     /// Since when what the looks show has been so.
     pub(crate) lasting: Lasting,
+    /// Restart counts of earlier looks; lost with the process, and then learned again.
+    pub(crate) restarts: History,
     /// Errors of the API in a row.
     pub(crate) errors: u32,
     /// Namespace and name, for when the object is gone.

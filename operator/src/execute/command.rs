@@ -35,6 +35,18 @@ set -u
 cd "$HOME" && exec "$@" </dev/null
 "#;
 
+/// Stops a server. It ends its children itself, if pm2 lets it.
+const STOP_SERVER: &str = r#"
+set -u
+cd "$HOME" && exec binder-control "$1" stop </dev/null
+"#;
+
+/// Stops a service. Its exit code is 1 on success and 2 on failure, and nobody looks at it.
+const STOP_SERVICE: &str = r#"
+set -u
+cd "$HOME" && exec binder-control stop-service "$1" </dev/null
+"#;
+
 /// Deletes entries one by one, the parent first, so that it may end its children itself. `--` would be taken for a name;
 /// the names cannot begin with a dash.
 const DELETE_ENTRIES: &str = r#"
@@ -187,6 +199,10 @@ pub(super) fn command(step: &Step, api_key: Option<SecretString>) -> Result<Chan
             }
             change("start-process", START_COMMAND, argv.clone(), 40)
         }
+        Step::StopProcess { component, service: true, .. } => {
+            change("stop-service", STOP_SERVICE, vec![component.clone()], 40)
+        }
+        Step::StopProcess { component, .. } => change("stop-server", STOP_SERVER, vec![component.clone()], 40),
         Step::DeleteEntries { processes, .. } => change("delete-entries", DELETE_ENTRIES, processes.clone(), 40),
         Step::EndOrphan { orphan: process, .. } | Step::EndKubectlProxy { process, .. } => {
             let args = vec![process.pid.to_string(), process.started_ticks.to_string(), process.signature.clone()];

@@ -34,7 +34,7 @@ impl Facet for ApiKeys {
                 Some(Key::Accepted) => fine.push(name.clone()),
                 // Whatever else has the port is no server of ours, and what the facet `services` puts right is started
                 // with the right key.
-                Some(Key::Refused) if services::in_place(&component, desired, machine, table) => {
+                Some(Key::Refused) if services::in_place(&component, desired, machine, table, seen) => {
                     check.drifts.push(Drift {
                         kind: DriftKind::KeyRefused,
                         subject: name.clone(),

@@ -54,6 +54,10 @@ pub fn effect(step: &Step, seen: &Observation, checks: &[&Check], age: Duration)
                 Effect::NotYet(format!("pm2 still holds {}", left.join(", ")))
             })
         }
+        Step::StopProcess { process, .. } => Ok(match seen.pm2.get()?.named(process).next() {
+            None => Effect::Seen(format!("pm2 does not hold {process} any more")),
+            Some(_) => Effect::NotYet(format!("pm2 still holds {process}")),
+        }),
         Step::EndOrphan { orphan, .. } => process_gone(orphan.pid, orphan.started_ticks),
         Step::EndKubectlProxy { process, .. } => process_gone(process.pid, process.started_ticks),
         Step::StartKubectlProxy { port, .. } => {

@@ -51,7 +51,7 @@ impl Facet for HealthStatus {
             reason: Reason::NotAnswered,
             message: format!("what /health/ says is not known: {why}"),
         };
-        if !services::in_place(&component, desired, machine, table) {
+        if !services::in_place(&component, desired, machine, table, seen) {
             return Err(blind("health does not run as described"));
         }
         let health = match &servers.health {

@@ -4,8 +4,8 @@
 //! `deploy-kubernetes` meets on the port.
 
 use super::step::ProcessId;
-use super::{Check, Drift, DriftKind, Facet, Rung, Step};
-use crate::catalogue::KUBECTL_PROXY;
+use super::{Check, Drift, DriftKind, Facet, Rung, Step, services};
+use crate::catalogue::{self, Component, KUBECTL_PROXY};
 use crate::seen::machine::Machine;
 use crate::seen::proxy::{Cluster, Kubectl, Proxy};
 use crate::seen::{Ask, Blind, Observation, proxy};
@@ -17,6 +17,9 @@ pub struct KubectlProxy;
 
 /// A kubectl proxy answers within moments; a machine under load gets more.
 const TAKES_EFFECT: Duration = Duration::from_secs(20);
+
+/// How long pm2 may take to let go of an entry.
+const GONE_WITHIN: Duration = Duration::from_secs(30);
 
 impl Facet for KubectlProxy {
     fn condition(&self) -> &'static str {
@@ -54,14 +57,26 @@ impl Facet for KubectlProxy {
 
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
         let (Some(spec), Some(machine)) = (&desired.kubectl_proxy, seen.machine.seen()) else { return Vec::new() };
-        let rung = |step| vec![Rung { step, takes_effect: TAKES_EFFECT }];
+        let rung = |step| Rung { step, takes_effect: TAKES_EFFECT };
+        let deletion = |step| Rung { step, takes_effect: GONE_WITHIN };
         match drift.kind {
             DriftKind::NothingListens => {
-                rung(Step::StartKubectlProxy { port: spec.port, kubectl: spec.kubectl.0.clone() })
+                let early = seen.pm2.seen().and_then(|table| services::started_without_proxy(desired, machine, table));
+                let start = Step::StartKubectlProxy { port: spec.port, kubectl: spec.kubectl.0.clone() };
+                early.map(|component| deletion(delete(component))).into_iter().chain([rung(start)]).collect()
             }
             // The wrong one is ended only if it is a kubectl proxy of the login's own; the right one is started after.
-            DriftKind::WrongKubectl | DriftKind::WrongCluster => own_kubectl(spec.port, machine)
-                .map_or_else(Vec::new, |process| rung(Step::EndKubectlProxy { port: spec.port, process })),
+            // What was started while it served has met the wrong cluster and goes first: a start after the right proxy is
+            // there then follows from its absence.
+            DriftKind::WrongKubectl | DriftKind::WrongCluster => match own_kubectl(spec.port, machine) {
+                None => Vec::new(),
+                Some(process) => {
+                    let misled = misled(desired, seen, process.started_ticks).map(deletion);
+                    let held = held_by_pm2(desired, seen, process.pid).map(deletion);
+                    let end = rung(Step::EndKubectlProxy { port: spec.port, process });
+                    misled.or(held).into_iter().chain([end]).collect()
+                }
+            },
             _ => Vec::new(),
         }
     }
@@ -159,10 +174,138 @@ fn other_script<'m>(pid: u32, kubectl: &str, machine: &'m Machine) -> Option<&'m
         .filter(|word| *word != kubectl)
 }
 
+/// Deletes the first component that depends on the proxy and was started after a process that served it wrongly.
+fn misled(desired: &Desired, seen: &Observation, since: u64) -> Option<Step> {
+    let (machine, table) = (seen.machine.seen()?, seen.pm2.seen()?);
+    let component = catalogue::described(desired).into_iter().find(|component| {
+        component.after.iter().any(|name| name == KUBECTL_PROXY)
+            && table
+                .named(&component.process)
+                .filter_map(|row| machine.processes.get(&row.pid?))
+                .any(|process| process.started_ticks > since)
+    })?;
+    Some(delete(component))
+}
+
+/// Deletes a component with its children: what is then missing is started once the proxy is in place.
+fn delete(component: Component) -> Step {
+    let processes = component.processes().map(str::to_owned).collect();
+    Step::DeleteEntries { component: component.name, processes }
+}
+
+/// Deletes the entry of pm2 that the wrong proxy runs under, if it is one that a component starts: pm2 would start what is
+/// only ended again. This is `binder-kubernetes-proxy` when `deploy-kubernetes` found another `kubectl.sh` on its `PATH`.
+fn held_by_pm2(desired: &Desired, seen: &Observation, pid: u32) -> Option<Step> {
+    let (machine, table) = (seen.machine.seen()?, seen.pm2.seen()?);
+    let row = table.rows.iter().find(|row| row.pid.is_some_and(|own| machine.descends(pid, own)))?;
+    let known = catalogue::described(desired)
+        .iter()
+        .any(|component| component.children.iter().any(|child| child.process == row.name && !child.required));
+    known.then(|| Step::DeleteEntries { component: KUBECTL_PROXY.to_owned(), processes: vec![row.name.clone()] })
+}
+
 fn own_kubectl(port: u16, machine: &Machine) -> Option<ProcessId> {
     machine.listeners.get(&port)?.iter().find_map(|pid| {
         let process = machine.processes.get(pid)?;
         let ours = process.uid == machine.uid && is_kubectl(&process.command) && process.started_ticks > 0;
         ours.then(|| ProcessId { pid: *pid, started_ticks: process.started_ticks, signature: "kubectl".to_owned() })
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+mod tests {
+    use super::*;
+    use crate::seen::Known;
+    use crate::seen::machine::Process;
+    use crate::seen::pm2::{Row, State, Table};
+    use binder_crds::desired::Server;
+    use binder_crds::text::{ClusterId, HostPath};
+    use std::collections::BTreeMap;
+
+    const OURS: &str = "1b671a64-40d5-491e-99b0-da01ff1f3341";
+    const LOGIN: u32 = 1000;
+
+    fn described() -> Desired {
+        Desired {
+            servers: vec![Server::DeployKubernetes],
+            kubectl_proxy: Some(desired::KubectlProxy {
+                port: 8085,
+                kubectl: HostPath::from("/home/andrew/kubernetes/cluster/kubectl.sh"),
+                cluster_id: Some(ClusterId::from(OURS)),
+            }),
+            ..Desired::default()
+        }
+    }
+
+    /// A proxy (pid 50) of another cluster, and what else runs: pid, start in ticks, owner, command, name in pm2.
+    fn seen(others: &[(u32, u64, u32, &str, Option<&str>)]) -> Observation {
+        let mut machine = Machine { uid: LOGIN, ticks: 100, ..Machine::default() };
+        let mut rows = Vec::new();
+        for (pid, started_ticks, uid, command, name) in others {
+            let process =
+                Process { parent: 1, uid: *uid, started_ticks: *started_ticks, command: (*command).to_owned() };
+            machine.processes.insert(*pid, process);
+            rows.extend(name.map(|name| Row {
+                name: name.to_owned(),
+                id: *pid,
+                pid: Some(*pid),
+                state: State::Online,
+                restarts: 0,
+                started_ms: 0,
+            }));
+        }
+        machine.listeners = BTreeMap::from([(8085, vec![50])]);
+        Observation {
+            machine: Known::Seen(machine),
+            pm2: Known::Seen(Table { daemon: true, rows }),
+            proxy: Known::Seen(Proxy {
+                kubectl: Kubectl::Script,
+                program: None,
+                cluster: Cluster::Identity("00000000-0000-0000-0000-000000000000".to_owned()),
+            }),
+            ..Observation::nothing(jiff::Timestamp::UNIX_EPOCH)
+        }
+    }
+
+    const PROXY: &str = "/opt/other/kubectl --kubeconfig=/opt/other/config proxy --port=8085";
+    const DEPLOY: &str = "node binder-deploy-kubernetes/lib/cli.js start";
+
+    fn steps(seen: &Observation) -> Vec<Step> {
+        let check = KubectlProxy.check(&described(), seen).unwrap();
+        assert_eq!(check.drifts[0].kind, DriftKind::WrongCluster);
+        KubectlProxy.ladder(&described(), seen, &check.drifts[0]).into_iter().map(|rung| rung.step).collect()
+    }
+
+    #[test]
+    fn the_wrong_proxy_is_ended_if_it_is_the_logins_own() {
+        let own =
+            seen(&[(50, 900, LOGIN, PROXY, None), (40, 500, LOGIN, DEPLOY, Some("binder-deploy-kubernetes-start"))]);
+        assert!(matches!(&steps(&own)[..], [Step::EndKubectlProxy { process, .. }] if process.pid == 50));
+        let others = seen(&[(50, 900, 0, PROXY, None)]);
+        assert_eq!(steps(&others), []);
+    }
+
+    #[test]
+    fn what_was_started_while_the_wrong_one_served_goes_first() {
+        let seen =
+            seen(&[(50, 100, LOGIN, PROXY, None), (40, 500, LOGIN, DEPLOY, Some("binder-deploy-kubernetes-start"))]);
+        let steps = steps(&seen);
+        assert!(
+            matches!(&steps[..], [Step::DeleteEntries { component, .. }, _] if component == "deploy-kubernetes"),
+            "{steps:?}"
+        );
+    }
+
+    #[test]
+    fn one_that_pm2_would_start_again_is_deleted_there_and_somebody_elses_entry_is_not() {
+        let held = |name| seen(&[(50, 900, LOGIN, PROXY, Some(name))]);
+        let steps_of = steps(&held("binder-kubernetes-proxy"));
+        let [Step::DeleteEntries { processes, .. }, Step::EndKubectlProxy { .. }] = &steps_of[..] else {
+            panic!("{steps_of:?}")
+        };
+        assert_eq!(processes, &["binder-kubernetes-proxy"]);
+        // An owner's own proxy under pm2 is no child of a component: its process is ended, its entry is theirs.
+        assert!(matches!(&steps(&held("my-proxy"))[..], [Step::EndKubectlProxy { .. }]));
+    }
 }

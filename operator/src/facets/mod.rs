@@ -15,6 +15,7 @@ pub mod port_redirects;
 pub mod proxy_routes;
 pub mod services;
 pub mod step;
+pub mod stopped;
 
 use crate::seen::{Ask, Blind, Observation};
 use binder_crds::Desired;
@@ -73,6 +74,7 @@ pub enum Done {
 /// Every facet, in the order in which conditions are listed.
 pub static FACETS: &[&dyn Facet] = &[
     &services::Services,
+    &stopped::Stopped,
     &kubectl_proxy::KubectlProxy,
     &port_redirects::PortRedirects,
     &disks::Disks,
@@ -158,6 +160,10 @@ kinds! {
     StartedTooEarly => "services",
     /// Somebody else's process has its port.
     PortTaken => "services",
+    /// pm2 restarts the process again and again.
+    RestartsClimbing => "restarts",
+    /// What is described as stopped still runs, or is still in pm2's table.
+    StillRunning => "services",
     /// Nothing listens on the proxy's port.
     NothingListens => "kubectl-proxy",
     /// Something else than kubectl listens on the proxy's port.

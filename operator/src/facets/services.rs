@@ -3,12 +3,16 @@
 //! pm2's table alone does not tell the truth: pm2 1.x loses processes that go on running and listening (`LostByPm2`), and
 //! says `online` of servers that have given up. So the table is read together with who listens.
 
+mod climbing;
+#[cfg(test)]
+mod tests;
+
 use super::step::ProcessId;
 use super::{Check, Drift, DriftKind, Facet, Rung, Step};
-use crate::catalogue::{self, Component, KUBECTL_PROXY};
+use crate::catalogue::{self, Cause, Component, KUBECTL_PROXY};
 use crate::seen::machine::Machine;
 use crate::seen::pm2::{Row, State, Table};
-use crate::seen::{Ask, Blind, Observation, pm2};
+use crate::seen::{Ask, Blind, Observation, crashes, pm2, settings};
 use binder_crds::{Desired, conditions};
 use std::time::Duration;
 
@@ -17,6 +21,10 @@ pub struct Services;
 
 /// How long an entry of pm2 may take to go, and a process to end.
 const GONE_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long before the rest of a look, in seconds, pm2 may have started what only its table shows: the clock is read in whole
+/// seconds, and pm2 notes the start before the process is there.
+const MEANWHILE: i64 = 3;
 
 /// A child that is gone for less than this may be on its way: its parent starts it within moments.
 const CHILD_MOMENT: Duration = Duration::from_secs(20);
@@ -27,19 +35,34 @@ impl Facet for Services {
     }
 
     fn in_use(&self, desired: &Desired) -> bool {
-        !(desired.servers.is_empty() && desired.services.is_empty() && desired.processes.is_empty())
+        !catalogue::described(desired).is_empty()
     }
 
-    fn asks(&self, _: &Desired) -> Vec<Ask> {
-        vec![pm2::ask()]
+    fn asks(&self, desired: &Desired) -> Vec<Ask> {
+        let components = catalogue::described(desired);
+        let processes = components.iter().flat_map(|component| component.processes().map(str::to_owned)).collect();
+        let mut asks = vec![pm2::ask(), crashes::ask(processes)];
+        let files: Vec<String> = components
+            .into_iter()
+            .filter(|component| !component.port_setting.is_empty())
+            .map(|component| component.name)
+            .collect();
+        if !files.is_empty() {
+            asks.push(settings::ask(files));
+        }
+        asks
     }
 
     fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
         let (machine, table) = (seen.machine.get()?, seen.pm2.get()?);
-        let components = catalogue::described(desired);
+        let components = components(desired, seen)?;
         let mut check = Check::default();
         for component in &components {
-            match look(component, desired, machine, table) {
+            let found = match look(component, desired, machine, table, seen) {
+                drifted @ Found::Drifted(_) => drifted,
+                other => climbing::look(component, seen).unwrap_or(other),
+            };
+            match found {
                 Found::Fine => {}
                 Found::Settling(why) => check.settling.push((component.name.clone(), why)),
                 Found::Drifted(drift) => check.drifts.push(drift),
@@ -51,7 +74,7 @@ impl Facet for Services {
     }
 
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
-        let components = catalogue::described(desired);
+        let Ok(components) = components(desired, seen) else { return Vec::new() };
         let Some(component) = components.iter().find(|component| component.name == drift.subject) else {
             return Vec::new();
         };
@@ -82,6 +105,9 @@ impl Facet for Services {
             | DriftKind::ChildMissing
             | DriftKind::NotListening
             | DriftKind::StartedTooEarly => clear(component),
+            // Another start of the same ends the same; only what kube-stream left behind is cured by one.
+            DriftKind::RestartsClimbing if climbing::cause(component, seen) != Some(Cause::KubeStream) => Vec::new(),
+            DriftKind::RestartsClimbing => clear(component),
             // Somebody else's process is not ours to end.
             _ => Vec::new(),
         }
@@ -100,8 +126,25 @@ pub(super) fn clear(component: &Component) -> Vec<Rung> {
 }
 
 /// Whether a component runs as described.
-pub(super) fn in_place(component: &Component, desired: &Desired, machine: &Machine, table: &Table) -> bool {
-    matches!(look(component, desired, machine, table), Found::Fine)
+pub(super) fn in_place(
+    component: &Component,
+    desired: &Desired,
+    machine: &Machine,
+    table: &Table,
+    seen: &Observation,
+) -> bool {
+    climbing::look(component, seen).is_none() && matches!(look(component, desired, machine, table, seen), Found::Fine)
+}
+
+/// The described components, with the ports that their settings on the host say.
+fn components(desired: &Desired, seen: &Observation) -> Result<Vec<Component>, Blind> {
+    let mut components = catalogue::described(desired);
+    for component in components.iter_mut().filter(|component| !component.port_setting.is_empty()) {
+        if let Some(port) = seen.settings.get()?.port(&component.name, component.port_setting) {
+            component.ports = vec![port];
+        }
+    }
+    Ok(components)
 }
 
 /// `deploy-kubernetes` finds `kubectl.sh` through its `PATH`; the described one must be the first that it finds.
@@ -125,9 +168,18 @@ fn drifted(component: &Component, kind: DriftKind, short: &str, evidence: String
     })
 }
 
-fn look(component: &Component, desired: &Desired, machine: &Machine, table: &Table) -> Found {
+fn look(component: &Component, desired: &Desired, machine: &Machine, table: &Table, seen: &Observation) -> Found {
     let name = &component.name;
     let rows: Vec<&Row> = table.named(&component.process).collect();
+    // pm2's table is read a moment after the list of processes. What pm2 has started in between is not in that list, and who
+    // listened before it was pm2's own.
+    let meanwhile = |row: &&Row| {
+        let unseen = row.pid.is_some_and(|pid| !machine.processes.contains_key(&pid));
+        unseen && row.started_ms / 1000 >= machine.clock - MEANWHILE
+    };
+    if rows.iter().any(meanwhile) {
+        return Found::Settling(format!("pm2 has just started {name}"));
+    }
     for port in &component.ports {
         if let Some(orphan) = lost(component, *port, machine, table) {
             let daemons = children_held(component, table);
@@ -136,10 +188,11 @@ fn look(component: &Component, desired: &Desired, machine: &Machine, table: &Tab
                 DriftKind::LostByPm2,
                 &format!("lost by pm2, still on {port}"),
                 format!(
-                    "a {name} that pm2 does not know listens on {port} (pid {}); pm2 holds {} of {}{daemons}",
+                    "a {name} that pm2 does not know listens on {port} (pid {}); pm2 holds {} of {}{daemons}{}",
                     orphan.pid,
                     rows.len(),
-                    component.process
+                    component.process,
+                    climbing::after_kube_stream(component, seen)
                 ),
             );
         }
@@ -161,8 +214,22 @@ fn look(component: &Component, desired: &Desired, machine: &Machine, table: &Tab
         );
     }
     let Some(row) = rows.first() else {
-        return missing(component, machine, table);
+        return missing(component, machine, table, seen);
     };
+    // What is given up or restarts again and again is never up for long, so somebody else's process on its port shows here.
+    let hopeless = row.state == State::Errored || climbing::climb(component, seen).is_some();
+    // The login always sees its own: a listener that shows no owner is another user's, if not Docker's.
+    let unseen = |port| !component.in_docker && machine.listeners.get(&port).is_some_and(Vec::is_empty);
+    if let Some(port) =
+        component.ports.iter().find(|port| hopeless && (taken(component, row, **port, machine) || unseen(**port)))
+    {
+        return drifted(
+            component,
+            DriftKind::PortTaken,
+            &format!("{port} is taken"),
+            format!("{} cannot listen, since {} listens on {port}", component.process, owner(*port, machine)),
+        );
+    }
     match row.state {
         State::Online => online(component, row, desired, machine, table),
         State::Launching => Found::Settling(format!("{name} is being started by pm2")),
@@ -174,7 +241,9 @@ fn look(component: &Component, desired: &Desired, machine: &Machine, table: &Tab
             format!("pm2 says that {} is stopped", component.process),
         ),
         State::Errored => {
-            drifted(component, DriftKind::ProcessErrored, "errored", format!("pm2 has given {} up", component.process))
+            let why = climbing::why(component, seen);
+            let evidence = format!("pm2 has given {} up{why}", component.process);
+            drifted(component, DriftKind::ProcessErrored, "errored", evidence)
         }
         State::Other => Found::Settling(format!("pm2 says something about {name} that it usually does not")),
     }
@@ -192,7 +261,7 @@ fn children_held(component: &Component, table: &Table) -> String {
 
 /// A process of ours that listens on a component's port though pm2 does not know it. Ours means: it belongs to the login,
 /// its command line has the component's signature, and it descends from no row of pm2's table.
-fn lost(component: &Component, port: u16, machine: &Machine, table: &Table) -> Option<ProcessId> {
+pub(super) fn lost(component: &Component, port: u16, machine: &Machine, table: &Table) -> Option<ProcessId> {
     let signature = component.signature?;
     let pids = machine.listeners.get(&port)?;
     pids.iter().find_map(|pid| {
@@ -207,7 +276,7 @@ fn lost(component: &Component, port: u16, machine: &Machine, table: &Table) -> O
     })
 }
 
-fn missing(component: &Component, machine: &Machine, table: &Table) -> Found {
+fn missing(component: &Component, machine: &Machine, table: &Table, seen: &Observation) -> Found {
     let left: Vec<&str> = component
         .children
         .iter()
@@ -219,7 +288,12 @@ fn missing(component: &Component, machine: &Machine, table: &Table) -> Found {
             component,
             DriftKind::ChildrenLeftOver,
             "gone, children left over",
-            format!("pm2 does not hold {} but still {}", component.process, left.join(" and ")),
+            format!(
+                "pm2 does not hold {} but still {}{}",
+                component.process,
+                left.join(" and "),
+                climbing::after_kube_stream(component, seen)
+            ),
         );
     }
     if let Some(port) = component.ports.iter().find(|port| machine.listeners.contains_key(port)) {
@@ -255,6 +329,16 @@ fn online(component: &Component, row: &Row, desired: &Desired, machine: &Machine
     for port in &component.ports {
         match machine.listeners.get(port) {
             None => {
+                if let Some(proxy) = without_proxy(component, desired, machine) {
+                    return drifted(
+                        component,
+                        DriftKind::StartedTooEarly,
+                        "was started without the kubectl proxy",
+                        format!(
+                            "{name} runs but does not listen on {port}: it was started while nobody served {proxy}"
+                        ),
+                    );
+                }
                 if let Some(proxy) = started_before_proxy(component, row, desired, machine) {
                     return drifted(
                         component,
@@ -275,10 +359,8 @@ fn online(component: &Component, row: &Row, desired: &Desired, machine: &Machine
                     format!("pm2 says that {} is online, but nothing listens on {port}", component.process),
                 );
             }
-            Some(pids) => {
-                let ours = row.pid.is_some_and(|own| pids.iter().any(|pid| machine.descends(*pid, own)));
-                // Without a known owner (no sudo, another user's process) the port's answer has to do.
-                if !ours && !pids.is_empty() {
+            Some(_) => {
+                if taken(component, row, *port, machine) {
                     if up_for < CHILD_MOMENT {
                         return Found::Settling(format!("{name} is starting"));
                     }
@@ -310,6 +392,38 @@ fn online(component: &Component, row: &Row, desired: &Desired, machine: &Machine
         }
     }
     Found::Fine
+}
+
+/// Whether somebody else's process listens on a port. Without a known owner (no sudo, another user's process) the port's
+/// answer has to do.
+fn taken(component: &Component, row: &Row, port: u16, machine: &Machine) -> bool {
+    machine.listeners.get(&port).is_some_and(|pids| {
+        let ours = row.pid.is_some_and(|own| pids.iter().any(|pid| machine.descends(*pid, own)))
+            || component.in_docker && pids.iter().any(|pid| is_docker_proxy(*pid, machine));
+        !ours && !pids.is_empty()
+    })
+}
+
+/// Whether Docker holds a port for a container.
+fn is_docker_proxy(pid: u32, machine: &Machine) -> bool {
+    let program = machine.processes.get(&pid).and_then(|process| process.command.split(' ').next());
+    program.is_some_and(|program| program.rsplit('/').next() == Some("docker-proxy"))
+}
+
+/// The proxy's port, if the component needs the proxy and nobody serves it.
+fn without_proxy(component: &Component, desired: &Desired, machine: &Machine) -> Option<u16> {
+    let proxy = desired.kubectl_proxy.as_ref().filter(|_| component.after.iter().any(|name| name == KUBECTL_PROXY))?;
+    (!machine.listeners.contains_key(&proxy.port)).then_some(proxy.port)
+}
+
+/// A component that runs under pm2 and does not listen, since it was started while nobody served the proxy's port. The
+/// runbook deletes it before it starts the proxy: it would otherwise go on with what it began without one.
+pub(super) fn started_without_proxy(desired: &Desired, machine: &Machine, table: &Table) -> Option<Component> {
+    catalogue::described(desired).into_iter().find(|component| {
+        without_proxy(component, desired, machine).is_some()
+            && component.ports.iter().any(|port| !machine.listeners.contains_key(port))
+            && table.named(&component.process).any(|row| row.state == State::Online)
+    })
 }
 
 /// The proxy's port, if the component was started before the proxy that is there now (runbook, "Web and deploy server": if

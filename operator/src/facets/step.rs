@@ -24,6 +24,15 @@ pub enum Step {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         path: Option<String>,
     },
+    /// Stop a component that must not run, as the runbook does before its entries are deleted.
+    StopProcess {
+        /// The component's name.
+        component: String,
+        /// Its name in pm2's table.
+        process: String,
+        /// Whether it is a service and not a server.
+        service: bool,
+    },
     /// Delete a component's entries from pm2's table, which also ends them.
     DeleteEntries {
         /// The component's name.
@@ -164,6 +173,7 @@ impl Step {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::StartProcess { .. } => "StartProcess",
+            Self::StopProcess { .. } => "StopProcess",
             Self::DeleteEntries { .. } => "DeleteEntries",
             Self::EndOrphan { .. } => "EndOrphan",
             Self::StartKubectlProxy { .. } => "StartKubectlProxy",
@@ -191,6 +201,8 @@ impl Step {
                 format!("start the service {component}")
             }
             Self::StartProcess { component, .. } => format!("start {component}"),
+            Self::StopProcess { component, service: true, .. } => format!("stop the service {component}"),
+            Self::StopProcess { component, .. } => format!("stop {component}"),
             Self::DeleteEntries { component, processes } if processes.len() > 1 => {
                 format!("delete {component} and its children from pm2")
             }
@@ -240,7 +252,8 @@ impl Step {
             | Self::RemoveImages { .. }
             | Self::EmptyPackageCache
             | Self::DeleteEmptyDockerConfig { .. } => Disruption::None,
-            Self::DeleteEntries { .. }
+            Self::StopProcess { .. }
+            | Self::DeleteEntries { .. }
             | Self::EndOrphan { .. }
             | Self::EndKubectlProxy { .. }
             | Self::RestartDocker => Disruption::Service,

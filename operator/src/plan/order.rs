@@ -12,13 +12,14 @@ use binder_crds::{Desired, conditions};
 
 /// Whether a drift of this kind is explained when something that its subject depends on is not in place: then that is
 /// remedied, and this one waits.
-fn explained_by_dependency(kind: DriftKind) -> bool {
+pub fn explained_by_dependency(kind: DriftKind) -> bool {
     match kind {
         // Starting it now would only make it crash or give up; what it does now says nothing about itself.
         DriftKind::ProcessMissing
         | DriftKind::ProcessErrored
         | DriftKind::NotListening
         | DriftKind::ChildMissing
+        | DriftKind::RestartsClimbing
         | DriftKind::ClusterNotAnswering
         // The other machine is not as described either: that is the cause.
         | DriftKind::PortRefused
@@ -33,6 +34,7 @@ fn explained_by_dependency(kind: DriftKind) -> bool {
         | DriftKind::LostByPm2
         | DriftKind::StartedTooEarly
         | DriftKind::PortTaken
+        | DriftKind::StillRunning
         | DriftKind::NothingListens
         | DriftKind::NotKubectl
         | DriftKind::WrongKubectl

@@ -3,6 +3,7 @@
 //! Everything here came from a host and is hostile: bounded, parsed, cleaned. What could not be seen is *unknown*, never
 //! *absent*. Must not know what is described, what differs or what would be done.
 
+pub mod crashes;
 pub mod disks;
 pub mod docker;
 pub mod kubernetes;
@@ -12,8 +13,10 @@ pub mod nat;
 pub mod pm2;
 pub mod proxy;
 pub mod reach;
+pub mod restarts;
 pub mod routes;
 pub mod servers;
+pub mod settings;
 
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -186,6 +189,12 @@ pub struct Observation {
     pub routes: Known<routes::Routes>,
     /// Since when what is seen has been so.
     pub lasting: lasting::Lasting,
+    /// The last errors in pm2's logs, by the process's name.
+    pub crashes: Known<BTreeMap<String, crashes::Crash>>,
+    /// Processes that pm2 restarts again and again, by name: worked out from earlier looks as well as from this one.
+    pub climbing: BTreeMap<String, restarts::Climb>,
+    /// What Binder's settings on the host say.
+    pub settings: Known<settings::Settings>,
 }
 
 impl Observation {
@@ -204,6 +213,9 @@ impl Observation {
             kubernetes: Known::NotAsked,
             routes: Known::NotAsked,
             lasting: lasting::Lasting::default(),
+            settings: Known::NotAsked,
+            crashes: Known::NotAsked,
+            climbing: BTreeMap::new(),
         }
     }
 
@@ -230,6 +242,8 @@ impl Observation {
             disks: known(asked, answers, disks::NAME, disks::read),
             docker: known(asked, answers, docker::NAME, docker::read),
             proxy: known(asked, answers, proxy::NAME, |answer| proxy::read(answer, cluster)),
+            crashes: known(asked, answers, crashes::NAME, crashes::read),
+            settings: known(asked, answers, settings::NAME, settings::read),
             ..Self::nothing(at)
         }
     }

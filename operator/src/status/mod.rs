@@ -10,7 +10,7 @@ pub mod fleet;
 
 use crate::gate::BlockedBy;
 use crate::plan::memory::{FleetView, Memory, Past};
-use crate::plan::{Candidate, Checked, FailureKind, Finish, Host, LookFailure};
+use crate::plan::{Candidate, Checked, FailureKind, Finish, Host, LookFailure, order};
 use crate::seen::Observation;
 use binder_crds::conditions as types;
 use binder_crds::host::{PastAction, PlannedStep, ScheduleStatus};
@@ -333,7 +333,9 @@ fn facet(list: &mut Conditions<'_>, checked: &Checked, story: &Story<'_>) {
             format!("{}{waits}{tried}", drift.evidence)
         })
         .collect();
-    let all_held = check.drifts.iter().all(|drift| held(&drift.subject).is_some());
+    // What only takes its turn after another step is no less a difference of its own.
+    let all_held =
+        check.drifts.iter().all(|drift| held(&drift.subject).is_some() && order::explained_by_dependency(drift.kind));
     let reason = if all_held { "HeldBack" } else { first.kind.as_str() };
     list.set(checked.condition, Is::False, reason, parts.join("; "));
 }

@@ -326,6 +326,14 @@ impl Cluster {
         Ok(())
     }
 
+    /// What tells it from any other cluster: the UID of its namespace `kube-system`.
+    ///
+    /// # Errors
+    /// The API server does not tell in time.
+    pub async fn identity(&self, limit: Duration) -> Result<String, ClusterError> {
+        Ok(ready::identity(&self.client().await?, limit).await?)
+    }
+
     /// The logs of its processes, as seen from here, in the order of their start.
     pub fn logs(&self) -> Vec<(String, PathBuf)> {
         self.processes().into_iter().map(|spec| (spec.name, self.outside(&spec.log))).collect()

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Node, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, ServiceAccount};
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, Client};
 use tokio::time::{Instant, sleep};
@@ -149,6 +149,17 @@ pub(super) async fn nodes(client: &Client, count: usize, limit: Duration) -> Res
             return Err(format!("{ready} of {count} are Ready"));
         }
         Ok(())
+    })
+    .await
+}
+
+/// The UID of the namespace `kube-system`, which tells a cluster from any other.
+pub(super) async fn identity(client: &Client, limit: Duration) -> Result<String, NotReady> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let wait = Wait::new(limit, &[]);
+    wait.until("the namespace kube-system", None, async || {
+        let system = namespaces.get("kube-system").await.map_err(|error| crate::said(&error))?;
+        system.metadata.uid.ok_or_else(|| "it has no UID".to_owned())
     })
     .await
 }

@@ -175,6 +175,8 @@ pub(super) async fn assemble(
         if let Some(cluster) = &scene.cluster {
             cluster.wait_ready(CONTROL_PLANE_LIMIT, &[]).await?;
             cluster.wait_nodes(NODES.len(), CONTROL_PLANE_LIMIT).await?;
+            let identity = cluster.identity(CONTROL_PLANE_LIMIT).await?;
+            board.change(|status| status.cluster_id = Some(identity))?;
             progress.report(Event::Note("the cluster on kubernetes-master is ready"));
         }
         Ok(buttons)

@@ -27,6 +27,7 @@ impl Board {
             cloud: String::new(),
             api_key_file: layout.api_key(),
             cluster_kubeconfig: None,
+            cluster_id: None,
             audit_log: layout.control_plane().join("audit.log"),
             hosts: Vec::new(),
             network: 0,

@@ -1,6 +1,6 @@
 //! Faults of single Binder servers and services.
 
-use super::{Act, CLOSED, Fault, FaultError, Healer, Site, Target, shows};
+use super::{Act, CLOSED, Fault, FaultError, Healer, Site, Target, shows, unseen};
 use crate::inventory::Role;
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -31,8 +31,8 @@ pub(super) const FAULTS: &[Fault] = &[
 ];
 
 const WEB_LOST: Act = |site| Box::pin(web_lost(site));
-const DB_STOPPED: Act = |site| Box::pin(stop_service(site, "db", "9050"));
-const LOGGING_STOPPED: Act = |site| Box::pin(stop_service(site, "logging", "8050"));
+const DB_STOPPED: Act = |site| Box::pin(unseen(site, stop_service(site, "db", "9050")));
+const LOGGING_STOPPED: Act = |site| Box::pin(unseen(site, stop_service(site, "logging", "8050")));
 
 /// Deletes the process `$1` from pm2's table, if it is there: pm2 ends it first.
 pub(super) const DELETE: &str =

@@ -51,10 +51,10 @@ const ENTRIES: [&str; 3] = ["binder-deploy-kubernetes-start", "binder-kubernetes
 
 /// Both races below depend on which of two processes is faster, so they may need another try. In four crashes of four,
 /// pm2 lost the server.
-const TRIES: usize = 4;
+pub(super) const TRIES: usize = 4;
 
 /// Kills whoever listens on port `$1`.
-const KILL_LISTENER: &str = "for pid in $(ss -ltnpH \"sport = :$1\" | grep -o 'pid=[0-9]*' | cut -d= -f2 | sort -u); \
+pub(super) const KILL_LISTENER: &str = "for pid in $(ss -ltnpH \"sport = :$1\" | grep -o 'pid=[0-9]*' | cut -d= -f2 | sort -u); \
     do kill -KILL $pid; done";
 
 async fn proxy_dead(site: Site<'_>) -> Result<(), FaultError> {
@@ -90,25 +90,39 @@ while [ "$(ids online | wc -l)" -lt 2 ]; do pm2 start "$daemon" --name binder-ku
 "#;
 
 async fn deploy_lost(site: Site<'_>) -> Result<(), FaultError> {
-    if site.host.script(CLOSED, &["8085"]).await.is_ok() {
-        return Err(nothing(site, "nobody serves 8085, so deploy-kubernetes cannot run and be lost".to_owned()));
-    }
     for _ in 0..TRIES {
-        if !site.host.script_as_user(IN_TABLE_AND_LISTENING, &[]).await.is_ok_and(|said| !said.is_empty()) {
-            start_afresh(site).await?;
-        }
+        ready_to_be_lost(site).await?;
         // A crash. `pm2 restart` ends the same way, only less often: it also lets the old server clear up.
         site.host.script(KILL_LISTENER, &["8084"]).await?;
-        if settled_as(site, LOST_WHATEVER_DAEMONS, &[]).await {
-            site.host.script_as_user(TWO_DAEMONS, &[]).await?;
-            let look = |host: crate::Host| async move {
-                host.script_as_user(LOST, &["2"]).await.map(|_| ()).map_err(|error: HostError| crate::said(&error))
-            };
-            site.host.until("pm2 has lost deploy-kubernetes and has two daemons", super::SHOWS, look).await?;
+        if is_lost(site).await? {
             return Ok(());
         }
     }
     Err(nothing(site, format!("pm2 did not lose {} in {TRIES} crashes", ENTRIES[0])))
+}
+
+/// Brings deploy-kubernetes to where a crash may lose it: under pm2, and listening.
+pub(super) async fn ready_to_be_lost(site: Site<'_>) -> Result<(), FaultError> {
+    if site.host.script(CLOSED, &["8085"]).await.is_ok() {
+        return Err(nothing(site, "nobody serves 8085, so deploy-kubernetes cannot run and be lost".to_owned()));
+    }
+    if !site.host.script_as_user(IN_TABLE_AND_LISTENING, &[]).await.is_ok_and(|said| !said.is_empty()) {
+        start_afresh(site).await?;
+    }
+    Ok(())
+}
+
+/// Whether pm2 has lost deploy-kubernetes after a crash; if so, it then has two of its daemons.
+pub(super) async fn is_lost(site: Site<'_>) -> Result<bool, FaultError> {
+    if !settled_as(site, LOST_WHATEVER_DAEMONS, &[]).await {
+        return Ok(false);
+    }
+    site.host.script_as_user(TWO_DAEMONS, &[]).await?;
+    let look = |host: crate::Host| async move {
+        host.script_as_user(LOST, &["2"]).await.map(|_| ()).map_err(|error: HostError| crate::said(&error))
+    };
+    site.host.until("pm2 has lost deploy-kubernetes and has two daemons", super::SHOWS, look).await?;
+    Ok(true)
 }
 
 /// Prints something when pm2 has a `binder-deploy-kubernetes-start` and somebody listens on 8084.
@@ -167,6 +181,6 @@ async fn deploy_before_proxy(site: Site<'_>) -> Result<(), FaultError> {
     Err(nothing(site, format!("deploy-kubernetes came up all the same, {TRIES} times")))
 }
 
-fn nothing(site: Site<'_>, what: String) -> FaultError {
+pub(super) fn nothing(site: Site<'_>, what: String) -> FaultError {
     FaultError::NothingToBreak { host: site.host.name().to_owned(), what }
 }

@@ -9,12 +9,14 @@
 pub mod apps;
 mod binder;
 mod cluster;
+mod crashes;
 mod docker;
 mod firewall;
 mod keys;
 mod machine;
 mod outage;
 mod pm2;
+mod proxy;
 mod reach;
 mod way_in;
 
@@ -25,12 +27,14 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 use crate::binder::settle::SettleError;
+use crate::cgroup::CgroupError;
 use crate::cloud::metadata::MetadataError;
 use crate::command::CommandError;
 use crate::files::FileError;
 use crate::host::enter::{Host, HostError};
 use crate::inventory::{Role, with_role};
 use crate::lab::{Lab, LabError};
+use crate::process::ProcessError;
 
 /// How long a fault may take to show. Most do at once.
 const SHOWS: Duration = Duration::from_secs(30);
@@ -75,6 +79,12 @@ pub enum FaultError {
     /// A program of this computer failed.
     #[error(transparent)]
     Command(#[from] CommandError),
+    /// A program of this computer that goes on could not be started.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// It could not be made to end with the lab.
+    #[error(transparent)]
+    Group(#[from] CgroupError),
     /// There is nothing that could be broken.
     #[error("on {host}: {what}")]
     NothingToBreak {
@@ -135,6 +145,8 @@ pub fn all() -> impl Iterator<Item = &'static Fault> {
         firewall::FAULTS,
         cluster::FAULTS,
         docker::FAULTS,
+        proxy::FAULTS,
+        crashes::FAULTS,
         machine::FAULTS,
         outage::FAULTS,
         way_in::FAULTS,

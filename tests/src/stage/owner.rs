@@ -45,6 +45,11 @@ pub fn file(status: &Status, mode: &str) -> Value {
         }
         hosts.push(member);
     }
+    // The lab has two control planes, and only one of them is the fleet's own.
+    let mut proxy = json!({"port": 8085, "kubectl": "/home/andrew/kubernetes/cluster/kubectl.sh"});
+    if let Some(identity) = &status.cluster_id {
+        proxy["clusterId"] = json!(identity);
+    }
     json!({
         "apiVersion": format!("{}/v1alpha1", binder_crds::GROUP),
         "kind": "BinderFleet",
@@ -58,7 +63,7 @@ pub fn file(status: &Status, mode: &str) -> Value {
             "power": {"gce": {"project": PROJECT, "credentialsSecretRef": {"name": CLOUD_SECRET}}},
             "profiles": {"web": {
                 "servers": ["web", "deploy-kubernetes", "health"],
-                "kubectlProxy": {"port": 8085, "kubectl": "/home/andrew/kubernetes/cluster/kubectl.sh"},
+                "kubectlProxy": proxy,
                 "portRedirects": [{"interface": "eth0", "from": 80, "to": 3000}],
             }},
             "hosts": hosts,

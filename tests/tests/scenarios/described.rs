@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use binder_crds::conditions;
-use binder_lab::stage::{LOGIN_SECRET, NAMESPACE, owner};
+use binder_lab::stage::{LOGIN_SECRET, NAMESPACE, acts, owner};
 use libtest_mimic::Trial;
 use serde_json::json;
 
@@ -13,6 +13,9 @@ use crate::{Outcome, ensure, failed, trial};
 
 const LIMIT: Duration = Duration::from_secs(120);
 const BUILD: &str = "binder-tester-2";
+const WEB: &str = "binder-web-deploy";
+const SERVICES: &str = "binder-services";
+const MANAGEMENT: &str = "binder-api";
 const MASTER: &str = "kubernetes-master";
 
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
@@ -54,6 +57,74 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         host.script_as_user("pm2 delete echo", &[]).await.map_err(failed)?;
         Ok(())
     }));
+    trials.push(trial(place, "described::the_management_host_and_odd_names_are_described_like_any_other", async |set| {
+        let host = set.stage.lab.host(MANAGEMENT).map_err(failed)?;
+        host.script("hostname Binder-API.Old", &[]).await.map_err(failed)?;
+        let program = "cat >/home/andrew/Echo_1.js <<'END'\nrequire('net').createServer(s => s.end('echo\\n')).listen(7777)\nEND\n";
+        host.script_as_user(program, &[]).await.map_err(failed)?;
+        let status = set.stage.lab.status().map_err(failed)?;
+        let mut file = owner::file(&status, "Enforce");
+        for host in file["spec"]["hosts"].as_array_mut().into_iter().flatten().filter(|host| host["name"] == MANAGEMENT) {
+            host["processes"] = json!([{
+                "name": "Echo_1.A",
+                "start": ["pm2", "start", "/home/andrew/Echo_1.js", "--name", "Echo_1.A"],
+                "ports": [7777],
+            }]);
+            host["disks"] = json!([{"path": "/"}]);
+            host["portRedirects"] = json!([{"interface": "eth0", "from": 79, "to": 7777}]);
+        }
+        set.stage.kubectl.apply(&file.to_string()).await.map_err(failed)?;
+        set.stage.healthy(&[MANAGEMENT], LIMIT).await.map_err(failed)?;
+        // Through the redirect, from another machine: the computer that the lab is on.
+        let echo = || acts::world::connects(&set.stage, MANAGEMENT, 79);
+        set.stage.until("79 leads to the process", LIMIT, echo).await.map_err(failed)?;
+        set.apply("Enforce").await?;
+        set.stage.healthy(&[MANAGEMENT], LIMIT).await.map_err(failed)?;
+        host.script_as_user("pm2 delete Echo_1.A", &[]).await.map_err(failed)?;
+        Ok(())
+    }));
+    trials.push(trial(place, "described::a_server_and_a_service_are_stopped_and_started_by_the_spec", async |set| {
+        set.apply("Enforce").await?;
+        set.all_healthy(crate::place::FIRST_HEALTHY).await?;
+        // Against the profile, which goes on describing it as running; and by its pm2 name. One after the other, and not for
+        // long: without the log collector, every server ends after a while.
+        let cases = [
+            (WEB, "health", json!({"stopped": ["health"]}), "8086", "binder-health-checker"),
+            (
+                SERVICES,
+                "logging",
+                json!({"services": ["db"], "stopped": ["binder-logging-service"]}),
+                "8050",
+                "binder-logging-service",
+            ),
+        ];
+        for (name, subject, described, port, process) in cases {
+            let since = set.stage.mark(name).await.map_err(failed)?;
+            let mut file = owner::file(&set.stage.lab.status().map_err(failed)?, "Enforce");
+            let hosts = file["spec"]["hosts"].as_array_mut().into_iter().flatten();
+            for host in hosts.filter(|host| host["name"] == name) {
+                for (field, value) in described.as_object().into_iter().flatten() {
+                    host[field] = value.clone();
+                }
+            }
+            set.stage.kubectl.apply(&file.to_string()).await.map_err(failed)?;
+            let stopped = set.stage.condition(name, conditions::SERVICES_STOPPED, "True", None, LIMIT).await;
+            stopped.map_err(failed)?;
+            let host = set.stage.lab.host(name).map_err(failed)?;
+            host.script("! ss -ltnH \"sport = :$1\" | grep .", &[port]).await.map_err(failed)?;
+            let gone = "! pm2 jlist | grep -F \"\\\"name\\\":\\\"$1\"";
+            host.script_as_user(gone, &[process]).await.map_err(failed)?;
+            let done = set.stage.actions_since(name, &since).await.map_err(failed)?;
+            let first =
+                done.iter().find(|action| action.spec.subject == subject).map(|action| action.spec.step.as_str());
+            ensure(first == Some("StopProcess"), || format!("{subject}: {first:?} came first"))?;
+        }
+        set.apply("Enforce").await?;
+        set.all_healthy(crate::place::FIRST_HEALTHY).await?;
+        let web = set.stage.lab.host(WEB).map_err(failed)?;
+        web.script("ss -ltnH 'sport = :8086' | grep -q .", &[]).await.map_err(failed)?;
+        Ok(())
+    }));
     trials.push(trial(place, "described::a_host_written_by_hand_is_governed_and_left_to_its_writer", async |set| {
         let status = set.stage.lab.status().map_err(failed)?;
         let master = status.host(MASTER).ok_or("the lab has no master")?;
@@ -76,7 +147,7 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         let counted = || async {
             let fleet = set.stage.fleets().get(owner::FLEET).await.map_err(|error| error.to_string())?;
             let hosts = fleet.status.unwrap_or_default().hosts;
-            if hosts == 5 { Ok(()) } else { Err(format!("{hosts} hosts")) }
+            if hosts as usize == status.hosts.len() + 1 { Ok(()) } else { Err(format!("{hosts} hosts")) }
         };
         set.stage.until("the fleet counts it", LIMIT, counted).await.map_err(failed)?;
         let object = set.stage.host("by-hand").await.map_err(failed)?;

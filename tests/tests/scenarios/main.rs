@@ -18,6 +18,7 @@ mod evidence;
 mod heals;
 mod observe;
 mod place;
+mod restarts;
 mod together;
 
 use std::process::ExitCode;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
     heals::trials(&place, &mut trials);
     docker::trials(&place, &mut trials);
     together::trials(&place, &mut trials);
+    restarts::trials(&place, &mut trials);
     access::trials(&place, &mut trials);
     described::trials(&place, &mut trials);
     crash::trials(&place, &mut trials);

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use binder_lab::inventory::MACHINES;
 use binder_lab::lab::take_down;
 use binder_lab::layout::Layout;
 use binder_lab::stage::{Stage, StageError, owner};
@@ -88,7 +89,9 @@ impl Set {
         let began = Instant::now();
         let tell = |line: &str| eprintln!("[{:>4} s] {line}", began.elapsed().as_secs());
         tell("bringing up the lab that the scenarios share");
-        let options = Options::named(&name()).owned_by_this_process();
+        // The management host too, which a lab has only when asked.
+        let options =
+            Options::named(&name()).owned_by_this_process().hosts(MACHINES.iter().map(|machine| machine.name));
         let lab = Lab::up(options, tell).await?;
         let mut stage = Stage::set(lab, tell).await?;
         // A new fleet only observes.

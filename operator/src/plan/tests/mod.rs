@@ -121,6 +121,19 @@ fn without_a_proxy_deploy_kubernetes_waits_and_says_for_what() {
 }
 
 #[test]
+fn deploy_kubernetes_that_was_started_without_a_proxy_is_deleted_before_the_proxy_is_started() {
+    let (mut operator, mut world) = well();
+    let proxy = world.listeners[&8085];
+    world.end(proxy);
+    world.listeners.remove(&8084);
+    operator.pass(&mut world);
+    assert_eq!(operator.condition(conditions::SERVICES_RUNNING), ("False", "StartedTooEarly"));
+    operator.run(&mut world, 40);
+    assert_eq!(operator.ran, ["DeleteEntries", "StartKubectlProxy", "StartProcess"]);
+    assert!(operator.healthy());
+}
+
+#[test]
 fn a_remedy_that_never_helps_is_given_up_after_its_attempts() {
     let (mut operator, mut world) = well();
     world.delete("binder-web-start");
@@ -202,6 +215,29 @@ fn servers_wait_for_the_database_of_another_host() {
     assert!(operator.status.plan.iter().any(|step| step.waits_for == "db on binder-services"));
     operator.fleet.missing.clear();
     operator.run(&mut world, 60);
+    assert!(operator.healthy());
+}
+
+#[test]
+fn restarts_that_climb_without_the_database_wait_for_it_and_nobody_is_called() {
+    let (mut operator, mut world) = well();
+    operator.fleet.missing.insert("db".to_owned(), "binder-services".to_owned());
+    world.climbing = Some("binder-web-start");
+    operator.run(&mut world, 20);
+    assert!(operator.ran.is_empty());
+    assert_eq!(operator.condition(conditions::SERVICES_RUNNING), ("False", "HeldBack"));
+    assert_eq!(operator.condition(conditions::STALLED), ("", ""));
+    assert_eq!(operator.status.waits_for, "db on binder-services");
+    // With the database there it is a crash of its own, which nobody but a person can end.
+    operator.fleet.missing.clear();
+    let before = operator.writes;
+    operator.run(&mut world, 20);
+    assert!(operator.ran.is_empty());
+    assert_eq!(operator.condition(conditions::SERVICES_RUNNING), ("False", "RestartsClimbing"));
+    assert_eq!(operator.condition(conditions::STALLED).1, "NeedsPerson");
+    assert_eq!(operator.writes, before + 1, "a climb that goes on is said once");
+    world.climbing = None;
+    operator.run(&mut world, 5);
     assert!(operator.healthy());
 }
 

@@ -9,6 +9,7 @@ use crate::seen::lasting::Lasting;
 use crate::seen::machine::{Machine, Process};
 use crate::seen::pm2::{Row, State, Table};
 use crate::seen::proxy::{Cluster, Kubectl, Proxy};
+use crate::seen::restarts::Climb;
 use crate::seen::routes::{AppId, Routes};
 use crate::seen::servers::{Health, JUDGED, Key, Servers, Verdict};
 use crate::seen::{Blind, Known, Observation, Reason, disks, docker, nat};
@@ -20,6 +21,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub(super) const LOGIN: u32 = 1000;
+
+const CLIMB: Climb = Climb {
+    restarts: 5,
+    lasting: SignedDuration::from_secs(60),
+    quiet: SignedDuration::from_secs(1),
+    every: SignedDuration::from_secs(5),
+};
 
 pub(super) fn web() -> Desired {
     Desired {
@@ -63,6 +71,8 @@ pub(super) struct World {
     pub(super) checker_wrong: bool,
     /// Routes without a namespace.
     pub(super) orphans: BTreeSet<AppId>,
+    /// A process that pm2 restarts again and again.
+    pub(super) climbing: Option<&'static str>,
     /// Steps whose command does nothing at all.
     pub(super) deaf: bool,
 }
@@ -88,6 +98,7 @@ impl World {
             checker_stopped: None,
             checker_wrong: false,
             orphans: BTreeSet::new(),
+            climbing: None,
             deaf: false,
         }
     }
@@ -176,6 +187,7 @@ impl World {
                 let component = component_named(component);
                 self.start(&component);
             }
+            Step::StopProcess { process, .. } => self.delete(process),
             Step::DeleteEntries { processes, .. } => processes.iter().for_each(|name| self.delete(name)),
             Step::EndOrphan { orphan: process, .. } | Step::EndKubectlProxy { process, .. } => {
                 let same = self.processes.get(&process.pid).is_some_and(|found| {
@@ -269,6 +281,7 @@ impl World {
             }),
             servers: Known::Seen(self.servers()),
             routes: Known::Seen(Routes { live: 1, orphans: self.orphans.clone(), ..Routes::default() }),
+            climbing: self.climbing.map(|name| (name.to_owned(), CLIMB)).into_iter().collect(),
             ..Observation::nothing(self.now)
         }
     }

@@ -5,6 +5,7 @@ mod apps;
 mod disks;
 mod outage;
 mod reach;
+mod services;
 mod web;
 pub mod world;
 
@@ -15,6 +16,7 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::{NAMESPACE, Stage, StageError};
+use crate::faults::Healer;
 
 /// From the break until the operator says it.
 ///
@@ -51,7 +53,7 @@ pub type Look = for<'a> fn(&'a Stage) -> BoxFuture<'a, Result<String, String>>;
 
 /// Every act, in order. Each module holds the rows of one kind.
 pub fn all() -> impl Iterator<Item = &'static Act> {
-    [web::ACTS, disks::ACTS, reach::ACTS, apps::ACTS, outage::ACTS].into_iter().flatten()
+    [web::ACTS, services::ACTS, disks::ACTS, reach::ACTS, apps::ACTS, outage::ACTS].into_iter().flatten()
 }
 
 /// The acts of the short demo, in order.
@@ -140,8 +142,8 @@ impl Act {
         let saw = message_of(&described, self.reason);
         tell(&format!("seen:     {} {}: {saw}", self.condition, self.reason));
 
-        if self.steps.is_empty() {
-            // Nothing is to be done about it by the operator; the person that it calls makes room.
+        if fault.healed_by == Healer::Mend {
+            // Nothing is to be done about it by the operator; the person that it calls takes the cause away.
             stage.condition(self.host, conditions::STALLED, "True", None, SEEN_WITHIN).await?;
             fault.mend_on(&stage.lab, Some(self.host)).await.map_err(StageError::from)?;
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use serde_json::Value;
+use tokio::net::TcpStream;
 
 use crate::cluster::kubeconfig;
 use crate::faults::apps::{LIST_ROUTES, LIVE, STALE};
@@ -41,7 +42,9 @@ pub async fn page(stage: &Stage) -> Result<String, String> {
 pub async fn proxy(stage: &Stage) -> Result<String, String> {
     let host = stage.lab.host("binder-web-deploy").map_err(|error| text(&error))?;
     let answer = host.exec(&["timeout", "5", "bash", "-c", ASK_PROXY]).await.map_err(|error| text(&error))?;
-    if answer.stdout.contains("\"kube-system\"") {
+    let identity = stage.lab.status().map_err(|error| text(&error))?.cluster_id;
+    let identity = identity.ok_or_else(|| "the lab has no cluster".to_owned())?;
+    if answer.stdout.contains("\"kube-system\"") && answer.stdout.contains(&identity) {
         Ok("8085 leads to the cluster on kubernetes-master".to_owned())
     } else {
         Err(answer.said())
@@ -73,15 +76,8 @@ pub async fn redirect_once(stage: &Stage) -> Result<String, String> {
 /// # Errors
 /// It is not so yet, or could not be looked at.
 pub async fn deploy(stage: &Stage) -> Result<String, String> {
-    let host = stage.lab.host("binder-web-deploy").map_err(|error| text(&error))?;
-    let table = host.exec_as_user(&["pm2", "jlist"]).await.map_err(|error| text(&error))?;
-    let rows: Value = table
-        .stdout
-        .lines()
-        .rfind(|line| line.starts_with('['))
-        .and_then(|line| serde_json::from_str(line).ok())
-        .ok_or_else(|| "no table of pm2".to_owned())?;
-    let count = |name: &str| rows.as_array().map_or(0, |rows| rows.iter().filter(|row| row["name"] == name).count());
+    let rows = table(stage, "binder-web-deploy").await?;
+    let count = |name: &str| rows.iter().filter(|row| row["name"] == name).count();
     let counts = (count("binder-deploy-kubernetes-start"), count("binder-kubernetes-daemon"));
     if counts != (1, 1) {
         return Err(format!("pm2 holds {} of the server and {} daemons", counts.0, counts.1));
@@ -89,6 +85,114 @@ pub async fn deploy(stage: &Stage) -> Result<String, String> {
     let binder = stage.lab.binder().map_err(|error| text(&error))?;
     let id = binder.deploy_app().await.map_err(|error| text(&error))?;
     Ok(format!("one server and one daemon; app {id} was deployed and is reached by its route"))
+}
+
+/// Counts documents as Binder's servers would ask, from another machine than the database's.
+const QUERY: &str = r#"
+NODE_PATH=/usr/local/lib/binder/node_modules exec timeout 10 node -e '
+  const { MongoClient } = require("mongodb")
+  const settings = JSON.parse(require("fs").readFileSync(process.env.HOME + "/.binder/db.conf", "utf8"))
+  const uri = `mongodb://${settings.host}:${settings.port}/${settings.db}`
+  const client = new MongoClient(uri, { useUnifiedTopology: true, serverSelectionTimeoutMS: 5000 })
+  client.connect().then(() => client.db().collection("templates").countDocuments())
+    .then((count) => { console.log(count); process.exit(0) }, (error) => { console.error(String(error)); process.exit(1) })
+'
+"#;
+
+/// How long nothing may have been restarted to be called still. Without its database a server lasts some seconds at most.
+const STILL: Duration = Duration::from_secs(8);
+
+/// The database answers a query from another machine, every server listens, and pm2 restarts none of them any more.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub async fn database(stage: &Stage) -> Result<String, String> {
+    let web = stage.lab.host("binder-web-deploy").map_err(|error| text(&error))?;
+    let count = web.script_as_user(QUERY, &[]).await.map_err(|error| text(&error))?;
+    for (host, port) in [
+        ("binder-web-deploy", 3000),
+        ("binder-web-deploy", 8084),
+        ("binder-web-deploy", 8086),
+        ("binder-tester-2", 8082),
+    ] {
+        connects(stage, host, port).await?;
+    }
+    let before = restarts(stage).await?;
+    tokio::time::sleep(STILL).await;
+    let after = restarts(stage).await?;
+    if before != after {
+        return Err(format!("restarts went on: {before:?}, then {after:?}"));
+    }
+    Ok(format!(
+        "the database answers with {} templates, and nothing was restarted in {} s",
+        count.trim(),
+        STILL.as_secs()
+    ))
+}
+
+/// The web page is served, and pm2 restarts its server no more.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub async fn still_page(stage: &Stage) -> Result<String, String> {
+    let before = restarts(stage).await?;
+    tokio::time::sleep(STILL).await;
+    if before != restarts(stage).await? {
+        return Err("restarts went on".to_owned());
+    }
+    Ok(format!("{}, and nothing was restarted in {} s", page(stage).await?, STILL.as_secs()))
+}
+
+/// Every process of pm2 on the hosts with servers, with its restarts. Without `binder-kubernetes-proxy`, which cannot listen
+/// where a kubectl proxy runs by hand, and which pm2 starts again for ever when that takes it longer than a second.
+async fn restarts(stage: &Stage) -> Result<Vec<(String, u64)>, String> {
+    let mut all = Vec::new();
+    for host in ["binder-web-deploy", "binder-tester-2"] {
+        for row in table(stage, host).await? {
+            let name = row["name"].as_str().unwrap_or_default().to_owned();
+            if name == "binder-kubernetes-proxy" {
+                continue;
+            }
+            all.push((name, row["pm2_env"]["restart_time"].as_u64().unwrap_or_default()));
+        }
+    }
+    Ok(all)
+}
+
+/// The log collector takes connections.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub async fn logging(stage: &Stage) -> Result<String, String> {
+    connects(stage, "binder-services", 8050).await.map(|()| "8050 takes connections".to_owned())
+}
+
+/// A port takes connections from this computer.
+///
+/// # Errors
+/// It does not.
+pub async fn connects(stage: &Stage, host: &str, port: u16) -> Result<(), String> {
+    let at = address(stage, host, port)?;
+    match tokio::time::timeout(Duration::from_secs(3), TcpStream::connect(at)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(format!("{at}: {error}")),
+        Err(_) => Err(format!("{at}: no answer")),
+    }
+}
+
+/// pm2's table on a host.
+///
+/// # Errors
+/// It could not be had.
+pub async fn table(stage: &Stage, host: &str) -> Result<Vec<Value>, String> {
+    let host = stage.lab.host(host).map_err(|error| text(&error))?;
+    let table = host.exec_as_user(&["pm2", "jlist"]).await.map_err(|error| text(&error))?;
+    table
+        .stdout
+        .lines()
+        .rfind(|line| line.starts_with('['))
+        .and_then(|line| serde_json::from_str(line).ok())
+        .ok_or_else(|| "no table of pm2".to_owned())
 }
 
 /// The disk is below its threshold.

@@ -1,0 +1,84 @@
+//! Restarts that climb, and why: the cause where a log or a port tells it. What is healed is the cause and never the count.
+
+use super::{Found, drifted};
+use crate::catalogue::{self, Cause, Component};
+use crate::facets::DriftKind;
+use crate::seen::Observation;
+use crate::seen::crashes::Crash;
+use crate::seen::restarts::Climb;
+use jiff::SignedDuration;
+
+/// A climb that is younger may be a server that only waits for its database to come up.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(20);
+
+/// An error in a log says why something happened only if it was written shortly before.
+const RECENT: i64 = 180;
+
+/// Whether pm2 restarts the component, or a child that it needs, again and again.
+pub(super) fn climb<'c>(component: &'c Component, seen: &Observation) -> Option<(&'c str, Climb)> {
+    // A `binder-kubernetes-proxy` whose port is served by hand restarts until pm2 gives it up: no fault by itself.
+    let required = component.children.iter().filter(|child| child.required).map(|child| child.process.as_str());
+    std::iter::once(component.process.as_str())
+        .chain(required)
+        .find_map(|process| seen.climbing.get(process).map(|climb| (process, *climb)))
+}
+
+/// What a climb comes to: on its way, or a difference.
+pub(super) fn look(component: &Component, seen: &Observation) -> Option<Found> {
+    let (process, climb) = climb(component, seen)?;
+    if !climb.goes_on() {
+        return Some(Found::Settling(format!(
+            "{process} was restarted again and again and has been quiet since: it is watched for a while"
+        )));
+    }
+    if climb.lasting < PATIENCE {
+        return Some(Found::Settling(format!("pm2 restarts {process} again and again")));
+    }
+    Some(drifted(
+        component,
+        DriftKind::RestartsClimbing,
+        "restarts again and again",
+        format!("pm2 restarted {process} {} within 10 minutes and goes on{}", climb.words(), why(component, seen)),
+    ))
+}
+
+/// The cause that is known of a crash.
+pub(super) fn cause(component: &Component, seen: &Observation) -> Option<Cause> {
+    let (_, crash) = crash(component, seen)?;
+    catalogue::cause(&component.name, &crash.line, &crash.modules)
+}
+
+/// Why it ends, as a part of a sentence; nothing if nobody knows.
+pub(super) fn why(component: &Component, seen: &Observation) -> String {
+    let Some((process, crash)) = crash(component, seen) else { return String::new() };
+    let who = if process == component.process { "it".to_owned() } else { process.to_owned() };
+    let what = match catalogue::cause(&component.name, &crash.line, &crash.modules) {
+        Some(Cause::Database) => "it cannot reach its database".to_owned(),
+        Some(Cause::Logging) => "it cannot reach the log collector".to_owned(),
+        Some(Cause::PortTaken) => "its port is taken".to_owned(),
+        Some(Cause::KubeStream) => {
+            format!("{who} crashes in kube-stream, which leaves errors of its connection to the cluster unhandled")
+        }
+        None => match crash.modules.first() {
+            Some(module) => format!("{who} crashes in the module {module}"),
+            None => format!("{who} crashes"),
+        },
+    };
+    format!(": {what} (last error in its log: {})", crash.line)
+}
+
+/// That it crashed in kube-stream a moment ago, as a part of a sentence: why pm2 lost it, or left children over.
+pub(super) fn after_kube_stream(component: &Component, seen: &Observation) -> String {
+    match cause(component, seen) {
+        Some(Cause::KubeStream) => "; it crashed in kube-stream".to_owned(),
+        Some(Cause::Database | Cause::Logging | Cause::PortTaken) | None => String::new(),
+    }
+}
+
+fn crash<'s>(component: &'s Component, seen: &'s Observation) -> Option<(&'s str, &'s Crash)> {
+    let (machine, crashes) = (seen.machine.seen()?, seen.crashes.seen()?);
+    component
+        .processes()
+        .filter_map(|process| crashes.get(process).map(|crash| (process, crash)))
+        .find(|(_, crash)| machine.clock.saturating_sub(crash.written) <= RECENT)
+}

@@ -1,0 +1,198 @@
+#![allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+
+use super::*;
+use crate::seen::Known;
+use crate::seen::crashes::Crash;
+use crate::seen::machine::Process;
+use crate::seen::restarts::Climb;
+use crate::seen::settings::Settings;
+use binder_crds::desired::{Server, Service};
+use jiff::SignedDuration;
+use std::collections::BTreeMap;
+
+const LOGIN: u32 = 1000;
+const CLOCK: i64 = 1_700_000_000;
+
+/// A host in which pm2 runs one process (pid 40, up for `up_for` seconds) and others listen: port, pid, owner, command.
+fn seen(process: &str, state: State, up_for: i64, listeners: &[(u16, u32, u32, &str)]) -> Observation {
+    let process_of = |uid, command: &str| Process { parent: 1, uid, started_ticks: 900, command: command.to_owned() };
+    let mut machine = Machine { uid: LOGIN, ticks: 100, clock: CLOCK, ..Machine::default() };
+    machine.processes.insert(40, process_of(LOGIN, "node something"));
+    for (port, pid, uid, command) in listeners {
+        machine.processes.entry(*pid).or_insert_with(|| process_of(*uid, command));
+        machine.listeners.insert(*port, vec![*pid]);
+    }
+    let row = Row {
+        name: process.to_owned(),
+        id: 0,
+        pid: (state == State::Online).then_some(40),
+        state,
+        restarts: 0,
+        started_ms: (CLOCK - up_for) * 1000,
+    };
+    Observation {
+        machine: Known::Seen(machine),
+        pm2: Known::Seen(Table { daemon: true, rows: vec![row] }),
+        settings: Known::Seen(Settings::default()),
+        crashes: Known::Seen(BTreeMap::new()),
+        ..Observation::nothing(jiff::Timestamp::from_second(CLOCK).unwrap())
+    }
+}
+
+fn climb(lasting: i64, quiet: i64) -> Climb {
+    let seconds = SignedDuration::from_secs;
+    Climb { restarts: 12, lasting: seconds(lasting), quiet: seconds(quiet), every: seconds(3) }
+}
+
+fn servers(server: Server) -> Desired {
+    Desired { servers: vec![server], ..Desired::default() }
+}
+
+fn services(service: Service) -> Desired {
+    Desired { services: vec![service], ..Desired::default() }
+}
+
+fn only(desired: &Desired, seen: &Observation) -> Drift {
+    let check = Services.check(desired, seen).unwrap();
+    assert_eq!(check.drifts.len(), 1, "{check:?}");
+    check.drifts.into_iter().next().unwrap()
+}
+
+fn fine(desired: &Desired, seen: &Observation) -> bool {
+    let check = Services.check(desired, seen).unwrap();
+    check.drifts.is_empty() && check.settling.is_empty()
+}
+
+#[test]
+fn logging_is_judged_by_the_port_that_its_settings_say() {
+    let desired = services(Service::Logging);
+    let mut deaf = seen("binder-logging-service", State::Online, 300, &[]);
+    assert!(fine(&desired, &deaf), "where nothing is said, no port is asked for");
+    deaf.settings = Known::Seen(Settings::of("logging", &["logstash", "port"], 9100));
+    assert_eq!(only(&desired, &deaf).kind, DriftKind::NotListening);
+    let mut well = seen("binder-logging-service", State::Online, 300, &[(9100, 40, LOGIN, "")]);
+    well.settings = deaf.settings;
+    assert!(fine(&desired, &well));
+}
+
+#[test]
+fn settings_that_could_not_be_seen_are_no_reason_to_call_it_well() {
+    let mut blind = seen("binder-db-service", State::Online, 300, &[(9050, 40, LOGIN, "")]);
+    blind.settings = Known::NotAsked;
+    assert!(Services.check(&services(Service::Db), &blind).is_err());
+    assert!(Services.asks(&services(Service::Db)).iter().any(|ask| ask.name == settings::NAME));
+    assert!(!Services.asks(&servers(Server::Web)).iter().any(|ask| ask.name == settings::NAME));
+}
+
+#[test]
+fn a_services_port_may_be_held_by_docker_and_a_servers_may_not() {
+    let docker = "/usr/bin/docker-proxy -proto tcp -host-port 9050";
+    let database = seen("binder-db-service", State::Online, 300, &[(9050, 70, 0, docker)]);
+    assert!(fine(&services(Service::Db), &database));
+    let web = seen("binder-web-start", State::Online, 300, &[(3000, 70, 0, docker)]);
+    assert_eq!(only(&servers(Server::Web), &web).kind, DriftKind::PortTaken);
+}
+
+#[test]
+fn a_climb_with_its_port_in_somebody_elses_hands_is_that_and_is_left_alone() {
+    for (state, climbs) in [(State::Online, true), (State::Launching, true), (State::Errored, false)] {
+        let mut taken = seen("binder-web-start", state, 1, &[(3000, 70, 0, "python3 -m http.server")]);
+        if climbs {
+            taken.climbing.insert("binder-web-start".to_owned(), climb(60, 1));
+        }
+        let drift = only(&servers(Server::Web), &taken);
+        assert_eq!(drift.kind, DriftKind::PortTaken, "{state:?}");
+        assert!(drift.evidence.contains("python3"), "{}", drift.evidence);
+        assert_eq!(Services.ladder(&servers(Server::Web), &taken, &drift), []);
+    }
+}
+
+#[test]
+fn a_climb_with_its_port_in_hands_that_cannot_be_seen_is_no_crash_of_its_own() {
+    let mut taken = seen("binder-web-start", State::Online, 1, &[(3000, 70, 0, "")]);
+    let Known::Seen(machine) = &mut taken.machine else { panic!("no machine") };
+    machine.listeners.insert(3000, Vec::new());
+    // Without a climb, the port's answer has to do.
+    assert!(fine(&servers(Server::Web), &taken));
+    taken.climbing.insert("binder-web-start".to_owned(), climb(60, 1));
+    assert_eq!(only(&servers(Server::Web), &taken).kind, DriftKind::PortTaken);
+}
+
+#[test]
+fn a_crash_in_a_module_is_named_and_no_restart_is_tried_on_top() {
+    let mut crashing = seen("binder-web-start", State::Online, 1, &[]);
+    crashing.climbing.insert("binder-web-start".to_owned(), climb(60, 1));
+    let crash = Crash {
+        written: CLOCK - 2,
+        line: "TypeError: x is not a function".to_owned(),
+        modules: vec!["express".to_owned()],
+    };
+    crashing.crashes = Known::Seen(BTreeMap::from([("binder-web-start".to_owned(), crash)]));
+    let drift = only(&servers(Server::Web), &crashing);
+    assert_eq!(drift.kind, DriftKind::RestartsClimbing);
+    assert!(drift.evidence.contains("the module express"), "{}", drift.evidence);
+    assert!(drift.evidence.contains("TypeError: x is not a function"), "{}", drift.evidence);
+    assert_eq!(Services.ladder(&servers(Server::Web), &crashing, &drift), []);
+}
+
+#[test]
+fn a_process_that_pm2_replaced_during_the_look_is_not_lost() {
+    let server = "node /usr/lib/binder-web/server/cli.js start";
+    // Pid 30 listened when processes were listed; when pm2 was asked, it had just started another one.
+    let replaced = |up_for| {
+        let mut seen = seen("binder-web-start", State::Online, up_for, &[(3000, 30, LOGIN, server)]);
+        let Known::Seen(table) = &mut seen.pm2 else { panic!("no table") };
+        table.rows[0].pid = Some(41);
+        seen
+    };
+    let desired = servers(Server::Web);
+    let check = Services.check(&desired, &replaced(0)).unwrap();
+    assert!(check.drifts.is_empty() && check.settling.len() == 1, "{check:?}");
+    // A pid in pm2's table that has not been there for long is another story.
+    assert_eq!(only(&desired, &replaced(300)).kind, DriftKind::LostByPm2);
+}
+
+#[test]
+fn kube_streams_crash_is_known_and_cured_by_starting_the_group_again() {
+    let mut crashing = seen("binder-deploy-kubernetes-start", State::Online, 1, &[]);
+    crashing.climbing.insert("binder-deploy-kubernetes-start".to_owned(), climb(60, 1));
+    let crash = Crash {
+        written: CLOCK - 2,
+        line: "Error: connect ECONNREFUSED 127.0.0.1:8085".to_owned(),
+        modules: Vec::new(),
+    };
+    crashing.crashes = Known::Seen(BTreeMap::from([("binder-deploy-kubernetes-start".to_owned(), crash.clone())]));
+    let desired = servers(Server::DeployKubernetes);
+    let drift = only(&desired, &crashing);
+    assert_eq!(drift.kind, DriftKind::RestartsClimbing);
+    assert!(drift.evidence.contains("kube-stream"), "{}", drift.evidence);
+    let ladder = Services.ladder(&desired, &crashing, &drift);
+    assert!(matches!(&ladder[0].step, Step::DeleteEntries { processes, .. } if processes.len() == 3), "{ladder:?}");
+    // An old line in a log explains nothing of today.
+    let old = Crash { written: CLOCK - 600, ..crash };
+    crashing.crashes = Known::Seen(BTreeMap::from([("binder-deploy-kubernetes-start".to_owned(), old)]));
+    let drift = only(&desired, &crashing);
+    assert!(!drift.evidence.contains("kube-stream"), "{}", drift.evidence);
+    assert_eq!(Services.ladder(&desired, &crashing, &drift), []);
+}
+
+#[test]
+fn a_climb_that_is_young_or_over_is_neither_a_difference_nor_healthy() {
+    for climb in [climb(5, 1), climb(60, 15)] {
+        let mut settling = seen("binder-web-start", State::Online, 1, &[(3000, 40, LOGIN, "")]);
+        settling.climbing.insert("binder-web-start".to_owned(), climb);
+        let check = Services.check(&servers(Server::Web), &settling).unwrap();
+        assert!(check.drifts.is_empty() && check.settling.len() == 1, "{check:?}");
+    }
+}
+
+#[test]
+fn the_proxy_that_restarts_because_one_serves_by_hand_is_no_climb() {
+    let mut seen = seen("binder-deploy-kubernetes-start", State::Online, 300, &[(8084, 40, LOGIN, "")]);
+    let Known::Seen(table) = &mut seen.pm2 else { panic!("no table") };
+    table.rows.push(Row { name: "binder-kubernetes-daemon".to_owned(), ..table.rows[0].clone() });
+    seen.climbing.insert("binder-kubernetes-proxy".to_owned(), climb(60, 1));
+    assert!(fine(&servers(Server::DeployKubernetes), &seen));
+    seen.climbing.insert("binder-kubernetes-daemon".to_owned(), climb(60, 1));
+    assert_eq!(only(&servers(Server::DeployKubernetes), &seen).kind, DriftKind::RestartsClimbing);
+}

@@ -1,0 +1,187 @@
+//! Facet `stopped`: what is described as stopped does not run, under pm2 or outside of it. What is described nowhere is
+//! left as it is; this is how an owner says that something must not run.
+
+use super::services::lost;
+use super::{Check, Drift, DriftKind, Facet, Rung, Step};
+use crate::catalogue::{self, Component, Start};
+use crate::seen::machine::Machine;
+use crate::seen::pm2::{State, Table};
+use crate::seen::{Ask, Blind, Observation, pm2};
+use binder_crds::{Desired, conditions};
+use std::time::Duration;
+
+/// The facet.
+pub struct Stopped;
+
+/// How long a server may take to clear up and end, and pm2 to let go of it.
+const GONE_WITHIN: Duration = Duration::from_secs(30);
+
+impl Facet for Stopped {
+    fn condition(&self) -> &'static str {
+        conditions::SERVICES_STOPPED
+    }
+
+    fn in_use(&self, desired: &Desired) -> bool {
+        !desired.stopped.is_empty()
+    }
+
+    fn asks(&self, _: &Desired) -> Vec<Ask> {
+        vec![pm2::ask()]
+    }
+
+    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
+        let (machine, table) = (seen.machine.get()?, seen.pm2.get()?);
+        let components = catalogue::stopped(desired);
+        let drifts = components
+            .iter()
+            .filter_map(|component| {
+                let evidence = still(component, machine, table)?;
+                Some(Drift {
+                    kind: DriftKind::StillRunning,
+                    subject: component.name.clone(),
+                    short: format!("{}: still there", component.name),
+                    evidence: format!("{evidence}, and {} is described as stopped", component.name),
+                })
+            })
+            .collect();
+        let names: Vec<&str> = components.iter().map(|component| component.name.as_str()).collect();
+        Ok(Check { drifts, settling: Vec::new(), as_described: format!("nothing runs of {}", names.join(", ")) })
+    }
+
+    fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
+        let (Some(machine), Some(table)) = (seen.machine.seen(), seen.pm2.seen()) else { return Vec::new() };
+        let components = catalogue::stopped(desired);
+        let Some(component) = components.iter().find(|component| component.name == drift.subject) else {
+            return Vec::new();
+        };
+        let rung = |step| Rung { step, takes_effect: GONE_WITHIN };
+        let stop = rung(Step::StopProcess {
+            component: component.name.clone(),
+            process: component.process.clone(),
+            service: matches!(component.start, Start::Service { .. }),
+        });
+        let delete = rung(Step::DeleteEntries {
+            component: component.name.clone(),
+            processes: component.processes().map(str::to_owned).collect(),
+        });
+        let ended = |state| matches!(state, State::Stopped | State::Errored);
+        let mut held = table.named(&component.process).peekable();
+        if held.peek().is_some() {
+            // The runbook's order: `binder-control` first, which lets a server end its children; then pm2.
+            return if held.all(|row| ended(row.state)) { vec![delete] } else { vec![stop, delete] };
+        }
+        if component.processes().any(|process| table.named(process).next().is_some()) {
+            return vec![delete];
+        }
+        let orphan = component.ports.iter().find_map(|port| lost(component, *port, machine, table));
+        orphan.map(|orphan| rung(Step::EndOrphan { component: component.name.clone(), orphan })).into_iter().collect()
+    }
+}
+
+/// What still runs of it, in words.
+fn still(component: &Component, machine: &Machine, table: &Table) -> Option<String> {
+    let held: Vec<&str> = component.processes().filter(|process| table.named(process).next().is_some()).collect();
+    if !held.is_empty() {
+        return Some(format!("pm2 holds {}", held.join(" and ")));
+    }
+    let (port, orphan) =
+        component.ports.iter().find_map(|port| Some((port, lost(component, *port, machine, table)?)))?;
+    Some(format!("a {} that pm2 does not know listens on {port} (pid {})", component.name, orphan.pid))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+mod tests {
+    use super::*;
+    use crate::seen::Known;
+    use crate::seen::machine::Process;
+    use crate::seen::pm2::Row;
+    use binder_crds::desired::{Server, Service, Stoppable};
+
+    fn described(what: Stoppable) -> Desired {
+        Desired { stopped: vec![what], ..Desired::default() }
+    }
+
+    fn seen(rows: &[(&str, State)], listener: Option<(u16, u32, &str)>) -> Observation {
+        let mut machine = Machine { uid: 1000, ticks: 100, ..Machine::default() };
+        if let Some((port, uid, command)) = listener {
+            let process = Process { parent: 1, uid, started_ticks: 900, command: command.to_owned() };
+            machine.processes.insert(70, process);
+            machine.listeners.insert(port, vec![70]);
+        }
+        let row = |(name, state): &(&str, State)| Row {
+            name: (*name).to_owned(),
+            id: 0,
+            pid: None,
+            state: *state,
+            restarts: 0,
+            started_ms: 0,
+        };
+        Observation {
+            machine: Known::Seen(machine),
+            pm2: Known::Seen(Table { daemon: true, rows: rows.iter().map(row).collect() }),
+            ..Observation::nothing(jiff::Timestamp::UNIX_EPOCH)
+        }
+    }
+
+    fn steps(what: Stoppable, seen: &Observation) -> Vec<&'static str> {
+        let desired = described(what);
+        let check = Stopped.check(&desired, seen).unwrap();
+        check
+            .drifts
+            .iter()
+            .flat_map(|drift| Stopped.ladder(&desired, seen, drift))
+            .map(|rung| rung.step.kind())
+            .collect()
+    }
+
+    #[test]
+    fn what_runs_is_stopped_by_binder_control_before_pm2_deletes_it() {
+        let online = seen(&[("binder-web-start", State::Online)], None);
+        assert_eq!(steps(Stoppable::Web, &online), ["StopProcess", "DeleteEntries"]);
+        let stopped = seen(&[("binder-web-start", State::Stopped)], None);
+        assert_eq!(steps(Stoppable::Web, &stopped), ["DeleteEntries"]);
+        let children = seen(&[("binder-kubernetes-daemon", State::Online)], None);
+        assert_eq!(steps(Stoppable::DeployKubernetes, &children), ["DeleteEntries"]);
+    }
+
+    #[test]
+    fn both_names_of_a_service_mean_the_same() {
+        let online = seen(&[("binder-db-service", State::Online)], None);
+        for name in [Stoppable::Db, Stoppable::BinderDbService] {
+            let desired = described(name);
+            let drift = &Stopped.check(&desired, &online).unwrap().drifts[0];
+            let step = Stopped.ladder(&desired, &online, drift).remove(0).step;
+            let stop = Step::StopProcess {
+                component: "db".to_owned(),
+                process: "binder-db-service".to_owned(),
+                service: true,
+            };
+            assert_eq!(step, stop);
+        }
+    }
+
+    #[test]
+    fn one_that_pm2_lost_is_ended_and_somebody_elses_process_is_not_looked_at() {
+        let own = seen(&[], Some((3000, 1000, "node /usr/lib/binder-web/server/cli.js start")));
+        assert_eq!(steps(Stoppable::Web, &own), ["EndOrphan"]);
+        let other = seen(&[], Some((3000, 0, "nginx")));
+        assert_eq!(steps(Stoppable::Web, &other), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn stopped_wins_over_what_a_profile_describes() {
+        let profile =
+            Desired { servers: vec![Server::Web, Server::Health], services: vec![Service::Db], ..Desired::default() };
+        let host = Desired { stopped: vec![Stoppable::Health, Stoppable::BinderDbService], ..Desired::default() };
+        let host = host.over(&profile);
+        // The rendered host must not say both: the API server would refuse it.
+        assert_eq!((host.servers.as_slice(), host.services.as_slice()), (&[Server::Web][..], &[][..]));
+        let names: Vec<String> = catalogue::described(&host).into_iter().map(|component| component.name).collect();
+        assert_eq!(names, ["web"]);
+        // And what a host itself describes wins over what its profile stops.
+        let profile = described(Stoppable::Web);
+        let host = Desired { servers: vec![Server::Web], ..Desired::default() }.over(&profile);
+        assert_eq!(host.stopped, []);
+    }
+}

@@ -1,0 +1,269 @@
+//! The last error in the log of a process that pm2 runs: why it ends again and again.
+//!
+//! What is taken from a log is one line that has the form of an error, and names of npm modules out of the stack below
+//! it. A log may hold secrets (Binder's servers print their API key at the start, into the other log): lines that speak
+//! of one are passed over, and long words that could be one are blotted out.
+
+use super::{Answer, Ask, Blind, text};
+use std::collections::BTreeMap;
+
+/// The section's name.
+pub const NAME: &str = "crashes";
+
+/// How much of the end of a log is read, in bytes; a stack has some 1,500.
+const TAIL: usize = 8192;
+
+/// Only the files that pm2 itself makes for a name, below the login's own folder of pm2: pm2's table names a path too,
+/// and that one anybody on the host may have chosen. A host whose logs are quiet costs one `find`.
+const SCRIPT: &str = r#"
+set -u
+dir="${PM2_HOME:-$HOME/.pm2}/logs"
+[ -d "$dir" ] || exit 0
+recent=$(find "$dir" -maxdepth 1 -type f -name '*-error*.log' -mmin -15 2>/dev/null | head -n 200)
+[ -n "$recent" ] || exit 0
+for name in "$@"; do
+  newest=
+  for file in "$dir/$name-error.log" "$dir/$name-error-"[0-9]*.log; do
+    [ -f "$file" ] && [ ! -L "$file" ] || continue
+    if [ -z "$newest" ] || [ "$file" -nt "$newest" ]; then newest=$file; fi
+  done
+  [ -n "$newest" ] || continue
+  printf '%s\n' "$recent" | grep -qxF -- "$newest" || continue
+  printf 'log %s %s\n' "$(stat -c %Y -- "$newest" 2>/dev/null || echo 0)" "$name"
+  tail -c 8192 -- "$newest" | tr -d '\0' | sed 's/^/| /'
+  echo
+done
+exit 0
+"#;
+
+/// The section of the probe, for the processes of these names in pm2.
+pub fn ask(names: Vec<String>) -> Ask {
+    // Each line gets two characters more, and a log may be of lines of one.
+    let max_bytes = (TAIL * 3 + 200) * names.len().max(1);
+    Ask { name: NAME, script: SCRIPT, args: names, seconds: 5, max_bytes }
+}
+
+/// The last error that a log tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Crash {
+    /// When the log was last written to, in seconds since 1970 by the host's clock.
+    pub written: i64,
+    /// The line, clean and short: `TypeError: Cannot read property 'x' of undefined`.
+    pub line: String,
+    /// The npm modules in the stack below it, innermost call first, each once; of nested ones the outer one, since that
+    /// is the one that is installed.
+    pub modules: Vec<String>,
+}
+
+/// The most of a line that is shown, in characters.
+const SHOWN: usize = 160;
+/// The most modules of a stack.
+const MODULES: usize = 4;
+
+/// Reads the section: the last error by the process's name in pm2.
+///
+/// # Errors
+/// [`Blind`] when the section was not completed.
+pub fn read(answer: Option<&Answer>) -> Result<BTreeMap<String, Crash>, Blind> {
+    let lossy = match answer {
+        // A log may hold anything, so here what is no text is replaced.
+        Some(Answer::Said { bytes, exit: 0 }) => String::from_utf8_lossy(bytes).into_owned(),
+        other => text(other, "pm2's logs")?,
+    };
+    let mut crashes = BTreeMap::new();
+    let mut log = None;
+    let mut lines: Vec<&str> = Vec::new();
+    for line in lossy.lines() {
+        if let Some(next) = line.strip_prefix("log ").and_then(|rest| rest.split_once(' ')) {
+            keep(log.replace(next), &lines, &mut crashes);
+            lines.clear();
+        } else if let Some(line) = line.strip_prefix("| ") {
+            lines.push(line);
+        }
+    }
+    keep(log, &lines, &mut crashes);
+    Ok(crashes)
+}
+
+fn keep(log: Option<(&str, &str)>, lines: &[&str], crashes: &mut BTreeMap<String, Crash>) {
+    if let (Some((written, name)), Some(crash)) = (log, last_error(lines)) {
+        let name = name.chars().filter(|c| !c.is_control()).take(64).collect();
+        crashes.insert(name, Crash { written: written.parse().unwrap_or(0), ..crash });
+    }
+}
+
+fn last_error(lines: &[&str]) -> Option<Crash> {
+    let (at, line) = lines.iter().enumerate().rev().find_map(|(at, line)| Some((at, error(line)?)))?;
+    let mut modules: Vec<String> = Vec::new();
+    for frame in lines[at + 1..].iter().map(|line| line.trim_start()) {
+        let stack = frame.starts_with("at ") || frame.is_empty() || frame.starts_with("Emitted ");
+        if !stack || modules.len() == MODULES {
+            break;
+        }
+        if let Some(module) = module(frame).filter(|module| !modules.contains(module)) {
+            modules.push(module);
+        }
+    }
+    Some(Crash { written: 0, line, modules })
+}
+
+/// The part of a line that is an error's name and message.
+fn error(line: &str) -> Option<String> {
+    let at = line.find("Error: ").or_else(|| line.find("Error ["))?;
+    // The whole word: `TypeError`, `MongoNetworkError`.
+    let begin = line[..at]
+        .rfind(|c: char| !c.is_ascii_alphanumeric())
+        .map_or(0, |before| before + line[before..].chars().next().map_or(1, char::len_utf8));
+    let message = &line[begin..];
+    let lower = message.to_lowercase();
+    let secret = ["api key", "api-key", "apikey", "authorization", "password", "token", "secret"];
+    if secret.iter().any(|word| lower.contains(word)) {
+        return Some(format!("{} (its message is not shown: it speaks of a secret)", name_of(message)));
+    }
+    let clean: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(4 * SHOWN).collect();
+    Some(blot(&clean).chars().take(SHOWN).collect::<String>().trim_end().to_owned())
+}
+
+fn name_of(message: &str) -> String {
+    message.chars().take_while(char::is_ascii_alphanumeric).take(40).collect()
+}
+
+/// Replaces what could be a key: 20 characters or more in a row that are letters, digits, `_`, `-`, `+` or `=`. Paths and
+/// addresses have slashes, dots and colons in them.
+fn blot(text: &str) -> String {
+    let part = |c: char| c.is_ascii_alphanumeric() || "_-+=".contains(c);
+    let mut out = String::new();
+    let mut run = String::new();
+    for c in text.chars().chain(std::iter::once('\n')) {
+        if part(c) {
+            run.push(c);
+            continue;
+        }
+        // A module's name may be as long; it has no digit.
+        let key = run.len() >= 20 && run.chars().any(|c| c.is_ascii_digit());
+        out.push_str(if key { "***" } else { &run });
+        run.clear();
+        if c != '\n' {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// The npm module of a stack's line. Only what npm itself takes for a name; old ones may have capitals.
+fn module(frame: &str) -> Option<String> {
+    let path = frame.split("node_modules/").nth(1)?;
+    let mut parts = path.split('/');
+    let first = parts.next()?;
+    let name = if first.starts_with('@') { format!("{first}/{}", parts.next()?) } else { first.to_owned() };
+    let fits = (1..=64).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._@/".contains(c));
+    fits.then_some(name)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn said(text: &str) -> BTreeMap<String, Crash> {
+        read(Some(&Answer::Said { bytes: text.as_bytes().to_vec(), exit: 0 })).unwrap()
+    }
+
+    /// As Node.js 20 writes it for an error that nobody handles.
+    const REFUSED: &str = "log 1700000000 binder-deploy-kubernetes-start\n\
+        | Error: an older one\n\
+        |     at old (/usr/lib/node_modules/old-module/a.js:1:1)\n\
+        | node:events:497\n\
+        |       throw er; // Unhandled 'error' event\n\
+        |       ^\n\
+        | \n\
+        | Error: connect ECONNREFUSED 127.0.0.1:8085\n\
+        |     at TCPConnectWrap.afterConnect [as oncomplete] (node:net:1607:16)\n\
+        | Emitted 'error' event on Request instance at:\n\
+        |     at self.callback (/usr/lib/node_modules/kube-stream/node_modules/request/request.js:198:22)\n\
+        |     at Request.emit (node:events:519:28)\n\
+        |     at Request.onRequestError (/usr/lib/node_modules/kube-stream/node_modules/request/request.js:810:8) {\n\
+        |   errno: -111,\n\n";
+
+    #[test]
+    fn the_last_error_and_the_modules_of_its_stack_are_read() {
+        let crash = &said(REFUSED)["binder-deploy-kubernetes-start"];
+        assert_eq!(crash.line, "Error: connect ECONNREFUSED 127.0.0.1:8085");
+        assert_eq!(crash.modules, ["kube-stream"]);
+        assert_eq!(crash.written, 1_700_000_000);
+    }
+
+    #[test]
+    fn half_an_answer_and_a_second_callback_are_told_by_their_modules() {
+        let text = "log 1 a\n| Error: Invalid JSON (Unexpected \"o\" at position 1 in state STOP)\n\
+            |     at proto.charError (/usr/lib/node_modules/jsonparse/jsonparse.js:90:16)\n\
+            |     at Stream.<anonymous> (/usr/lib/node_modules/JSONStream/index.js:23:12)\n\
+            log 2 b\n| Error: Callback was already called.\n\
+            |     at /usr/lib/node_modules/async/lib/async.js:43:36\n\
+            |     at Stream.<anonymous> (/usr/lib/node_modules/kube-stream/index.js:292:14)\n";
+        let crashes = said(text);
+        assert_eq!(crashes["a"].modules, ["jsonparse", "JSONStream"]);
+        assert_eq!(crashes["b"].modules, ["async", "kube-stream"]);
+    }
+
+    #[test]
+    fn a_log_without_an_error_tells_none() {
+        assert!(said("log 1 binder-web-start\n| listening\n| error: lower case is a logger's\n").is_empty());
+    }
+
+    #[test]
+    fn no_secret_is_taken_from_a_log() {
+        let key = "0a1b2c3d4e5f60718293a4b5c6d7e8f9";
+        for line in [
+            format!("Error: bad API key {key}"),
+            format!("Error: request with Authorization: {key} failed"),
+            format!("Error: cannot use {key}"),
+            format!("RangeError: https://host/?q={key}"),
+        ] {
+            let crash = said(&format!("log 1 web\n| {line}\n")).remove("web").unwrap();
+            assert!(!crash.line.contains(&key[..10]), "{}", crash.line);
+        }
+    }
+
+    #[test]
+    fn control_characters_and_strange_modules_do_not_pass() {
+        let text = "log 1 web\n| TypeError: a\u{1b}[31mb\u{7}\n|     at x (/srv/node_modules/$(reboot)/a.js)\n\
+                    |     at y (/srv/node_modules/@scope/name/a.js)\n";
+        let crash = said(text).remove("web").unwrap();
+        assert_eq!(crash.line, "TypeError: a [31mb");
+        assert_eq!(crash.modules, ["@scope/name"]);
+    }
+
+    #[test]
+    fn the_script_reads_pm2s_own_recent_files_and_no_links() {
+        let home = std::env::temp_dir().join(format!("binder-crashes-{}", std::process::id()));
+        let logs = home.join(".pm2/logs");
+        std::fs::create_dir_all(&logs).unwrap();
+        std::fs::write(logs.join("web-error-0.log"), "Error: one\n").unwrap();
+        std::fs::write(logs.join("old-error-0.log"), "Error: old\n").unwrap();
+        std::os::unix::fs::symlink(logs.join("web-error-0.log"), logs.join("linked-error-0.log")).unwrap();
+        let mut touch = std::process::Command::new("touch");
+        assert!(touch.args(["-d", "2 hours ago"]).arg(logs.join("old-error-0.log")).status().unwrap().success());
+        let output = std::process::Command::new("sh")
+            .args(["-c", SCRIPT, "probe", "web", "old", "linked", "other"])
+            .env("HOME", &home)
+            .env_remove("PM2_HOME")
+            .output()
+            .unwrap();
+        std::fs::remove_dir_all(&home).unwrap();
+        let crashes = said(&String::from_utf8(output.stdout).unwrap());
+        assert_eq!(crashes.keys().collect::<Vec<_>>(), ["web"]);
+        assert_eq!(crashes["web"].line, "Error: one");
+    }
+
+    proptest! {
+        #[test]
+        fn any_output_is_survived(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let mut text = b"log 1 web\n| Error: ".to_vec();
+            text.extend(bytes);
+            let crashes = read(Some(&Answer::Said { bytes: text, exit: 0 })).unwrap();
+            prop_assert!(crashes.values().all(|crash| !crash.line.chars().any(char::is_control)));
+        }
+    }
+}
