@@ -45,7 +45,7 @@ impl Facet for Stopped {
             })
             .collect();
         let names: Vec<&str> = components.iter().map(|component| component.name.as_str()).collect();
-        Ok(Check { drifts, settling: Vec::new(), as_described: format!("nothing runs of {}", names.join(", ")) })
+        Ok(Check { drifts, as_described: format!("nothing runs of {}", names.join(", ")), ..Check::default() })
     }
 
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
