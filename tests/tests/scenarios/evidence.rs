@@ -73,7 +73,7 @@ fn neutral(text: &str) -> String {
             None => line.to_owned(),
         };
         let mut words: Vec<String> = Vec::new();
-        let (mut after_pid, mut after_at) = (false, false);
+        let (mut after_pid, mut after_at, mut after_generation) = (false, false, false);
         for word in line.split(' ') {
             let bare: String = word.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
             let uid = bare.len() == 36 && bare.matches('-').count() == 4;
@@ -82,6 +82,8 @@ fn neutral(text: &str) -> String {
             words.push(match word {
                 _ if uid => "UID".to_owned(),
                 _ if after_pid => word.replace(digits, "PID"),
+                // A spec's number differs with what earlier scenarios described.
+                _ if after_generation && word.parse::<u64>().is_ok() => "N".to_owned(),
                 _ if attempt => "(N/3)".to_owned(),
                 // How full a disk gets is the fault's business; that it is said is ours.
                 _ if after_at && word.parse::<u8>().is_ok() => "NN".to_owned(),
@@ -90,6 +92,7 @@ fn neutral(text: &str) -> String {
             });
             after_pid = word.ends_with("(pid");
             after_at = word == "at";
+            after_generation = word == "generation";
         }
         let line = words.join(" ");
         // Attempts of earlier scenarios in the same incident differ with the order of a run.

@@ -220,9 +220,11 @@ async fn untouched(stage: &Stage) -> Result<(), String> {
     host.script(crate::faults::UNTOUCHED, &[]).await.map(|_| ()).map_err(|error| text(&error))
 }
 
-/// Starts a container and builds an image, as Binder's build server would: through the daemon.
+/// Starts the container that ended with Docker, runs another and builds an image, as Binder's build server would: through
+/// the daemon.
 const WORK: &str = r#"
 [ ! -e /home/andrew/.dockercfg ]
+docker start binder-lab-running >/dev/null
 docker run --rm --net none binder-lab-young:1 /busybox true
 folder=$(mktemp -d /tmp/build.XXXXXX)
 printf 'FROM binder-lab-young:1\nRUN ["/busybox", "touch", "/made"]\n' > "$folder/Dockerfile"
@@ -236,9 +238,9 @@ rm -r "$folder"
 /// # Errors
 /// It is not so yet, or could not be looked at.
 pub async fn docker_works(stage: &Stage) -> Result<String, String> {
-    let below = disk_below(stage).await?;
     let host = stage.lab.host("binder-tester-2").map_err(|error| text(&error))?;
     host.script(WORK, &[]).await.map_err(|error| text(&error))?;
+    let below = disk_below(stage).await?;
     Ok(format!("a container ran, an image was built; {below}"))
 }
 
