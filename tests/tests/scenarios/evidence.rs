@@ -46,7 +46,7 @@ fn told(described: &str) -> String {
             "Conditions" if line.trim_start().starts_with("Observed Generation:") => {}
             "Conditions" if indent > 2 => {
                 condition.push(line.to_owned());
-                if line.trim_start().starts_with("Type:") {
+                if line.trim_start().starts_with("Type:") && tells(&condition) {
                     text.push_str(&condition.join("\n"));
                     text.push('\n');
                 }
@@ -62,6 +62,15 @@ fn told(described: &str) -> String {
         }
     }
     neutral(&text)
+}
+
+/// Whether a condition is told. Those that ask the servers over HTTP are only when they differ: a fault that holds the
+/// host's sshd for a while, so that nobody sees half of it, leaves one question without an answer or none.
+fn tells(condition: &[String]) -> bool {
+    let has = |key: &str, value: &str| {
+        condition.iter().any(|line| line.trim().strip_prefix(key).is_some_and(|rest| rest.trim() == value))
+    };
+    !has("Type:", "ApiKeyAccepted") || has("Status:", "False")
 }
 
 fn neutral(text: &str) -> String {
