@@ -6,6 +6,7 @@
 //! ```text
 //! cargo test -p binder-lab --test scenarios                      everything
 //! cargo test -p binder-lab --test scenarios -- heals::           the faults that are healed
+//! BINDER_CAMPAIGN=long cargo test -p binder-lab --test scenarios all pairs of faults, and five minutes of quiet
 //! ```
 
 mod access;
@@ -57,6 +58,11 @@ fn main() -> ExitCode {
     let conclusion = libtest_mimic::run(&arguments, trials);
     place.down();
     conclusion.exit_code()
+}
+
+/// Whether everything is to be played, and not only its short form: `BINDER_CAMPAIGN=long`.
+fn long() -> bool {
+    std::env::var("BINDER_CAMPAIGN").is_ok_and(|form| form == "long")
 }
 
 /// A scenario by its name.

@@ -13,7 +13,7 @@ pub(super) const ACTS: &[Act] = &[
         reason: "Unreachable",
         steps: &["PowerCycle", "StartProcess", "StartProcess"],
         world: "the database, and servers that have stopped restarting",
-        look: |stage| Box::pin(world::fleet(stage)),
+        look: |stage| Box::pin(world::fleet_that_checks(stage)),
         in_demo: false,
     },
     Act {
