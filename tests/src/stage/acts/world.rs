@@ -123,6 +123,7 @@ pub async fn database(stage: &Stage) -> Result<String, String> {
     if before != after {
         return Err(format!("restarts went on: {before:?}, then {after:?}"));
     }
+    checks(stage).await?;
     Ok(format!(
         "the database answers with {} templates, and nothing was restarted in {} s",
         count.trim(),
@@ -277,6 +278,7 @@ pub async fn database_reached(stage: &Stage) -> Result<String, String> {
     let at = address(stage, "binder-services", 9050)?;
     let host = stage.lab.host("binder-web-deploy").map_err(|error| text(&error))?;
     host.script(OPEN, &[&at.ip().to_string()]).await.map_err(|error| text(&error))?;
+    checks(stage).await?;
     Ok(format!("binder-web-deploy reaches {at}"))
 }
 
