@@ -17,17 +17,6 @@ pub(super) const ACTS: &[Act] = &[
         in_demo: false,
     },
     Act {
-        fault: "master-hung",
-        host: "kubernetes-master",
-        title: "the Kubernetes master hangs",
-        condition: conditions::REACHABLE,
-        reason: "Unreachable",
-        steps: &["PowerCycle"],
-        world: "the cluster behind 8085, and an app that deploys",
-        look: |stage| Box::pin(world::fleet(stage)),
-        in_demo: false,
-    },
-    Act {
         fault: "web-deploy-down",
         host: "binder-web-deploy",
         title: "the web and deploy server hangs",
