@@ -20,6 +20,10 @@ pub(crate) fn compare(fault: &str, described: &str) -> Outcome {
         let folder = file.parent().map_or(Ok(()), std::fs::create_dir_all);
         return folder.and_then(|()| std::fs::write(&file, &told)).map_err(failed);
     }
+    if !file.exists() {
+        eprintln!("  no example is kept of {fault}, so nothing was compared; {WRITE}=write makes one");
+        return Ok(());
+    }
     let kept = std::fs::read_to_string(&file)
         .map_err(|error| libtest_mimic::Failed::from(format!("cannot read `{}`: {error}", file.display())))?;
     ensure(kept == told, || {
