@@ -40,8 +40,9 @@ pub const KUBERNETES_API_ANSWERING: &str = "KubernetesApiAnswering";
 /// Facet `docker`: it answers, and its clean-up is done when it is due.
 pub const DOCKER_READY: &str = "DockerReady";
 
-/// `spec.database`; no facet acts on it yet.
-pub const DATABASE_CARED_FOR: &str = "DatabaseCaredFor";
-
-/// The reason of every condition for a part of the spec that is accepted but that this version does not act on.
-pub const NOT_ACTED_ON_YET: &str = "NotActedOnYet";
+/// Facet `builds`: no build has been running for longer than a build takes, and each that had is built again.
+pub const BUILDS_ADVANCING: &str = "BuildsAdvancing";
+/// Facet `names`: no two builds or templates differ by case alone, and all can be launched.
+pub const NAMES_USABLE: &str = "NamesUsable";
+/// Facet `backups`: the database is backed up by its schedule, and before it is edited.
+pub const BACKED_UP: &str = "BackedUp";

@@ -1,8 +1,10 @@
 //! What must be true of a machine: one field a facet, all optional. A host, a profile and a fleet's member hold the same
 //! fields; what a host does not describe is not looked at.
 
+use crate::references::SecretRef;
 use crate::text::{
-    Address, ClusterId, HostName, HostPath, ImagePattern, InterfaceName, Percent, ProcessName, Schedule, Span, TimeZone,
+    Address, BucketUrl, ClusterId, DatabaseName, FolderName, HostName, HostPath, ImagePattern, InterfaceName, Percent,
+    ProcessName, Schedule, Span, TimeZone,
 };
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -295,15 +297,33 @@ fn default_unused_for() -> Span {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Database {
-    /// When to back it up, and how many backups to keep.
+    /// The port on which it listens on the host's loopback. Default: 9050.
+    #[serde(default = "default_database_port")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    /// The name of the database. Default: binder.
+    #[serde(default = "default_database_name")]
+    pub name: DatabaseName,
+    /// When to back it up, where to, and how many backups to keep. Without it the database is edited without a backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups: Option<Backups>,
     /// What to do about builds that never end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hung_builds: Option<HungBuilds>,
+    /// What to do about names that only their case tells apart, or that are not in lower case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<Names>,
 }
 
-/// Backups of the database.
+fn default_database_port() -> u16 {
+    9050
+}
+
+fn default_database_name() -> DatabaseName {
+    DatabaseName::from("binder")
+}
+
+/// Backups of the database, in the format of `mongodump`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Backups {
@@ -312,14 +332,52 @@ pub struct Backups {
     /// The time zone of the schedule. Default: Etc/UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<TimeZone>,
+    /// Where backups go.
+    pub to: BackupPlace,
     /// How many good backups to keep. Default: 7.
     #[serde(default = "default_keep")]
     #[schemars(range(min = 1, max = 1000))]
     pub keep: u32,
+    /// Good backups that are older than this go too, but never the last one. Default: they are kept by number alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_for: Option<Span>,
+    /// Before the database is edited there must be a backup that is not older than this; else one is made first. Default:
+    /// 1h.
+    #[serde(default = "default_fresh_for")]
+    pub fresh_for: Span,
 }
 
 fn default_keep() -> u32 {
     7
+}
+
+fn default_fresh_for() -> Span {
+    Span::from("1h")
+}
+
+/// Where backups go: one of the two.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.directory) != has(self.bucket)").message("say where backups go, either as directory (a folder of the operator's volume for backups) or as bucket, not both"))]
+pub struct BackupPlace {
+    /// A folder below the operator's volume for backups (the chart's `backups.volume`), made when it is missing. Each host
+    /// has one of its own in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<FolderName>,
+    /// A bucket of Amazon S3, of Google Cloud Storage, or of what speaks the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<Bucket>,
+}
+
+/// A bucket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Bucket {
+    /// The bucket and a folder in it: `s3://BUCKET/FOLDER` or `gs://BUCKET/FOLDER`.
+    pub url: BucketUrl,
+    /// A Secret with what it takes to write there, each entry under its usual name: `aws_access_key_id`,
+    /// `aws_secret_access_key`, `aws_region`, `aws_endpoint`, or `google_service_account_key`.
+    pub credentials_secret_ref: SecretRef,
 }
 
 /// Builds whose status stays `running` (runbook, "Hung build").
@@ -332,6 +390,17 @@ pub struct HungBuilds {
     /// Whether to start the build again once it has been set to `failed`. Default: false.
     #[serde(default)]
     pub rebuild: bool,
+}
+
+/// Names of builds and templates that only their case tells apart, or that are not in lower case: image and Kubernetes
+/// names must be. They are reported; nothing is merged, renamed or deleted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Names {
+    /// Whether to set a completed build to `failed`, with the reason, when nothing of its name can be launched. Default:
+    /// false.
+    #[serde(default)]
+    pub fail_unusable: bool,
 }
 
 fn default_hung_after() -> Span {

@@ -114,6 +114,9 @@ pub struct BinderHostStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub schedules: Vec<ScheduleStatus>,
+    /// What the database of this machine holds and when it was backed up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseStatus>,
 }
 
 impl Default for BinderHostStatus {
@@ -130,6 +133,7 @@ impl Default for BinderHostStatus {
             boot_id: None,
             incident_since: None,
             schedules: Vec::new(),
+            database: None,
         }
     }
 }
@@ -157,6 +161,52 @@ pub struct ScheduleStatus {
     /// How the last run ended: `Done`, or `Failed` when its attempts were used up.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub last_outcome: String,
+}
+
+/// What Binder's database holds, in short: totals, and the builds that have been running for longest. Changes when a build
+/// begins or ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DatabaseStatus {
+    /// How many builds there are, of any status.
+    pub builds: u64,
+    /// How many templates there are.
+    pub templates: u64,
+    /// How many builds are running, as far as they were counted.
+    pub running_builds: u32,
+    /// The builds that have been running for longest, five at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub longest_running: Vec<RunningBuild>,
+    /// The last good backup; its age is what has passed since `at`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_backup: Option<LastBackup>,
+}
+
+/// A build that is running.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunningBuild {
+    /// Its name.
+    pub name: String,
+    /// When it was started, if it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+}
+
+/// A backup that was verified after it was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastBackup {
+    /// Its folder's name, for `binder-operator restore`.
+    pub name: String,
+    /// When it was begun.
+    pub at: Time,
+    /// How many documents it holds.
+    pub documents: u64,
+    /// How many bytes it takes.
+    pub bytes: u64,
+    /// How many good ones there are.
+    pub kept: u32,
 }
 
 /// A step to come.

@@ -61,7 +61,7 @@ fn plain(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
 
 fn plain_schema(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
-    if let Some("uint8" | "uint16" | "uint32") = schema.format.as_deref() {
+    if let Some("uint8" | "uint16" | "uint32" | "uint64") = schema.format.as_deref() {
         schema.format = Some("int64".to_owned());
     }
     schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(plain_schema);

@@ -305,6 +305,40 @@ text!(
     check |text| starts_alphanumeric(text) && ends_alphanumeric(text) && all(text, ":._-")
 );
 
+text!(
+    /// The name of a MongoDB database.
+    DatabaseName, max 63,
+    rule "self.matches('^[A-Za-z0-9_-]+$') && !(self in ['admin', 'config', 'local'])",
+    remedy "write the database's name: letters, digits, _ and -, and none of MongoDB's own (admin, config, local)",
+    check |text| all(text, "_-") && !["admin", "config", "local"].contains(&text)
+);
+
+text!(
+    /// The name of a folder, without any path.
+    FolderName, max 63,
+    rule "self.matches('^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$') && !self.contains('..')",
+    remedy "write one folder's name of lower-case letters, digits and . _ -, without a path: it lies below the operator's volume for backups",
+    check |text| starts_alphanumeric(text) && ends_alphanumeric(text) && !text.contains("..")
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c))
+);
+
+text!(
+    /// A bucket and a folder in it.
+    BucketUrl, max 200,
+    rule "self.matches('^(s3|gs)://[a-z0-9][a-z0-9._-]*(/[A-Za-z0-9._=-]+)*$') && !self.contains('/..')",
+    remedy "write s3://BUCKET/FOLDER or gs://BUCKET/FOLDER, without a slash at the end and without .. in it",
+    check |text| {
+        let rest = text.strip_prefix("s3://").or_else(|| text.strip_prefix("gs://"));
+        rest.is_some_and(|rest| {
+            let mut parts = rest.split('/');
+            let bucket = parts.next().unwrap_or_default();
+            starts_alphanumeric(bucket)
+                && bucket.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c))
+                && parts.all(|part| !part.is_empty() && !part.starts_with("..") && all(part, "._=-"))
+        })
+    }
+);
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
@@ -366,5 +400,15 @@ mod tests {
         assert!(PublicKey::from("host ssh-ed25519 AAAA1").checked().is_err());
         assert!(PublicKey::from("ssh-ed25519 AAAAC3Nza me@host\u{1b}[31m").checked().is_err());
         assert!(PublicKey::from("ssh-ed25519 AAAAC3Nza me@host").checked().is_ok());
+        for bad in ["", "/", "../x", "a/b", ".a", "a..b", "$(reboot)", "A"] {
+            assert!(FolderName::from(bad).checked().is_err(), "{bad:?}");
+        }
+        for bad in
+            ["file:///etc", "s3://", "s3://b/../c", "s3://b/", "http://b/c", "s3://B", "gs://b/$(x)", "s3://k:s@b"]
+        {
+            assert!(BucketUrl::from(bad).checked().is_err(), "{bad:?}");
+        }
+        assert!(BucketUrl::from("gs://binder-testing/backups/v1").checked().is_ok());
+        assert!(DatabaseName::from("admin").checked().is_err() && DatabaseName::from("a.b").checked().is_err());
     }
 }

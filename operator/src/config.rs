@@ -1,12 +1,13 @@
 //! The operator's flags, each with its environment variable.
 
+use crate::commands::Command;
 use crate::power::gce;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Keeps machines that are not Kubernetes nodes as their owner described them, over SSH.
-#[derive(Clone, Debug, clap::Parser)]
-#[command(name = "binder-operator", version, about)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Config {
     /// Watch this namespace only. Without it, all of them, which takes a ClusterRoleBinding.
     #[arg(long, env = "BINDER_NAMESPACE")]
@@ -28,6 +29,10 @@ pub struct Config {
     /// for an address of this computer only.
     #[arg(long, env = "BINDER_GCE_ENDPOINT", default_value = gce::ENDPOINT)]
     pub gce_endpoint: gce::Endpoint,
+    /// The directory below which backups of databases go, where a host's spec names a directory for them: a volume of the
+    /// operator's pod. Without it only buckets can be used.
+    #[arg(long, env = "BINDER_BACKUPS_DIR")]
+    pub backups_dir: Option<PathBuf>,
 
     /// What is logged, as in RUST_LOG: `info`, `binder_operator=debug`.
     #[arg(long, env = "BINDER_LOG", default_value = "info,kube_client=warn,kube_runtime=warn,russh=error")]
@@ -36,6 +41,18 @@ pub struct Config {
     /// How it is logged.
     #[arg(long, env = "BINDER_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// The whole command line: without a command, the operator runs.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "binder-operator", version, about, args_conflicts_with_subcommands = true)]
+pub struct CommandLine {
+    /// The operator's flags.
+    #[command(flatten)]
+    pub config: Config,
+    /// Something else than running the operator.
+    #[command(subcommand)]
+    pub command: Option<Command>,
 }
 
 /// The shape of log lines.

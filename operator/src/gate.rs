@@ -27,6 +27,13 @@ impl Permit {
         &self.action
     }
 
+    /// The same permit, for a step on one host that is done by way of another: a build is asked for where the build server
+    /// is, about a row of the database that is elsewhere. The action stays the one that was recorded; whoever calls this
+    /// answers for it that the other host may be acted on too.
+    pub fn by_way_of(self, host: &str) -> Self {
+        Self { host: host.to_owned(), action: self.action }
+    }
+
     /// A permit out of nothing, for the tests of what asks for one.
     #[cfg(test)]
     pub(crate) fn for_test(host: &str, action: &str) -> Self {

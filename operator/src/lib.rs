@@ -13,12 +13,15 @@
 //! - [`schedule`] - the owner's schedules as moments, pure;
 //! - [`gate`] - permits;
 //! - [`power`] - what a cloud says of a machine, and restarting it from outside;
-//! - `binder` - the HTTP interfaces of Binder's servers and of its cluster;
+//! - [`backup`] - backups of the database, and the way back;
+//! - [`binder`] - Binder's database and its servers' APIs, through the hosts;
 //! - [`hosts`] - SSH sessions, the probe's framing, tunnels.
 
-mod binder;
+pub mod backup;
+pub mod binder;
 pub mod catalogue;
 pub mod chain;
+pub mod commands;
 pub mod config;
 pub mod controllers;
 pub mod execute;

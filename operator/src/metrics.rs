@@ -1,5 +1,6 @@
 //! What is counted and measured, for `/metrics`. Labels come from enums and names of objects, never from a host.
 
+mod database;
 mod inspection;
 mod seen;
 
@@ -24,6 +25,7 @@ pub struct Metrics {
     failures: Family<FailureLabels, Counter>,
     seen: seen::SeenGauges,
     inspection: Inspection,
+    database: database::DatabaseGauges,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -72,7 +74,9 @@ impl Default for Metrics {
         seen.register(&mut registry);
         let inspection = Inspection::default();
         registry.register_collector(Box::new(inspection.clone()));
-        Self { registry, looks, look_time, actions, healthy, writes, failures, seen, inspection }
+        let database = database::DatabaseGauges::default();
+        database.register(&mut registry);
+        Self { registry, looks, look_time, actions, healthy, writes, failures, seen, inspection, database }
     }
 }
 
@@ -86,11 +90,13 @@ impl Metrics {
     /// What a look showed of a host.
     pub fn seen(&self, namespace: &str, host: &str, seen: &crate::seen::Observation) {
         self.seen.set(namespace, host, seen);
+        self.database.set(namespace, host, seen);
     }
 
     /// A host could not be looked at: what was seen before is no figure of today.
     pub fn not_seen(&self, namespace: &str, host: &str) {
         self.seen.forget(namespace, host);
+        self.database.forget(namespace, host);
     }
 
     /// An attempt came to its end.

@@ -10,7 +10,7 @@ use binder_crds::{BinderHost, BinderHostSpec};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use secrecy::SecretString;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -184,6 +184,20 @@ pub(crate) async fn api_key(
         return Ok(Err(format!("the Secret {name} with the API key, which does not exist")));
     };
     Ok(field(&secret, key).ok_or_else(|| format!("the API key under {key} in the Secret {name}, which has none there")))
+}
+
+/// Every entry of a Secret that is text; `None` if there is no such Secret.
+///
+/// # Errors
+/// [`Error`] when the API fails.
+pub(crate) async fn entries(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<BTreeMap<String, SecretString>>, Error> {
+    let Some(secret) = secret(context, namespace, name).await? else { return Ok(None) };
+    let keys = secret.data.iter().flat_map(|data| data.keys());
+    Ok(Some(keys.filter_map(|key| Some((key.clone(), field(&secret, key)?))).collect()))
 }
 
 pub(super) async fn secret(context: &Context, namespace: &str, name: &str) -> Result<Option<Secret>, Error> {

@@ -1,12 +1,12 @@
 //! One host, again and again: observe, decide, execute, record.
 
-use super::{Context, Error, Known, access, chain, disruption, fleet, outage, power, record};
+use super::{Context, Error, Known, access, backups, chain, disruption, fleet, outage, power, record};
 use crate::execute::{self, Means};
 use crate::facets::{Disruption, Step};
 use crate::inspect;
 use crate::observe::kubernetes::Way;
 use crate::observe::{self, Around};
-use crate::plan::memory::{FleetView, Memory};
+use crate::plan::memory::{BuildServer, FleetView, Memory};
 use crate::plan::{self, FailureKind, Host, LookFailure, Looked, Next, Run};
 use crate::status::{self, events};
 use binder_crds::desired::Server;
@@ -111,7 +111,7 @@ async fn pass(object: Arc<BinderHost>, context: &Context) -> Result<Action, Erro
     }
     let mut again = decision.look_again;
     if let Next::Run(run) = decision.next {
-        execute(&described, context, *run, session.as_deref(), &looked).await?;
+        execute(&described, context, *run, session.as_deref(), &looked, &fleet_view).await?;
         again = plan::WATCH;
     }
     Ok(Action::requeue(jittered(again)))
@@ -192,7 +192,15 @@ async fn observe(described: &Described, context: &Context) -> Result<Seen, Error
     let begun = std::time::Instant::now();
     let (looked, session) = match context.ssh.session(&target).await {
         Ok(session) => {
-            let looked = look(described, context, &session).await?;
+            let name = described.object.name_any();
+            let (looked, backups) = tokio::join!(
+                look(described, context, &session),
+                backups::look(context, &described.namespace, &described.uid, &name, &described.spec)
+            );
+            let mut looked = looked?;
+            if let Looked::Seen(seen) = &mut looked {
+                seen.backups = backups?;
+            }
             (carried(described, context, looked), Some(session))
         }
         Err(failed) => (Looked::Failed(observe::not_connected(&failed, &target.key)), None),
@@ -306,6 +314,7 @@ async fn view(
     view.budget = spec.budget.clone();
     view.windows = spec.windows.clone();
     let written = context.known();
+    view.build_server = build_server(context, fleet);
     for other in context.hosts.state() {
         let uid = other.uid().unwrap_or_default();
         if uid == described.uid || !fleet::governs(fleet, &other) {
@@ -335,6 +344,23 @@ async fn view(
         }
     }
     Ok(view)
+}
+
+/// The host of the fleet that is described to run the build server, and whether it may be asked for something.
+fn build_server(context: &Context, fleet: &BinderFleet) -> Option<BuildServer> {
+    let hosts = context.hosts.state();
+    let host = hosts.iter().find(|host| {
+        fleet::governs(fleet, host) && host.spec.desired.servers.contains(&binder_crds::desired::Server::Build)
+    })?;
+    let mode = fleet.spec.mode.min(host.spec.mode.unwrap_or(Mode::Enforce));
+    let closed = if host.spec.suspend {
+        Some("it is suspended".to_owned())
+    } else if mode < Mode::Enforce {
+        Some("its mode is not Enforce".to_owned())
+    } else {
+        None
+    };
+    Some(BuildServer { host: host.name_any(), uid: host.uid()?, closed })
 }
 
 async fn record_ends(
@@ -386,6 +412,7 @@ async fn execute(
     run: Run,
     session: Option<&crate::hosts::Session>,
     looked: &Looked,
+    fleet_view: &FleetView,
 ) -> Result<(), Error> {
     if context.stop.is_cancelled() {
         return Ok(());
@@ -442,7 +469,19 @@ async fn execute(
     } else {
         None
     };
-    let means = Means { session, api_key: key, power };
+    let build_server = match &fleet_view.build_server {
+        Some(build) if run.step.goes_to_build_server() => context.ssh.open_session(&build.uid),
+        _ => None,
+    };
+    let backups = if matches!(run.step, Step::BackUp { .. }) {
+        // What is there afterwards is asked anew, and not remembered.
+        context.backups.forget(&described.uid);
+        let name = described.object.name_any();
+        backups::place(context, &described.namespace, &name, &described.spec).await?.and_then(Result::ok)
+    } else {
+        None
+    };
+    let means = Means { session, api_key: key, power, build_server, backups };
     let status = record::sent(execute::carry_out(&run.step, run.permit, means).await, at);
     tracing::info!(said = status.said, "sent");
     if status.outcome == Some(ActionOutcome::Abandoned) {

@@ -1,6 +1,7 @@
 //! Watch, call the loop, record: the part of the operator that knows the Kubernetes API.
 
 mod access;
+mod backups;
 mod disruption;
 mod fleet;
 mod host;
@@ -54,6 +55,7 @@ pub struct Context {
     /// Held from the last look at the budget until the intention to disrupt a host is recorded.
     pub(crate) disrupting: tokio::sync::Mutex<()>,
     pub(crate) api_keys: access::ApiKeys,
+    pub(crate) backups: backups::Seen,
     known: Mutex<HashMap<String, Known>>,
 }
 
@@ -173,6 +175,7 @@ pub async fn run(
         gce: Gce::new(config.gce_endpoint.clone()),
         disrupting: tokio::sync::Mutex::default(),
         api_keys: access::ApiKeys::default(),
+        backups: backups::Seen::default(),
         known: Mutex::default(),
         config: config.clone(),
         client,
@@ -259,6 +262,7 @@ async fn housekeeping(context: Arc<Context>, ready: Arc<AtomicBool>) {
         };
         for (uid, host) in gone {
             context.ssh.forget(&uid);
+            context.backups.forget(&uid);
             context.metrics.host_gone(&host.namespace, &host.name);
             tracing::info!(host = host.name, "no longer described: its connection is closed");
         }

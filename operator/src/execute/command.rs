@@ -236,6 +236,9 @@ pub(super) fn command(step: &Step, api_key: Option<SecretString>) -> Result<Chan
         Step::EmptyPackageCache => change("empty-package-cache", EMPTY_PACKAGE_CACHE, Vec::new(), 35),
         Step::DeleteEmptyDockerConfig { paths } => change("delete-empty-files", DELETE_EMPTY_FILES, paths.clone(), 20),
         Step::RestartDocker => change("restart-docker", RESTART_DOCKER, Vec::new(), 55),
+        Step::FailBuild { .. } | Step::RebuildBuild { .. } | Step::FailUnusableBuild { .. } | Step::BackUp { .. } => {
+            return Err(CannotExecute::NotHere);
+        }
     })
 }
 

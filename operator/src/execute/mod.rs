@@ -5,14 +5,17 @@
 //! everything below it that changes something.
 
 mod command;
+mod database;
 mod routes;
 
+use crate::backup::store::{Keep, Store};
 use crate::chain::chain;
 use crate::facets::Step;
 use crate::gate::Permit;
 use crate::hosts::Session;
 use crate::power::{KeyAdded, Power, SshKey, State};
 use secrecy::SecretString;
+use std::sync::Arc;
 
 /// Everything that a step may be carried out with. What a step needs and is not there is said, and nothing is done.
 #[derive(Default)]
@@ -24,6 +27,20 @@ pub struct Means<'a> {
     /// The host's power, for the steps that need it ([`Step::needs_power`]): absent when none is described, or in words why
     /// it cannot be had.
     pub power: Option<Result<Box<dyn Power>, String>>,
+    /// The open connection to the host with the build server, for the steps that are done there
+    /// ([`Step::goes_to_build_server`]).
+    pub build_server: Option<Arc<Session>>,
+    /// Where backups lie, for the step that makes one ([`Step::BackUp`]).
+    pub backups: Option<Backups>,
+}
+
+/// Where backups lie, and which of them are kept.
+#[derive(Clone, Debug)]
+pub struct Backups {
+    /// The place.
+    pub store: Store,
+    /// What is kept.
+    pub keep: Keep,
 }
 
 /// A step cannot be carried out; nothing was done.
@@ -56,6 +73,15 @@ pub enum CannotExecute {
     /// The step is done on the host, and there is no connection to it.
     #[error("there is no connection to the host")]
     NotConnected,
+    /// The step is done by the build server, and there is no connection to its host.
+    #[error("there is no connection to the host with the build server")]
+    NoBuildServer,
+    /// A backup has nowhere to go.
+    #[error("there is no place for backups that can be used")]
+    NoPlaceForBackups,
+    /// A step came to where steps of another kind are carried out: a bug.
+    #[error("the step is carried out elsewhere")]
+    NotHere,
 }
 
 /// What became of carrying a step out. Whether it helped is not known yet.
@@ -83,6 +109,9 @@ pub async fn carry_out(step: &Step, permit: Permit, means: Means<'_>) -> Sent {
             Some(session) => Ok(routes::delete(session, permit, routes, *port).await),
             None => Err(CannotExecute::NotConnected),
         },
+        Step::FailBuild { .. } | Step::RebuildBuild { .. } | Step::FailUnusableBuild { .. } | Step::BackUp { .. } => {
+            database::carry_out(step, permit, means).await
+        }
         _ => on_the_host(step, permit, means).await,
     };
     sent.unwrap_or_else(Sent::from)

@@ -3,6 +3,7 @@
 use super::docker::NO_ROOM;
 use super::{Check, DriftKind, Step};
 use crate::catalogue::KUBECTL_PROXY;
+use crate::seen::database::{Build, Cased};
 use crate::seen::docker::{Answers, Docker};
 use crate::seen::{Blind, Observation, Reason};
 use std::time::Duration;
@@ -88,6 +89,43 @@ pub fn effect(step: &Step, seen: &Observation, checks: &[&Check], age: Duration)
                 Effect::Seen("the proxy holds none of them without its app any more".to_owned())
             } else {
                 Effect::NotYet(format!("the proxy still holds {left} of them"))
+            })
+        }
+        Step::FailBuild { name, started, .. } => {
+            let database = seen.database.get()?;
+            // The running builds are listed oldest first: one as old as this cannot be beyond the end of the list.
+            let there = |build: &Build| build.name.plain() == Some(name.as_str()) && build.started == Some(*started);
+            Ok(if database.running.iter().any(there) {
+                Effect::NotYet(format!("the build {name} is still said to be running"))
+            } else {
+                Effect::Seen(format!("the build {name} of that start is not running any more"))
+            })
+        }
+        Step::RebuildBuild { name, .. } => {
+            let database = seen.database.get()?;
+            let owed = database.owed.iter().any(|build| build.name.plain() == Some(name.as_str()));
+            Ok(if owed {
+                Effect::NotYet(format!("the build {name} has not begun anew"))
+            } else {
+                Effect::Seen(format!("a new build of {name} has begun"))
+            })
+        }
+        Step::FailUnusableBuild { name, .. } => {
+            let database = seen.database.get()?;
+            let unusable = |cased: &Cased| cased.name.plain() == Some(name.as_str());
+            Ok(if database.names.as_ref().is_some_and(|names| names.builds.iter().any(unusable)) {
+                Effect::NotYet(format!("the build {name} is not said to have failed"))
+            } else {
+                Effect::Seen(format!("the build {name} is said to have failed, and why"))
+            })
+        }
+        Step::BackUp { last, .. } => {
+            let backups = seen.backups.get()?;
+            Ok(match &backups.last {
+                Some(good) if Some(&good.name) != last.as_ref() => {
+                    Effect::Seen(format!("the backup {} was verified: {} documents", good.name, good.documents))
+                }
+                _ => Effect::NotYet("there is no new backup that was verified".to_owned()),
             })
         }
         Step::InsertRedirect { interface, from, to } | Step::DeleteExtraRedirects { interface, from, to } => {

@@ -4,6 +4,8 @@
 //! Pure: facts in, drifts and steps out. Must not know who asks, what was tried before, or whether anything is allowed.
 
 pub mod api_keys;
+pub mod backups;
+pub mod builds;
 pub mod disks;
 pub mod docker;
 pub mod effect;
@@ -11,6 +13,7 @@ pub mod endpoints;
 pub mod health_status;
 pub mod kubectl_proxy;
 pub mod kubernetes_api;
+pub mod names;
 pub mod port_redirects;
 pub mod proxy_routes;
 pub mod services;
@@ -84,6 +87,9 @@ pub static FACETS: &[&dyn Facet] = &[
     &proxy_routes::ProxyRoutes,
     &kubernetes_api::KubernetesApi,
     &docker::Docker,
+    &builds::Builds,
+    &names::Names,
+    &backups::Backups,
 ];
 
 /// The result of comparing one facet.
@@ -220,6 +226,20 @@ kinds! {
     RoutesStale => "routes",
     /// The proxy holds a route that no app can have.
     RouteOdd => "routes",
+    /// A build has been running for longer than a build takes.
+    HungBuild => "hung-build",
+    /// A build that hung was set to failed and is owed another try.
+    BuildNotRebuilt => "hung-build",
+    /// Two names differ by case alone.
+    NamesCollide => "names",
+    /// Nothing of a name can be launched, since it is not in lower case.
+    NameNotLower => "names",
+    /// The database is to be edited, and there is no fresh backup.
+    NoFreshBackup => "backups",
+    /// The place for backups cannot be used as it is described.
+    BackupPlaceUnusable => "backups",
+    /// A backup is due by its schedule. A chore.
+    BackupDue => "backups",
     /// Docker does not answer.
     DockerNotAnswering => "disks",
     /// A file in which Docker's client keeps logins is empty.
@@ -233,7 +253,7 @@ kinds! {
 impl DriftKind {
     /// Whether it is work that is due by the clock ([`Chore`]) and no fault of the host.
     pub fn is_chore(self) -> bool {
-        matches!(self, Self::ReclaimDue)
+        matches!(self, Self::ReclaimDue | Self::BackupDue)
     }
 }
 

@@ -2,8 +2,10 @@
 //! into commands by `execute`, judged by looking again.
 
 use super::Disruption;
+use crate::binder::database::Place;
 use crate::catalogue::Start;
 use crate::seen::routes::AppId;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -134,6 +136,37 @@ pub enum Step {
     },
     /// Restart Docker.
     RestartDocker,
+    /// Set a build to `failed`, if it still is the running one that was seen.
+    FailBuild {
+        /// The database.
+        place: Place,
+        /// The build's name.
+        name: String,
+        /// When it was started, as the database says.
+        started: Timestamp,
+    },
+    /// Have the build server build a repository again.
+    RebuildBuild {
+        /// The name that the build has and will have.
+        name: String,
+        /// The repository.
+        repository: String,
+    },
+    /// Set a completed build of which nothing can be launched to `failed`, with the reason.
+    FailUnusableBuild {
+        /// The database.
+        place: Place,
+        /// The build's name.
+        name: String,
+    },
+    /// Back the database up.
+    BackUp {
+        /// The database.
+        place: Place,
+        /// The name of the last good backup before this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last: Option<String>,
+    },
 }
 
 /// A container, and when it ended: one that ran again meanwhile has another time.
@@ -191,6 +224,10 @@ impl Step {
             Self::EmptyPackageCache => "EmptyPackageCache",
             Self::DeleteEmptyDockerConfig { .. } => "DeleteEmptyDockerConfig",
             Self::RestartDocker => "RestartDocker",
+            Self::FailBuild { .. } => "FailBuild",
+            Self::RebuildBuild { .. } => "RebuildBuild",
+            Self::FailUnusableBuild { .. } => "FailUnusableBuild",
+            Self::BackUp { .. } => "BackUp",
         }
     }
 
@@ -236,6 +273,12 @@ impl Step {
             Self::EmptyPackageCache => "empty apt's package cache".to_owned(),
             Self::DeleteEmptyDockerConfig { paths } => format!("delete the empty {}", paths.join(" and ")),
             Self::RestartDocker => "restart Docker".to_owned(),
+            Self::FailBuild { name, .. } => format!("set the hung build {name} to failed"),
+            Self::RebuildBuild { name, .. } => format!("have {name} built again"),
+            Self::FailUnusableBuild { name, .. } => {
+                format!("set the build {name}, which cannot be launched, to failed")
+            }
+            Self::BackUp { .. } => "back up the database".to_owned(),
         }
     }
 
@@ -251,7 +294,11 @@ impl Step {
             | Self::RemoveContainers { .. }
             | Self::RemoveImages { .. }
             | Self::EmptyPackageCache
-            | Self::DeleteEmptyDockerConfig { .. } => Disruption::None,
+            | Self::DeleteEmptyDockerConfig { .. }
+            | Self::FailBuild { .. }
+            | Self::RebuildBuild { .. }
+            | Self::FailUnusableBuild { .. }
+            | Self::BackUp { .. } => Disruption::None,
             Self::StopProcess { .. }
             | Self::DeleteEntries { .. }
             | Self::EndOrphan { .. }
@@ -311,6 +358,11 @@ impl Step {
 
     /// Whether the command reads the API key.
     pub fn needs_api_key(&self) -> bool {
-        matches!(self, Self::StartProcess { start: Start::Server { .. }, .. })
+        matches!(self, Self::StartProcess { start: Start::Server { .. }, .. }) || self.goes_to_build_server()
+    }
+
+    /// Whether the step is done on the host with the build server, whichever host it is about.
+    pub fn goes_to_build_server(&self) -> bool {
+        matches!(self, Self::RebuildBuild { .. })
     }
 }

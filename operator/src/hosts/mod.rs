@@ -10,6 +10,7 @@
 //! | [`look`] | a look: many sections, one command, nothing changed |
 //! | [`change`] | a change: one command, which costs a [`Permit`](crate::gate::Permit) |
 //! | [`http`] | HTTP to a server as the machine sees it, through the connection |
+//! | [`forward`] | a port of ours that leads to a port of its, for one piece of work |
 //! | [`reach`] | can this machine reach that port? |
 //! | [`mod@sanitize`] | bytes from a machine become text that a person can be shown |
 //!
@@ -32,6 +33,7 @@ mod quote;
 mod wire;
 
 pub mod change;
+pub mod forward;
 pub mod http;
 pub mod limits;
 pub mod look;
@@ -48,6 +50,7 @@ pub(crate) mod tests;
 pub use backoff::{Jitter, random_jitter};
 pub use change::{Change, ChangeError, Ran};
 pub use connect_error::{ConnectError, Presented, Stage};
+pub use forward::{ForwardError, Forwarding};
 pub use http::{BadPath, HttpAnswer, HttpChanges, HttpError, HttpPath, LocalHttp, LocalHttpChange, Method};
 pub use limits::Limits;
 pub use look::{Look, LookEnd, LookError};

@@ -5,6 +5,7 @@
 //! module here that fills its field of the [`Observation`]; it asks only when the description has a use for the answer.
 
 mod cluster;
+mod database;
 pub mod kubernetes;
 mod reach;
 mod routes;
@@ -50,9 +51,10 @@ pub async fn look(session: &Session, desired: &Desired, around: &Around) -> Look
             });
         }
     };
-    let (looked, cluster, reaches, servers, kubernetes, routes) = tokio::join!(
+    let (looked, cluster, database, reaches, servers, kubernetes, routes) = tokio::join!(
         session.look(&probe),
         cluster::identity(session, desired),
+        database::look(session, desired),
         reach::ask(session, desired, around),
         servers::ask(session, desired, around),
         kubernetes::ask(desired, around),
@@ -63,7 +65,7 @@ pub async fn look(session: &Session, desired: &Desired, around: &Around) -> Look
             let answers: BTreeMap<String, Answer> =
                 look.sections.into_iter().map(|(name, output)| (name.to_owned(), answer(output))).collect();
             let seen = Observation::read(Timestamp::now(), &asks, &answers, cluster);
-            Looked::Seen(Box::new(Observation { reaches, servers, kubernetes, routes, ..seen }))
+            Looked::Seen(Box::new(Observation { database, reaches, servers, kubernetes, routes, ..seen }))
         }
         Err(error) => Looked::Failed(lost(&error)),
     }
@@ -139,9 +141,13 @@ pub fn not_connected(failed: &NotConnected, key: &LoginKey) -> LookFailure {
     LookFailure { reason, message: format!("{}{remedy}", failed.why), kind, not_before }
 }
 
-/// Whether a description has a server that is started with the API key.
+/// Whether a description has something that takes the API key: a server that is started with it, a build that is asked for.
 pub fn needs_api_key(desired: &Desired) -> bool {
-    catalogue::described(desired).iter().any(|component| matches!(component.start, catalogue::Start::Server { .. }))
+    let rebuilds = desired.database.as_ref().and_then(|database| database.hung_builds.as_ref());
+    rebuilds.is_some_and(|hung| hung.rebuild)
+        || catalogue::described(desired)
+            .iter()
+            .any(|component| matches!(component.start, catalogue::Start::Server { .. }))
 }
 
 /// Whether a description has a server that can be asked about the API key.

@@ -179,6 +179,8 @@ pub struct FleetView {
     pub disrupted: Vec<Disrupted>,
     /// When disruption is allowed; none: always.
     pub windows: Vec<Window>,
+    /// The host whose build server builds what is owed; `None` when the fleet has none.
+    pub build_server: Option<BuildServer>,
 }
 
 impl FleetView {
@@ -208,4 +210,15 @@ pub struct Disrupted {
     pub host: String,
     /// Its failure domain.
     pub domain: Option<String>,
+}
+
+/// The host with the build server, for the steps that are done there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildServer {
+    /// The object's name.
+    pub host: String,
+    /// The object's UID.
+    pub uid: String,
+    /// Why nothing may be asked of it, in words: its mode, or that it is suspended.
+    pub closed: Option<String>,
 }

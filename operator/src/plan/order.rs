@@ -6,7 +6,7 @@
 use super::Checked;
 use super::memory::FleetView;
 use crate::catalogue::{self, KUBECTL_PROXY, KUBERNETES_API};
-use crate::facets::{Drift, DriftKind, docker};
+use crate::facets::{Drift, DriftKind, backups, docker};
 use crate::seen::reach;
 use binder_crds::{Desired, conditions};
 
@@ -61,7 +61,14 @@ pub fn explained_by_dependency(kind: DriftKind) -> bool {
         | DriftKind::DockerNotAnswering
         | DriftKind::DockerConfigEmpty
         | DriftKind::ScheduleInvalid
-        | DriftKind::ReclaimDue => false,
+        | DriftKind::ReclaimDue
+        | DriftKind::HungBuild
+        | DriftKind::BuildNotRebuilt
+        | DriftKind::NamesCollide
+        | DriftKind::NameNotLower
+        | DriftKind::NoFreshBackup
+        | DriftKind::BackupPlaceUnusable
+        | DriftKind::BackupDue => false,
     }
 }
 
@@ -95,6 +102,7 @@ pub fn rank(subject: &str, desired: &Desired) -> u8 {
         None if subject.starts_with("disk ") => 60,
         None if subject == docker::CONFIG => 61,
         None if subject == docker::DOCKER => 62,
+        None if subject == backups::SCHEDULED || subject == backups::BEFORE_AN_EDIT => 65,
         None => 70,
     }
 }
@@ -104,6 +112,11 @@ pub fn waits_for(drift: &Drift, desired: &Desired, checks: &[Checked], fleet: &F
     let held = checks.iter().filter_map(|checked| checked.result.as_ref().ok()).flat_map(|check| &check.held);
     if let Some((_, what)) = held.into_iter().find(|(subject, _)| *subject == drift.subject) {
         return Some(what.clone());
+    }
+    match drift.kind {
+        DriftKind::HungBuild | DriftKind::NameNotLower => return fresh_backup(checks),
+        DriftKind::BuildNotRebuilt => return build_server(desired, fleet),
+        _ => {}
     }
     if !explained_by_dependency(drift.kind) {
         return None;
@@ -170,6 +183,33 @@ fn unreachable(name: &str, desired: &Desired, checks: &[Checked]) -> Option<Stri
         .iter()
         .find(|wanted| ports.contains(&wanted.port) && closed.contains(&&reach::subject(wanted)))?;
     Some(reach::words(wanted))
+}
+
+/// What an edit of the database waits for: a fresh backup, where backups are described.
+fn fresh_backup(checks: &[Checked]) -> Option<String> {
+    let backed_up = checks.iter().find(|checked| checked.condition == conditions::BACKED_UP)?;
+    match &backed_up.result {
+        // Whether there is a fresh one is not known: an edit does not rest on what is not known.
+        Err(_) => Some("the backups to be seen".to_owned()),
+        Ok(check) if !check.drifts.is_empty() => Some("a fresh backup".to_owned()),
+        Ok(_) => None,
+    }
+}
+
+/// What a build that is owed waits for: the API key, and a build server that runs and that may be asked.
+fn build_server(desired: &Desired, fleet: &FleetView) -> Option<String> {
+    if let Some(problem) = &fleet.api_key_problem {
+        return Some(problem.clone());
+    }
+    let Some(build) = &fleet.build_server else {
+        return Some("a host of the fleet to be described with the server build".to_owned());
+    };
+    if let Some(why) = &build.closed {
+        return Some(format!("{}: {why}", build.host));
+    }
+    let here = catalogue::described(desired).iter().any(|component| component.name == "build");
+    let host = fleet.missing.get("build").filter(|_| !here)?;
+    Some(format!("build on {host}"))
 }
 
 fn words(name: &str) -> String {

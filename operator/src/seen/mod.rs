@@ -3,7 +3,9 @@
 //! Everything here came from a host and is hostile: bounded, parsed, cleaned. What could not be seen is *unknown*, never
 //! *absent*. Must not know what is described, what differs or what would be done.
 
+pub mod backups;
 pub mod crashes;
+pub mod database;
 pub mod disks;
 pub mod docker;
 pub mod kubernetes;
@@ -195,6 +197,10 @@ pub struct Observation {
     pub climbing: BTreeMap<String, restarts::Climb>,
     /// What Binder's settings on the host say.
     pub settings: Known<settings::Settings>,
+    /// What Binder's database holds.
+    pub database: Known<database::Database>,
+    /// Its backups.
+    pub backups: Known<backups::Backups>,
 }
 
 impl Observation {
@@ -216,6 +222,8 @@ impl Observation {
             settings: Known::NotAsked,
             crashes: Known::NotAsked,
             climbing: BTreeMap::new(),
+            database: Known::NotAsked,
+            backups: Known::NotAsked,
         }
     }
 

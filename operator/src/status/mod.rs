@@ -5,6 +5,7 @@
 //! writes nothing.
 
 pub mod conditions;
+mod database;
 pub mod events;
 pub mod fleet;
 
@@ -14,7 +15,7 @@ use crate::plan::{Candidate, Checked, FailureKind, Finish, Host, LookFailure, or
 use crate::seen::Observation;
 use binder_crds::conditions as types;
 use binder_crds::host::{PastAction, PlannedStep, ScheduleStatus};
-use binder_crds::{ActionOutcome, BinderHostStatus, Desired, Mode};
+use binder_crds::{ActionOutcome, BinderHostStatus, Mode};
 use conditions::{Conditions, Is, find, shorten};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -85,7 +86,6 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
     for checked in *checks {
         facet(&mut list, checked, story);
     }
-    not_acted_on(&mut list, &host.spec.desired);
 
     let first = candidates
         .iter()
@@ -111,6 +111,7 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
         boot_id: story.seen.boot_id().map(str::to_owned),
         incident_since: story.incident.map(Time),
         schedules: story.schedules.to_vec(),
+        database: database::status(host, story.seen),
     }
 }
 
@@ -167,7 +168,6 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
     for facet in crate::facets::FACETS.iter().filter(|facet| facet.in_use(&host.spec.desired)) {
         list.set(facet.condition(), Is::Unknown, "NotSeen", "the host could not be looked at");
     }
-    not_acted_on(&mut list, &host.spec.desired);
     let list = list.list();
     let since = list
         .iter()
@@ -198,6 +198,7 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         boot_id: host.previous.boot_id.clone(),
         incident_since: incident.map(Time),
         schedules: host.previous.schedules.clone(),
+        database: host.previous.database.clone(),
     }
 }
 
@@ -220,6 +221,7 @@ pub fn suspended(host: &Host<'_>, memory: &Memory, now: Timestamp) -> BinderHost
         boot_id: host.previous.boot_id.clone(),
         incident_since: host.previous.incident_since.clone(),
         schedules: host.previous.schedules.clone(),
+        database: host.previous.database.clone(),
     }
 }
 
@@ -354,17 +356,6 @@ fn tried(memory: &Memory, finish: &[Finish], subject: &str, since: Option<Timest
     }
     let said = if last.said.is_empty() { String::new() } else { format!(" (it said: {})", shorten(&last.said, 200)) };
     Some(format!("; attempt {} to {} was no good{said}", last.attempt, last.words))
-}
-
-/// The parts of the spec and of the policy that are accepted and that this version does not act on: said, never silent.
-fn not_acted_on(list: &mut Conditions<'_>, desired: &Desired) {
-    let mut say = |kind: &str, used: bool, what: &str| {
-        if used {
-            let message = format!("{what} is accepted, and nothing is done about it yet in this version");
-            list.set(kind, Is::Unknown, types::NOT_ACTED_ON_YET, message);
-        }
-    };
-    say(types::DATABASE_CARED_FOR, desired.database.is_some(), "spec.database");
 }
 
 fn summary(drifts: &[&Candidate], blind: &[&Checked], settling: &[&str]) -> String {

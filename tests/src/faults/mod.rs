@@ -10,6 +10,7 @@ pub mod apps;
 mod binder;
 mod cluster;
 mod crashes;
+pub mod database;
 mod docker;
 mod firewall;
 mod keys;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+use crate::binder::database::DatabaseError;
 use crate::binder::settle::SettleError;
 use crate::cgroup::CgroupError;
 use crate::cloud::metadata::MetadataError;
@@ -76,6 +78,9 @@ pub enum FaultError {
     /// An instance's metadata could not be changed.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
+    /// The database does not do what it is told.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
     /// A program of this computer failed.
     #[error(transparent)]
     Command(#[from] CommandError),
@@ -153,6 +158,7 @@ pub fn all() -> impl Iterator<Item = &'static Fault> {
         reach::FAULTS,
         keys::FAULTS,
         apps::FAULTS,
+        database::FAULTS,
     ]
     .into_iter()
     .flatten()

@@ -134,6 +134,10 @@ impl Furnishing<'_> {
             // Writing to a String cannot fail.
             let _ = writeln!(hosts, "{} {}", self.network.address(machine.octet), machine.name);
         }
+        if self.machine.role == Role::Build {
+            // Where `github.js` listens once a fault has started it.
+            hosts.push_str("127.0.0.1 github.com\n");
+        }
         self.system("etc/hosts", hosts, 0o644)?;
         self.system("etc/hostname", format!("{}\n", self.machine.name), 0o644)?;
         // Nothing outside of the lab can be reached, so nobody is to wait for a name server either.
@@ -275,6 +279,9 @@ impl Furnishing<'_> {
         let service = include_str!("../../host/docker-service.sh");
         self.system("usr/local/lib/binder-lab/docker-service", service, 0o755)?;
         self.system("etc/init.d/docker", include_str!("../../host/docker-init.sh"), 0o755)?;
+        self.system("usr/local/lib/binder-lab/github.js", include_str!("../../host/github.js"), 0o644)?;
+        // The build server pushes an image with it, and takes any other end for a failed build. There is no registry.
+        self.system("usr/local/bin/gcloud", "#!/bin/sh\nexit 0\n", 0o755)?;
         files::make_dir(&self.at("var/lib/docker"))
     }
 }

@@ -215,6 +215,11 @@ impl Stage {
         Run::new(&self.program).env("KUBECONFIG", kubeconfig).env("BINDER_GCE_ENDPOINT", &self.cloud)
     }
 
+    /// The folder of a host's backups, where the owner's file says `to: {directory: FOLDER}`.
+    pub fn backups(&self, folder: &str, host: &str) -> PathBuf {
+        self.lab.layout().dir().join(operator::BACKUPS).join(NAMESPACE).join(folder).join(host)
+    }
+
     /// Starts the operator, unless it runs.
     ///
     /// # Errors

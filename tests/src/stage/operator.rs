@@ -19,6 +19,9 @@ const READY: Duration = Duration::from_secs(30);
 /// What the issue of this software promises: SIGTERM ends it within 10 s.
 pub const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
+/// The folder beside its log that takes the place of its volume for backups.
+pub const BACKUPS: &str = "backups";
+
 /// The operator could not be built, started, asked or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
@@ -124,8 +127,11 @@ impl Operator {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(log).map_err(failed)?;
         // A port that was free a moment ago; who else would take it is another lab's operator, which asks in the same way.
         let listen = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr()).map_err(failed)?;
+        let backups = log.with_file_name(BACKUPS);
+        std::fs::create_dir_all(&backups).map_err(failed)?;
         let child = Command::new(program)
             .args(["--listen", &listen.to_string(), "--namespace", super::NAMESPACE, "--gce-endpoint", cloud])
+            .env("BINDER_BACKUPS_DIR", &backups)
             .env("KUBECONFIG", kubeconfig)
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())

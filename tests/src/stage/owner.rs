@@ -31,7 +31,10 @@ pub fn file(status: &Status, mode: &str) -> Value {
                 member["profile"] = json!("web");
                 member["reaches"] = json!([{"host": "binder-services", "port": 9050}]);
             }
-            "binder-services" => member["services"] = json!(["db", "logging"]),
+            "binder-services" => {
+                member["services"] = json!(["db", "logging"]);
+                member["database"] = json!({"hungBuilds": {"after": "3h", "rebuild": true}, "names": {}});
+            }
             "binder-tester-2" => {
                 member["servers"] = json!(["build"]);
                 // As in the runbook's file: this machine has no power that anybody described.

@@ -35,6 +35,9 @@ const RIGHTS: &[(&str, &str, &[&str])] = &[
 /// An image name that leads nowhere; nothing is pulled.
 const IMAGE: &str = "image.repository=registry.example.org/binder-operator";
 
+/// A volume for backups.
+const VOLUME: &str = "backups.volume.persistentVolumeClaim.claimName=binder-backups";
+
 /// The tests of this module.
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     trials.push(trial(place, "chart::lint_finds_nothing", lint));
@@ -49,7 +52,7 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
 }
 
 async fn lint(place: &Place) -> Outcome {
-    for values in [&[][..], &[IMAGE], &[IMAGE, "watchNamespace=binder", "metrics.service.enabled=true"]] {
+    for values in [&[][..], &[IMAGE], &[IMAGE, "watchNamespace=binder", "metrics.service.enabled=true", VOLUME]] {
         let said = helm(place, &["lint", "--strict"], values).await?;
         ensure(said.ok(), || format!("{values:?}: {}", said.said()))?;
     }
@@ -74,6 +77,8 @@ async fn bad_values(place: &Place) -> Outcome {
         ("concurrency=65536", "concurrency"),
         ("keepActionsHours=0", "keepActionsHours"),
         ("gceEndpoint=http://compute.example.org", "gceEndpoint"),
+        ("backups.volume.hostPath.path=/", "volume"),
+        ("backups.volume.name=mine", "volume"),
         ("log.format=xml", "format"),
         ("runAsUser=0", "runAsUser"),
         ("metrics.service.port=0", "port"),
@@ -202,6 +207,7 @@ async fn taken(place: &Place) -> Outcome {
     for (name, values) in [
         ("whole", &[IMAGE][..]),
         ("scoped", &[IMAGE, "watchNamespace=chart-watched"]),
+        ("backups", &[IMAGE, VOLUME]),
         ("all", &[IMAGE, "metrics.service.enabled=true", "runAsUser=null", "podLabels.a=b", "nodeSelector.disk=ssd"]),
         ("digest", &[IMAGE, "image.tag=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"]),
     ] {
@@ -224,7 +230,7 @@ async fn restricted(place: &Place) -> Outcome {
     let api = place.api().await?;
     let namespace = "chart-restricted";
     api.namespace(namespace, json!({ "pod-security.kubernetes.io/enforce": "restricted" })).await?;
-    let objects = rendered(place, &[IMAGE]).await?;
+    let objects = rendered(place, &[IMAGE, VOLUME]).await?;
     let mut account = one(&objects, "ServiceAccount")?.clone();
     account["metadata"]["namespace"] = json!(namespace);
     api.create(&account, false).await?;

@@ -66,8 +66,11 @@ async fn defaults(place: &Place) -> Outcome {
         (
             "database",
             json!({
-                "backups": { "schedule": "0 2 * * *", "keep": 7 },
+                "port": 9050,
+                "name": "binder",
+                "backups": { "schedule": "0 2 * * *", "to": { "directory": "binder" }, "keep": 7, "freshFor": "1h" },
                 "hungBuilds": { "after": "3h", "rebuild": false },
+                "names": { "failUnusable": false },
             }),
         ),
     ] {

@@ -10,8 +10,10 @@
 //! ```
 
 mod access;
+mod backups;
 mod converged;
 mod crash;
+mod database;
 mod deletion;
 mod described;
 mod docker;
@@ -47,6 +49,8 @@ fn main() -> ExitCode {
     observe::trials(&place, &mut trials);
     converged::first(&place, &mut trials);
     heals::trials(&place, &mut trials);
+    database::trials(&place, &mut trials);
+    backups::trials(&place, &mut trials);
     docker::trials(&place, &mut trials);
     together::trials(&place, &mut trials);
     restarts::trials(&place, &mut trials);

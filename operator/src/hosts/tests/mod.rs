@@ -4,6 +4,7 @@
 mod change;
 mod connect;
 mod fake;
+mod forward;
 mod http;
 mod keys;
 mod look;

@@ -5,6 +5,8 @@ use crate::catalogue::{self, Component};
 use crate::facets::Step;
 use crate::plan::memory::{FleetView, Memory, Past, Patience};
 use crate::plan::{Decision, FailureKind, Host, LookFailure, Looked, Next, Run, WATCH, decide};
+use crate::seen::backups::{Backups, Good};
+use crate::seen::database::{Build, Database};
 use crate::seen::lasting::Lasting;
 use crate::seen::machine::{Machine, Process};
 use crate::seen::pm2::{Row, State, Table};
@@ -75,6 +77,12 @@ pub(super) struct World {
     pub(super) climbing: Option<&'static str>,
     /// Steps whose command does nothing at all.
     pub(super) deaf: bool,
+    /// The database, where one is described.
+    pub(super) database: Option<Database>,
+    /// Its backups, where they are described.
+    pub(super) backups: Option<Backups>,
+    /// Whether no backup can be made.
+    pub(super) backups_fail: bool,
 }
 
 impl World {
@@ -100,6 +108,9 @@ impl World {
             orphans: BTreeSet::new(),
             climbing: None,
             deaf: false,
+            database: None,
+            backups: None,
+            backups_fail: false,
         }
     }
 
@@ -213,6 +224,31 @@ impl World {
             | Step::EmptyPackageCache
             | Step::DeleteEmptyDockerConfig { .. }
             | Step::RestartDocker => super::docker::apply(self, step),
+            Step::FailBuild { name, started, .. } => {
+                let database = self.database.as_mut().unwrap();
+                let same = |build: &Build| build.name.plain() == Some(name) && build.started == Some(*started);
+                let (hung, others) = std::mem::take(&mut database.running).into_iter().partition(same);
+                database.running = others;
+                let hung: Vec<Build> = hung;
+                database.owed.extend(hung.into_iter().map(|build| Build { marked: true, ..build }));
+            }
+            Step::RebuildBuild { name, .. } => {
+                let now = self.now;
+                let database = self.database.as_mut().unwrap();
+                let named = |build: &Build| build.name.plain() == Some(name);
+                let (owed, others) = std::mem::take(&mut database.owed).into_iter().partition(named);
+                database.owed = others;
+                let owed: Vec<Build> = owed;
+                database.running.extend(owed.into_iter().map(|build| Build { started: Some(now), ..build }));
+            }
+            Step::BackUp { .. } if self.backups_fail => {}
+            Step::BackUp { .. } => {
+                let backups = self.backups.as_mut().unwrap();
+                backups.count += 1;
+                let name = format!("backup-{}", backups.count);
+                backups.last = Some(Good { name, at: self.now, documents: 1, bytes: 1 });
+            }
+            Step::FailUnusableBuild { .. } => {}
         }
     }
 
@@ -282,6 +318,8 @@ impl World {
             servers: Known::Seen(self.servers()),
             routes: Known::Seen(Routes { live: 1, orphans: self.orphans.clone(), ..Routes::default() }),
             climbing: self.climbing.map(|name| (name.to_owned(), CLIMB)).into_iter().collect(),
+            database: self.database.clone().map_or(Known::NotAsked, Known::Seen),
+            backups: self.backups.clone().map_or(Known::NotAsked, Known::Seen),
             ..Observation::nothing(self.now)
         }
     }

@@ -2,6 +2,7 @@
 //! the heal is seen in the world - the port answers, the rule is there once - and not only in a status.
 
 mod apps;
+mod database;
 mod disks;
 mod outage;
 mod reach;
@@ -53,7 +54,9 @@ pub type Look = for<'a> fn(&'a Stage) -> BoxFuture<'a, Result<String, String>>;
 
 /// Every act, in order. Each module holds the rows of one kind.
 pub fn all() -> impl Iterator<Item = &'static Act> {
-    [web::ACTS, services::ACTS, disks::ACTS, reach::ACTS, apps::ACTS, outage::ACTS].into_iter().flatten()
+    [web::ACTS, services::ACTS, disks::ACTS, reach::ACTS, apps::ACTS, outage::ACTS, database::ACTS]
+        .into_iter()
+        .flatten()
 }
 
 /// The acts of the short demo, in order.

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::cluster::kubeconfig;
 use crate::faults::apps::{LIST_ROUTES, LIVE, STALE};
+use crate::faults::database;
 use crate::http::Request;
 use crate::stage::{Stage, owner};
 
@@ -257,6 +258,33 @@ pub async fn litter_gone(stage: &Stage) -> Result<String, String> {
     host.script(LITTER_GONE, &[]).await.map_err(|error| text(&error))?;
     untouched(stage).await?;
     Ok("what nothing used is gone, and what is in use, young or kept is there".to_owned())
+}
+
+/// The build that hung has been built again, and the new build has come to an end that the build server wrote.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub async fn built_again(stage: &Stage) -> Result<String, String> {
+    let row = stage.lab.database("build", &[database::HUNG_BUILD]).await.map_err(|error| text(&error))?;
+    let (status, since) = (row["status"].as_str().unwrap_or_default(), row["startTime"].to_string());
+    let old = since.contains("1464768000000");
+    match status {
+        "completed" | "failed" if !old => Ok(format!("the build server built it again: {status}")),
+        _ => Err(format!("{status} since {since}")),
+    }
+}
+
+/// The build that was there first is what it was, whatever was done about its double.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub async fn names_told_apart(stage: &Stage) -> Result<String, String> {
+    let name = database::CASED_BUILD.to_lowercase();
+    let row = stage.lab.database("build", &[&name]).await.map_err(|error| text(&error))?;
+    match row["status"].as_str() {
+        Some("completed") if row.get("error").is_none() => Ok(format!("{name} is completed, as it was")),
+        _ => Err(row.to_string()),
+    }
 }
 
 /// Where a host's port is, seen from this computer.

@@ -1,0 +1,388 @@
+//! Where backups lie: a directory of the operator's own, or a bucket; one library for both.
+//!
+//! A store is the folder of one host's backups. Each is a folder in it, named by the time at which it was begun. What has
+//! no manifest is no backup: it was cut off, and goes with the next clean-up. Must not know what a backup holds.
+
+use super::BackupError;
+use super::manifest::{FILE, MOST_BYTES, Manifest, VERSION};
+use crate::hosts::sanitize;
+use crate::seen::backups::{Backups, Good};
+use binder_crds::desired::BackupPlace;
+use binder_crds::text::Checked;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use hyper::body::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use secrecy::{ExposeSecret, SecretString};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How a backup's folder is named.
+const NAMED: &str = "%Y%m%dT%H%M%SZ";
+/// The most files that are listed. A thousand backups of twenty collections are 42 000.
+const MOST_FILES: usize = 100_000;
+/// The entries of a Secret that are handed on to the library. Any other is refused, so that no setting is smuggled in.
+pub const OPTIONS: &[&str] = &[
+    "aws_access_key_id",
+    "aws_secret_access_key",
+    "aws_session_token",
+    "aws_region",
+    "aws_endpoint",
+    "google_service_account_key",
+];
+
+/// One host's backups.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<dyn ObjectStore>,
+    root: Path,
+    shown: String,
+}
+
+/// Which good backups are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// How many.
+    pub number: u32,
+    /// How old the older ones may be.
+    pub age: Option<Duration>,
+}
+
+impl Store {
+    /// The store that an owner described for one host.
+    ///
+    /// `volume` is the operator's own directory for backups; a host's folder in it is below its namespace's, so that nobody
+    /// reaches what is another namespace's. `secret` holds the entries of the Secret that a bucket names.
+    ///
+    /// # Errors
+    /// [`BackupError::Place`] says what the owner or the operator's administrator has to put right.
+    pub fn described(
+        place: &BackupPlace,
+        volume: Option<&std::path::Path>,
+        namespace: &str,
+        host: &str,
+        secret: &BTreeMap<String, SecretString>,
+    ) -> Result<Self, BackupError> {
+        let wrong = |why: &str| BackupError::Place(why.to_owned());
+        match (&place.directory, &place.bucket) {
+            (Some(directory), None) => {
+                let folder = directory.checked().map_err(|bad| BackupError::Place(format!("to.directory is {bad}")))?;
+                let volume = volume.ok_or_else(|| {
+                    wrong("the operator has no volume for backups: set backups.volume in its chart, or use to.bucket")
+                })?;
+                let inner = LocalFileSystem::new_with_prefix(volume).map_err(|error| {
+                    let said = sanitize(error.to_string().as_bytes(), 200);
+                    BackupError::Place(format!("the operator's volume for backups cannot be used: {said}"))
+                })?;
+                let root = parsed(&[namespace, folder, host])?;
+                Ok(Self { inner: Arc::new(inner), root, shown: format!("the directory {folder}") })
+            }
+            (None, Some(bucket)) => {
+                let url = bucket.url.checked().map_err(|bad| BackupError::Place(format!("to.bucket.url is {bad}")))?;
+                if let Some(other) = secret.keys().find(|key| !OPTIONS.contains(&key.as_str())) {
+                    let other = sanitize(other.as_bytes(), 60);
+                    return Err(BackupError::Place(format!(
+                        "the Secret {} has an entry {other} that is not known: {}",
+                        bucket.credentials_secret_ref.name,
+                        OPTIONS.join(", ")
+                    )));
+                }
+                let (inner, root) = open(url, secret.iter().map(|(key, value)| (key.as_str(), value.expose_secret())))?;
+                let root = parsed(&[root.as_ref(), namespace, host])?;
+                Ok(Self { inner, root, shown: url.to_owned() })
+            }
+            _ => Err(wrong("say where backups go: to.directory or to.bucket")),
+        }
+    }
+
+    /// The store at a URL (`s3://`, `gs://`) or in a directory of this computer, for a person at a keyboard. What a bucket
+    /// needs is in the environment, under the library's usual names.
+    ///
+    /// # Errors
+    /// [`BackupError::Place`].
+    pub fn at(place: &str) -> Result<Self, BackupError> {
+        if place.contains("://") {
+            let environment: Vec<(String, String)> = std::env::vars()
+                .map(|(name, value)| (name.to_ascii_lowercase(), value))
+                .filter(|(name, _)| OPTIONS.contains(&name.as_str()))
+                .collect();
+            let (inner, root) = open(place, environment.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+            return Ok(Self { inner, root, shown: place.to_owned() });
+        }
+        let folder = PathBuf::from(place);
+        let inner = LocalFileSystem::new_with_prefix(&folder)
+            .map_err(|error| BackupError::Place(format!("`{place}` cannot be used: {error}")))?;
+        Ok(Self { inner: Arc::new(inner), root: Path::default(), shown: place.to_owned() })
+    }
+
+    /// The folder of one backup in this store.
+    ///
+    /// # Errors
+    /// It cannot be a folder's name.
+    pub fn folder(&self, name: &str) -> Result<Self, BackupError> {
+        let root = parsed(&[self.root.as_ref(), name])?;
+        Ok(Self { inner: Arc::clone(&self.inner), root, shown: format!("{}/{name}", self.shown) })
+    }
+
+    /// Where it is, for people.
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// The library's own handle and the path of a file, for streams.
+    ///
+    /// # Errors
+    /// It cannot be a file's name.
+    pub fn file(&self, file: &str) -> Result<(Arc<dyn ObjectStore>, Path), BackupError> {
+        Ok((Arc::clone(&self.inner), parsed(&[self.root.as_ref(), file])?))
+    }
+
+    pub(super) fn failed(&self, verb: &'static str, what: &str) -> impl FnOnce(object_store::Error) -> BackupError {
+        let (what, place) = (what.to_owned(), self.shown.clone());
+        move |error| BackupError::Store { verb, what, place, said: sanitize(error.to_string().as_bytes(), 300) }
+    }
+
+    /// Writes a small file.
+    ///
+    /// # Errors
+    /// [`BackupError::Store`].
+    pub async fn write(&self, file: &str, bytes: Vec<u8>) -> Result<(), BackupError> {
+        let (inner, path) = self.file(file)?;
+        inner.put(&path, PutPayload::from(bytes)).await.map(|_| ()).map_err(self.failed("write", file))
+    }
+
+    /// Reads a file of at most so many bytes; `None` if it is not there.
+    ///
+    /// # Errors
+    /// [`BackupError::Store`], and [`BackupError::Unreadable`] when it is larger.
+    pub async fn read(&self, file: &str, most: usize) -> Result<Option<Vec<u8>>, BackupError> {
+        let (inner, path) = self.file(file)?;
+        let found = match inner.get(&path).await {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(self.failed("read", file)(error)),
+        };
+        if found.meta.size > most as u64 {
+            return Err(BackupError::Unreadable { file: file.to_owned(), why: format!("it has over {most} bytes") });
+        }
+        found.bytes().await.map(|bytes| Some(bytes.to_vec())).map_err(self.failed("read", file))
+    }
+
+    /// A file, to be read piece by piece.
+    ///
+    /// # Errors
+    /// [`BackupError::Store`] when it cannot be opened, and later when it cannot be read.
+    pub async fn pieces(&self, file: &str) -> Result<BoxStream<'static, Result<Bytes, BackupError>>, BackupError> {
+        let (inner, path) = self.file(file)?;
+        let found = inner.get(&path).await.map_err(self.failed("read", file))?;
+        let (store, file) = (self.clone(), file.to_owned());
+        Ok(found.into_stream().map_err(move |error| store.failed("read", &file)(error)).boxed())
+    }
+
+    /// Every file below this folder, relative to it.
+    ///
+    /// # Errors
+    /// [`BackupError::Store`].
+    pub async fn files(&self) -> Result<Vec<String>, BackupError> {
+        let mut listed = self.inner.list(Some(&self.root)).take(MOST_FILES);
+        let mut files = Vec::new();
+        while let Some(found) = listed.try_next().await.map_err(self.failed("list", "the files"))? {
+            if let Some(parts) = found.location.prefix_match(&self.root) {
+                files.push(parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/"));
+            }
+        }
+        Ok(files)
+    }
+
+    /// The manifest in this folder, if there is one.
+    ///
+    /// # Errors
+    /// [`BackupError`] when it cannot be read, or is of another version.
+    pub async fn manifest(&self) -> Result<Option<Manifest>, BackupError> {
+        let Some(bytes) = self.read(FILE, MOST_BYTES).await? else { return Ok(None) };
+        let unreadable = |why: String| BackupError::Unreadable { file: FILE.to_owned(), why };
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
+        if manifest.version != VERSION {
+            return Err(unreadable(format!("it is of version {}, and this program knows {VERSION}", manifest.version)));
+        }
+        Ok(Some(manifest))
+    }
+
+    /// What is there: the good backups, and the last one of them.
+    ///
+    /// # Errors
+    /// [`BackupError`] when it cannot be told.
+    pub async fn look(&self) -> Result<Backups, BackupError> {
+        let (good, _) = sorted(&self.files().await?);
+        let Some((at, name)) = good.last() else { return Ok(Backups::default()) };
+        let manifest = self.folder(name)?.manifest().await?;
+        let manifest = manifest.ok_or_else(|| BackupError::NoBackup(format!("{}/{name}", self.shown)))?;
+        Ok(Backups {
+            last: Some(Good { name: name.clone(), at: *at, documents: manifest.documents(), bytes: manifest.bytes() }),
+            count: u32::try_from(good.len()).unwrap_or(u32::MAX),
+            unusable: None,
+        })
+    }
+
+    /// Lets go of what is not kept: good ones beyond number and age, and whatever was cut off. The last good one stays.
+    ///
+    /// # Errors
+    /// [`BackupError::Store`].
+    pub async fn clean(&self, keep: Keep, now: Timestamp) -> Result<usize, BackupError> {
+        let files = self.files().await?;
+        let goes = not_kept(&files, keep, now);
+        for name in &goes {
+            // The manifest first: what is half gone must not pass for a backup.
+            let manifest = format!("{name}/{FILE}");
+            let of_it = files.iter().filter(|file| file.split('/').next() == Some(name));
+            for file in std::iter::once(&manifest).filter(|file| files.contains(file)).chain(of_it) {
+                let (inner, path) = self.file(file)?;
+                match inner.delete(&path).await {
+                    Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                    Err(error) => return Err(self.failed("delete", file)(error)),
+                }
+            }
+        }
+        Ok(goes.len())
+    }
+}
+
+/// The name of a backup that begins now.
+pub fn name(begun: Timestamp) -> String {
+    begun.strftime(NAMED).to_string()
+}
+
+fn begun(name: &str) -> Option<Timestamp> {
+    let at = jiff::civil::DateTime::strptime(NAMED, name).ok()?;
+    at.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+}
+
+/// The good backups, oldest first, and the names of those that were cut off. What is not named like a backup is nobody's
+/// business here, and stays.
+fn sorted(files: &[String]) -> (Vec<(Timestamp, String)>, BTreeSet<String>) {
+    let mut names: BTreeMap<String, bool> = BTreeMap::new();
+    for file in files {
+        let Some((name, rest)) = file.split_once('/') else { continue };
+        if begun(name).is_some() {
+            *names.entry(name.to_owned()).or_default() |= rest == FILE;
+        }
+    }
+    let mut good = Vec::new();
+    let mut cut_off = BTreeSet::new();
+    for (name, whole) in names {
+        match begun(&name) {
+            Some(at) if whole => good.push((at, name)),
+            _ => {
+                cut_off.insert(name);
+            }
+        }
+    }
+    good.sort();
+    (good, cut_off)
+}
+
+fn not_kept(files: &[String], keep: Keep, now: Timestamp) -> BTreeSet<String> {
+    let (good, mut goes) = sorted(files);
+    let age = keep.age.and_then(|age| SignedDuration::try_from(age).ok());
+    for (at_most, (at, name)) in good.iter().rev().enumerate().skip(1) {
+        let too_many = at_most >= keep.number as usize;
+        let too_old = age.is_some_and(|age| now.duration_since(*at) > age);
+        if too_many || too_old {
+            goes.insert(name.clone());
+        }
+    }
+    goes
+}
+
+fn open<'o>(
+    url: &str,
+    options: impl Iterator<Item = (&'o str, &'o str)>,
+) -> Result<(Arc<dyn ObjectStore>, Path), BackupError> {
+    let wrong = |why: String| BackupError::Place(format!("{} cannot be used: {why}", sanitize(url.as_bytes(), 200)));
+    let parsed = reqwest::Url::parse(url).map_err(|error| wrong(error.to_string()))?;
+    if !matches!(parsed.scheme(), "s3" | "gs") || !parsed.username().is_empty() || parsed.password().is_some() {
+        return Err(wrong("write s3://BUCKET/FOLDER or gs://BUCKET/FOLDER".to_owned()));
+    }
+    // What the library says may repeat an option, so it is not shown.
+    let (inner, root) = object_store::parse_url_opts(&parsed, options)
+        .map_err(|_| wrong("its options are wrong or incomplete".to_owned()))?;
+    Ok((Arc::from(inner), root))
+}
+
+/// A path of parts that are each checked by the library: none can be `..`.
+fn parsed(parts: &[&str]) -> Result<Path, BackupError> {
+    let whole = parts.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join("/");
+    Path::parse(&whole).map_err(|error| BackupError::Place(sanitize(error.to_string().as_bytes(), 200)))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+mod tests {
+    use super::*;
+
+    fn files(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_name_tells_its_time() {
+        let now = at("2026-05-01T12:00:03Z");
+        assert_eq!(name(now), "20260501T120003Z");
+        assert_eq!(begun("20260501T120003Z"), Some(now));
+        for other in ["", "20260501", "..", "20269901T120003Z", "notes"] {
+            assert_eq!(begun(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_last_good_one_stays_whatever_is_asked() {
+        let files = files(&[
+            "20260101T000000Z/binder-manifest.json",
+            "20260102T000000Z/binder-manifest.json",
+            "20260103T000000Z/binder/builds.bson",
+            "notes/read.me",
+            "read.me",
+        ]);
+        let keep = |number, age| Keep { number, age };
+        let goes = |keep| not_kept(&files, keep, at("2026-06-01T00:00:00Z")).into_iter().collect::<Vec<_>>();
+        assert_eq!(goes(keep(7, None)), ["20260103T000000Z"], "cut off");
+        assert_eq!(goes(keep(1, None)), ["20260101T000000Z", "20260103T000000Z"]);
+        assert_eq!(goes(keep(0, None)), ["20260101T000000Z", "20260103T000000Z"]);
+        assert_eq!(goes(keep(7, Some(Duration::from_secs(1)))), ["20260101T000000Z", "20260103T000000Z"]);
+    }
+
+    #[tokio::test]
+    async fn a_directory_is_below_the_volume_and_the_namespace() {
+        let volume = tempfile::tempdir().unwrap();
+        let place = BackupPlace { directory: Some("binder".into()), bucket: None };
+        let none = BTreeMap::new();
+        let store = Store::described(&place, Some(volume.path()), "team", "binder-services", &none).unwrap();
+        store.folder("20260101T000000Z").unwrap().write("a.txt", b"x".to_vec()).await.unwrap();
+        assert!(volume.path().join("team/binder/binder-services/20260101T000000Z/a.txt").exists());
+        assert_eq!(store.look().await.unwrap(), Backups::default(), "no manifest, no backup");
+        assert_eq!(store.clean(Keep { number: 7, age: None }, Timestamp::now()).await.unwrap(), 1);
+        assert_eq!(store.files().await.unwrap(), Vec::<String>::new());
+        let outside = BackupPlace { directory: Some("../etc".into()), bucket: None };
+        assert!(Store::described(&outside, Some(volume.path()), "team", "h", &none).is_err());
+        let said = Store::described(&place, None, "team", "h", &none).unwrap_err().to_string();
+        assert!(said.contains("backups.volume"), "{said}");
+    }
+
+    #[test]
+    fn a_secret_with_a_setting_of_its_own_is_refused_and_not_shown() {
+        let bucket = binder_crds::desired::Bucket { url: "s3://b/c".into(), ..Default::default() };
+        let place = BackupPlace { directory: None, bucket: Some(bucket) };
+        let secret = BTreeMap::from([("aws_allow_http".to_owned(), SecretString::from("s3cr3t"))]);
+        let said = Store::described(&place, None, "team", "h", &secret).unwrap_err().to_string();
+        assert!(said.contains("aws_allow_http") && !said.contains("s3cr3t"), "{said}");
+    }
+}

@@ -1,0 +1,327 @@
+//! Binder's database, by MongoDB's driver, through the SSH connection to the host that it runs on.
+//!
+//! The driver gets an address on loopback for the time of one piece of work ([`Session::forwarded`]), talks to that single
+//! server and looks for no others. Every question has a projection, a limit and a time limit; whatever comes back is taken
+//! for hostile and becomes plain facts ([`crate::seen::database`]). An edit takes the permit, and names in its filter
+//! everything that was seen, so that what has changed meanwhile is left alone.
+
+use crate::backup::dump;
+use crate::backup::store::Store;
+use crate::gate::Permit;
+use crate::hosts::{ForwardError, Forwarding, Reach, Session, sanitize};
+use crate::seen::backups::Good;
+use crate::seen::database::{Build, Database, HUNG_MARK, NAME_MARK, NAMES, Name, Names, RUNNING, Row, Status, cased};
+use crate::seen::{Blind, Reason};
+use jiff::Timestamp;
+use mongodb::bson::{DateTime, Document, RawDocumentBuf, doc};
+use mongodb::options::{ClientOptions, ServerAddress, ServerMonitoringMode};
+use mongodb::{Client, Collection};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// One look at the database, all its questions together.
+const LOOK: Duration = Duration::from_secs(10);
+/// One edit.
+const EDIT: Duration = Duration::from_secs(15);
+/// A whole backup, with its second reading and its verification.
+const BACK_UP: Duration = Duration::from_secs(30 * 60);
+/// One question, by the server's own clock.
+const QUESTION: Duration = Duration::from_secs(3);
+/// To get a connection, and to find the server.
+const CONNECT: Duration = Duration::from_secs(4);
+/// The most that a look takes in over one connection, in bytes.
+const LOOK_BYTES: u64 = 16 * 1024 * 1024;
+/// The longest address of a repository that is kept, in bytes.
+const REPOSITORY: usize = 500;
+
+/// Where a database is, seen from the host that it runs on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    /// Its port on the host's loopback.
+    pub port: u16,
+    /// Its name.
+    pub name: String,
+}
+
+impl Place {
+    /// What the owner described.
+    pub fn of(described: &binder_crds::desired::Database) -> Self {
+        Self { port: described.port, name: described.name.0.clone() }
+    }
+}
+
+/// Why a database could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// The host cannot reach it.
+    #[error(transparent)]
+    NotReached(#[from] ForwardError),
+    /// It took too long.
+    #[error("the database gave no answer within {} s", after.as_secs())]
+    TimedOut {
+        /// The limit.
+        after: Duration,
+    },
+    /// It refused, or said what cannot be understood.
+    #[error("the database: {said}")]
+    Said {
+        /// What the driver said, clean and bounded.
+        said: String,
+    },
+    /// The permit is for another machine. Nothing was sent.
+    #[error("the permit is for host {permitted}, and this is {host}")]
+    WrongHost {
+        /// The host of the permit.
+        permitted: String,
+        /// The host of the session.
+        host: String,
+    },
+}
+
+impl From<mongodb::error::Error> for DatabaseError {
+    fn from(error: mongodb::error::Error) -> Self {
+        Self::Said { said: sanitize(error.to_string().as_bytes(), 300) }
+    }
+}
+
+impl DatabaseError {
+    /// Whether an edit may have been made all the same.
+    pub fn may_have_run(&self) -> bool {
+        match self {
+            Self::WrongHost { .. } => false,
+            // A connection that broke may have broken after the server had heard.
+            Self::NotReached(_) | Self::TimedOut { .. } | Self::Said { .. } => true,
+        }
+    }
+
+    /// Why a look saw nothing. The words are the same as long as the cause is.
+    fn blind(&self) -> Blind {
+        let message = match self {
+            Self::NotReached(ForwardError::NotReached { reach: Reach::Refused, to, .. }) => {
+                format!("the database does not listen on {to}")
+            }
+            other => other.to_string(),
+        };
+        Blind { reason: Reason::NotAnswered, message }
+    }
+}
+
+/// The driver, told to talk to one server and to be brief.
+///
+/// # Errors
+/// What the driver makes of the options.
+pub fn client(at: SocketAddr) -> Result<Client, mongodb::error::Error> {
+    let options = ClientOptions::builder()
+        .hosts(vec![ServerAddress::Tcp { host: at.ip().to_string(), port: Some(at.port()) }])
+        .app_name("binder-operator".to_owned())
+        // One server, whatever it says of others: they are not reachable by this way.
+        .direct_connection(true)
+        .server_monitoring_mode(ServerMonitoringMode::Poll)
+        .connect_timeout(CONNECT)
+        .server_selection_timeout(CONNECT)
+        .max_pool_size(2)
+        .retry_writes(false)
+        .build();
+    Client::with_options(options)
+}
+
+/// Does a piece of work with the database of a session's host. Within `limit`, all told, and taking in at most `max_bytes`
+/// over one connection.
+///
+/// # Errors
+/// [`DatabaseError`] when it cannot be reached in time, and whatever the work makes of its own.
+pub async fn with<T, F>(
+    session: &Session,
+    place: &Place,
+    limit: Duration,
+    max_bytes: u64,
+    work: impl FnOnce(mongodb::Database) -> F,
+) -> Result<T, DatabaseError>
+where
+    F: Future<Output = Result<T, DatabaseError>>,
+{
+    let to = Forwarding { host: "127.0.0.1".to_owned(), port: place.port, max_bytes };
+    let talk = session.forwarded(&to, |at| async move {
+        let client = client(at)?;
+        let result = work(client.database(&place.name)).await;
+        client.shutdown().immediate(true).await;
+        result
+    });
+    match tokio::time::timeout(limit, talk).await {
+        Ok(done) => done?,
+        Err(_) => Err(DatabaseError::TimedOut { after: limit }),
+    }
+}
+
+/// Backs the database up into a store. Reads only; the permit is for what is written into the store.
+///
+/// # Errors
+/// In words, clean and bounded.
+pub async fn back_up(session: &Session, permit: Permit, place: &Place, store: &Store) -> Result<Good, String> {
+    if permit.host() != session.host() {
+        let (permitted, host) = (permit.host().to_owned(), session.host().to_owned());
+        return Err(DatabaseError::WrongHost { permitted, host }.to_string());
+    }
+    tracing::info!(host = %session.endpoint(), action = permit.action(), to = store.shown(), "backing up");
+    let now = Timestamp::now();
+    let done =
+        with(session, place, BACK_UP, u64::MAX, |database| async move { Ok(dump::dump(&database, store, now).await) });
+    match done.await {
+        Ok(Ok(good)) => Ok(good),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Reads what the facets need.
+///
+/// # Errors
+/// [`Blind`] when the database could not be asked: then nothing is known of it.
+pub async fn read(session: &Session, place: &Place, names: bool) -> Result<Database, Blind> {
+    with(session, place, LOOK, LOOK_BYTES, |database| async move { Ok(look(&database, names).await?) })
+        .await
+        .map_err(|error| error.blind())
+}
+
+async fn look(database: &mongodb::Database, names: bool) -> Result<Database, mongodb::error::Error> {
+    let builds = database.collection::<RawDocumentBuf>("builds");
+    let templates = database.collection::<RawDocumentBuf>("templates");
+    let count = |collection: &Collection<RawDocumentBuf>| {
+        let collection = collection.clone();
+        async move { collection.estimated_document_count().max_time(QUESTION).await }
+    };
+    let fields = doc! { "_id": 0, "name": 1, "startTime": 1, "repo": 1, "error": 1 };
+    let mut running = Vec::new();
+    let filter = doc! { "status": "running" };
+    for row in rows(&builds, filter, fields.clone(), Some(doc! { "startTime": 1 }), RUNNING + 1).await? {
+        running.push(build(&row));
+    }
+    let mut owed = Vec::new();
+    for row in rows(&builds, doc! { "status": "failed", "error": HUNG_MARK }, fields, None, RUNNING).await? {
+        owed.push(build(&row));
+    }
+    let more_running = running.len() > RUNNING;
+    running.truncate(RUNNING);
+    Ok(Database {
+        builds: count(&builds).await?,
+        templates: count(&templates).await?,
+        apps: count(&database.collection("apps")).await?,
+        running,
+        more_running,
+        owed,
+        names: if names { Some(self::names(&builds, &templates).await?) } else { None },
+    })
+}
+
+async fn names(
+    builds: &Collection<RawDocumentBuf>,
+    templates: &Collection<RawDocumentBuf>,
+) -> Result<Names, mongodb::error::Error> {
+    let of_builds = rows(builds, doc! {}, doc! { "_id": 0, "name": 1, "status": 1 }, None, NAMES + 1).await?;
+    let of_templates = rows(templates, doc! {}, doc! { "_id": 0, "name": 1, "image-name": 1 }, None, NAMES + 1).await?;
+    let cut = of_builds.len() > NAMES || of_templates.len() > NAMES;
+    let read = |rows: &[RawDocumentBuf]| -> Vec<Row> {
+        rows.iter()
+            .take(NAMES)
+            .map(|row| Row {
+                name: name(row),
+                image: text(row, "image-name").map(Name::of),
+                status: text(row, "status").map_or(Status::Other, Status::of),
+            })
+            .collect()
+    };
+    // What has failed is launched by nobody, and says why; its template stays behind unused.
+    let (failed, used): (Vec<Row>, Vec<Row>) =
+        read(&of_builds).into_iter().partition(|row| row.status == Status::Failed);
+    let failed: BTreeSet<Name> = failed.into_iter().map(|row| row.name).collect();
+    let templates: Vec<Row> = read(&of_templates).into_iter().filter(|row| !failed.contains(&row.name)).collect();
+    Ok(Names { builds: cased(&used), templates: cased(&templates), cut })
+}
+
+/// At most so many rows of a collection.
+async fn rows(
+    collection: &Collection<RawDocumentBuf>,
+    filter: Document,
+    fields: Document,
+    sort: Option<Document>,
+    most: usize,
+) -> Result<Vec<RawDocumentBuf>, mongodb::error::Error> {
+    let limit = i64::try_from(most).unwrap_or(i64::MAX);
+    let find = collection.find(filter).projection(fields).limit(limit).max_time(QUESTION);
+    let mut cursor = match sort {
+        Some(sort) => find.sort(sort).await?,
+        None => find.await?,
+    };
+    let mut rows = Vec::new();
+    // The server was told the limit; that it keeps to it is not taken for granted.
+    while rows.len() < most && cursor.advance().await? {
+        rows.push(cursor.current().to_owned());
+    }
+    Ok(rows)
+}
+
+fn text<'r>(row: &'r RawDocumentBuf, field: &str) -> Option<&'r str> {
+    row.get_str(field).ok()
+}
+
+fn name(row: &RawDocumentBuf) -> Name {
+    Name::of(text(row, "name").unwrap_or_default())
+}
+
+fn build(row: &RawDocumentBuf) -> Build {
+    let started = row.get_datetime("startTime").ok();
+    Build {
+        name: name(row),
+        started: started.and_then(|at| Timestamp::from_millisecond(at.timestamp_millis()).ok()),
+        repository: text(row, "repo").filter(|repository| repository.len() <= REPOSITORY).map(str::to_owned),
+        marked: text(row, "error") == Some(HUNG_MARK),
+    }
+}
+
+/// Sets a build to `failed`, if it still is the very one that was seen: the same name, running, started at the same
+/// moment. Says how many were changed.
+///
+/// # Errors
+/// [`DatabaseError`].
+pub async fn fail_hung(
+    session: &Session,
+    permit: Permit,
+    place: &Place,
+    name: &str,
+    started: Timestamp,
+) -> Result<u64, DatabaseError> {
+    let at = DateTime::from_millis(started.as_millisecond());
+    let filter = doc! { "name": name, "status": "running", "startTime": at };
+    edit(session, permit, place, filter, HUNG_MARK).await
+}
+
+/// Sets a completed build whose name cannot be launched to `failed`, with the reason. Says how many were changed.
+///
+/// # Errors
+/// [`DatabaseError`].
+pub async fn fail_unusable(session: &Session, permit: Permit, place: &Place, name: &str) -> Result<u64, DatabaseError> {
+    edit(session, permit, place, doc! { "name": name, "status": "completed" }, NAME_MARK).await
+}
+
+async fn edit(
+    session: &Session,
+    permit: Permit,
+    place: &Place,
+    filter: Document,
+    error: &str,
+) -> Result<u64, DatabaseError> {
+    if permit.host() != session.host() {
+        return Err(DatabaseError::WrongHost { permitted: permit.host().to_owned(), host: session.host().to_owned() });
+    }
+    tracing::info!(host = %session.endpoint(), action = permit.action(), database = place.name, "editing one build");
+    with(session, place, EDIT, LOOK_BYTES, |database| async move {
+        let builds = database.collection::<RawDocumentBuf>("builds");
+        let done = builds.update_one(filter, doc! { "$set": { "status": "failed", "error": error } }).await?;
+        Ok(done.modified_count)
+    })
+    .await
+}

@@ -1,0 +1,104 @@
+//! Where a host's backups lie, from what its spec names (a folder of the operator's volume, a bucket, a Secret), and what
+//! is there. A bucket is asked seldom: what is there changes only when the operator itself backs up.
+
+use super::{Context, Error, access};
+use crate::backup::store::{Keep, Store};
+use crate::execute;
+use crate::seen::backups::Backups;
+use crate::seen::{Blind, Known, Reason};
+use binder_crds::BinderHostSpec;
+use binder_crds::desired::Backups as Spec;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long what is in a bucket is known without asking again. A directory is asked at each look.
+const FRESH: Duration = Duration::from_secs(300);
+/// How long a place of storage may take to tell what it has.
+const LOOK: Duration = Duration::from_secs(15);
+
+/// What was seen of backups, by the host's UID and the described place.
+#[derive(Default)]
+pub(crate) struct Seen {
+    seen: Mutex<HashMap<String, (Instant, Spec, Backups)>>,
+}
+
+impl Seen {
+    fn fresh(&self, uid: &str, spec: &Spec) -> Option<Backups> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, of, backups) = seen.get(uid)?;
+        (of == spec && at.elapsed() < FRESH && spec.to.bucket.is_some()).then(|| backups.clone())
+    }
+
+    fn keep(&self, uid: &str, spec: &Spec, backups: &Backups) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.insert(uid.to_owned(), (Instant::now(), spec.clone(), backups.clone()));
+    }
+
+    /// Has the place asked again at the next look: something was written there, or the host is gone.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+fn described(spec: &BinderHostSpec) -> Option<&Spec> {
+    spec.desired.database.as_ref()?.backups.as_ref()
+}
+
+/// The place and what is kept there; the inner error says what the owner has to put right.
+///
+/// # Errors
+/// [`Error`] when the API fails.
+pub(super) async fn place(
+    context: &Context,
+    namespace: &str,
+    host: &str,
+    spec: &BinderHostSpec,
+) -> Result<Option<Result<execute::Backups, String>>, Error> {
+    let Some(spec) = described(spec) else { return Ok(None) };
+    let mut entries = BTreeMap::new();
+    if let Some(bucket) = &spec.to.bucket {
+        let name = &bucket.credentials_secret_ref.name.0;
+        match access::entries(context, namespace, name).await? {
+            Some(found) => entries = found,
+            None => return Ok(Some(Err(format!("the Secret {name} with what the bucket needs does not exist")))),
+        }
+    }
+    let store = Store::described(&spec.to, context.config.backups_dir.as_deref(), namespace, host, &entries);
+    let age = spec.keep_for.as_ref().and_then(|age| age.duration().ok());
+    Ok(Some(match store {
+        Ok(store) => Ok(execute::Backups { store, keep: Keep { number: spec.keep, age } }),
+        Err(error) => Err(error.to_string()),
+    }))
+}
+
+/// What is there, if backups are described.
+///
+/// # Errors
+/// [`Error`] when the API fails.
+pub(super) async fn look(
+    context: &Context,
+    namespace: &str,
+    uid: &str,
+    host: &str,
+    spec: &BinderHostSpec,
+) -> Result<Known<Backups>, Error> {
+    let Some(described) = described(spec) else { return Ok(Known::NotAsked) };
+    if let Some(known) = context.backups.fresh(uid, described) {
+        return Ok(Known::Seen(known));
+    }
+    let unknown = |message: String| Known::Unknown(Blind { reason: Reason::NotAnswered, message });
+    let store = match place(context, namespace, host, spec).await? {
+        None => return Ok(Known::NotAsked),
+        Some(Err(why)) => return Ok(Known::Seen(Backups { unusable: Some(why), ..Backups::default() })),
+        Some(Ok(backups)) => backups.store,
+    };
+    Ok(match tokio::time::timeout(LOOK, store.look()).await {
+        Ok(Ok(backups)) => {
+            context.backups.keep(uid, described, &backups);
+            Known::Seen(backups)
+        }
+        Ok(Err(error)) => unknown(format!("the backups cannot be seen: {error}")),
+        Err(_) => unknown(format!("the backups cannot be seen: no answer within {} s", LOOK.as_secs())),
+    })
+}

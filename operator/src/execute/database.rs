@@ -1,0 +1,56 @@
+//! Steps that are done in Binder's database, and by the build server's API.
+
+use super::{CannotExecute, Means, Sent};
+use crate::binder::build_server;
+use crate::binder::database::{self, DatabaseError};
+use crate::facets::Step;
+use crate::gate::Permit;
+use jiff::Timestamp;
+
+/// Carries out a step on the database or by the build server.
+///
+/// # Errors
+/// [`CannotExecute`] when something that it needs is not there.
+pub(super) async fn carry_out(step: &Step, permit: Permit, means: Means<'_>) -> Result<Sent, CannotExecute> {
+    match step {
+        Step::FailBuild { place, name, started } => {
+            let session = means.session.ok_or(CannotExecute::NotConnected)?;
+            Ok(edited(database::fail_hung(session, permit, place, name, *started).await))
+        }
+        Step::FailUnusableBuild { place, name } => {
+            let session = means.session.ok_or(CannotExecute::NotConnected)?;
+            Ok(edited(database::fail_unusable(session, permit, place, name).await))
+        }
+        Step::BackUp { place, .. } => {
+            let session = means.session.ok_or(CannotExecute::NotConnected)?;
+            let backups = means.backups.ok_or(CannotExecute::NoPlaceForBackups)?;
+            Ok(match database::back_up(session, permit, place, &backups.store).await {
+                Ok(good) => {
+                    let said = format!("{}: {} documents, {} bytes", good.name, good.documents, good.bytes);
+                    let cleaned = backups.store.clean(backups.keep, Timestamp::now()).await;
+                    // What is kept too long is no reason to doubt the backup; the next one cleans up again.
+                    let rest = cleaned.err().map(|error| format!("; but older ones stay: {error}"));
+                    Sent { may_have_run: true, said: said + &rest.unwrap_or_default() }
+                }
+                Err(said) => Sent { may_have_run: true, said },
+            })
+        }
+        Step::RebuildBuild { name, repository } => {
+            let key =
+                means.api_key.ok_or_else(|| CannotExecute::NoApiKey { component: format!("a build of {name}") })?;
+            let session = means.build_server.ok_or(CannotExecute::NoBuildServer)?;
+            let permit = permit.by_way_of(session.host());
+            let asked = build_server::build(&session, permit, repository, key).await;
+            Ok(Sent { may_have_run: asked.may_have_run, said: asked.said })
+        }
+        _ => Err(CannotExecute::NotHere),
+    }
+}
+
+fn edited(result: Result<u64, DatabaseError>) -> Sent {
+    match result {
+        Ok(0) => Sent { may_have_run: true, said: "it is not what was seen any more, and was left alone".to_owned() },
+        Ok(_) => Sent { may_have_run: true, said: "changed".to_owned() },
+        Err(error) => Sent { may_have_run: error.may_have_run(), said: error.to_string() },
+    }
+}

@@ -1,0 +1,169 @@
+//! Facet `backups`: the database is backed up by its schedule, and there is a fresh backup before it is edited (runbook,
+//! "Hung build": there should be periodic backups, since this edits the database by hand).
+//!
+//! That a scheduled backup is due is a chore and no fault. An edit that finds no fresh backup waits for one
+//! ([`plan::order`](crate::plan::order)), and a backup that cannot be made blocks every edit.
+
+use super::{Check, Chore, Done, Drift, DriftKind, Facet, Rung, Step};
+use crate::binder::database::Place;
+use crate::facets::{builds, names};
+use crate::seen::{Ask, Blind, Observation};
+use binder_crds::desired::Backups as Spec;
+use binder_crds::{Desired, conditions};
+use jiff::SignedDuration;
+use std::time::Duration;
+
+/// The subject of the scheduled backup.
+pub const SCHEDULED: &str = "backup";
+/// The subject of a backup that an edit waits for: its attempts are counted apart.
+pub const BEFORE_AN_EDIT: &str = "backup before an edit";
+
+/// How long a backup that was made may take to show in its place of storage.
+const SHOWS: Duration = Duration::from_secs(30);
+/// How fresh a backup must be where the owner's word cannot be read: the safe reading is a short one.
+const UNREADABLE: Duration = Duration::from_secs(60);
+
+/// The facet.
+pub struct Backups;
+
+impl Facet for Backups {
+    fn condition(&self) -> &'static str {
+        conditions::BACKED_UP
+    }
+
+    fn in_use(&self, desired: &Desired) -> bool {
+        spec(desired).is_some()
+    }
+
+    fn asks(&self, _: &Desired) -> Vec<Ask> {
+        Vec::new()
+    }
+
+    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
+        let Some(spec) = spec(desired) else { return Ok(Check::default()) };
+        let backups = seen.backups.get()?;
+        let mut check = Check::default();
+        if let Some(why) = &backups.unusable {
+            check.drifts.push(Drift {
+                kind: DriftKind::BackupPlaceUnusable,
+                subject: SCHEDULED.to_owned(),
+                short: "backups have no place".to_owned(),
+                evidence: why.clone(),
+            });
+            return Ok(check);
+        }
+        let fresh = backups.last.as_ref().is_some_and(|last| {
+            let limit = SignedDuration::try_from(spec.fresh_for.duration().unwrap_or(UNREADABLE));
+            limit.is_ok_and(|limit| seen.at.duration_since(last.at) <= limit)
+        });
+        if !fresh && edits(desired, seen) {
+            check.drifts.push(Drift {
+                kind: DriftKind::NoFreshBackup,
+                subject: BEFORE_AN_EDIT.to_owned(),
+                short: "no fresh backup".to_owned(),
+                evidence: format!(
+                    "the database is to be edited, and there is no good backup that is not older than {}",
+                    spec.fresh_for
+                ),
+            });
+        }
+        check.as_described = match &backups.last {
+            Some(last) => format!("the last good backup is {}, of {} that are kept", last.name, backups.count),
+            None => format!("there is no backup yet; the schedule is \"{}\"", spec.schedule),
+        };
+        Ok(check)
+    }
+
+    fn chores(&self, desired: &Desired) -> Vec<Chore> {
+        spec(desired)
+            .map(|spec| Chore {
+                name: SCHEDULED,
+                kind: DriftKind::BackupDue,
+                words: "the backup of the database",
+                schedule: spec.schedule.clone(),
+                time_zone: spec.time_zone.clone(),
+                done: Done::Once,
+            })
+            .into_iter()
+            .collect()
+    }
+
+    fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
+        let (Some(database), Some(backups)) = (&desired.database, seen.backups.seen()) else { return Vec::new() };
+        match drift.kind {
+            DriftKind::NoFreshBackup | DriftKind::BackupDue if backups.unusable.is_none() => {
+                let last = backups.last.as_ref().map(|last| last.name.clone());
+                vec![Rung { step: Step::BackUp { place: Place::of(database), last }, takes_effect: SHOWS }]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn spec(desired: &Desired) -> Option<&Spec> {
+    desired.database.as_ref()?.backups.as_ref()
+}
+
+/// Whether some row of the database is about to be changed.
+fn edits(desired: &Desired, seen: &Observation) -> bool {
+    builds::edits(desired, seen) || names::edits(desired, seen)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+mod tests {
+    use super::*;
+    use crate::seen::Known;
+    use crate::seen::backups::{self, Good};
+    use crate::seen::database::{Build, Database, Name};
+    use binder_crds::desired;
+
+    fn desired() -> Desired {
+        let backups = desired::Backups {
+            schedule: "0 2 * * *".into(),
+            keep: 7,
+            fresh_for: "1h".into(),
+            ..desired::Backups::default()
+        };
+        let hung_builds = Some(desired::HungBuilds { after: "3h".into(), rebuild: false });
+        let database = desired::Database { backups: Some(backups), hung_builds, ..Default::default() };
+        Desired { database: Some(database), ..Desired::default() }
+    }
+
+    fn seen(last: Option<&str>, hung: bool) -> Observation {
+        let last = last.map(|at| Good { name: "n".into(), at: at.parse().unwrap(), documents: 1, bytes: 1 });
+        let build = Build {
+            name: Name::of("a-b"),
+            started: Some("2026-01-01T00:00:00Z".parse().unwrap()),
+            repository: None,
+            marked: false,
+        };
+        let running = if hung { vec![build] } else { Vec::new() };
+        Observation {
+            database: Known::Seen(Database { running, ..Database::default() }),
+            backups: Known::Seen(backups::Backups { count: last.iter().count() as u32, last, unusable: None }),
+            ..Observation::nothing("2026-05-01T12:00:00Z".parse().unwrap())
+        }
+    }
+
+    #[test]
+    fn a_backup_is_wanted_when_an_edit_is_and_not_else() {
+        let kinds = |seen: &Observation| -> Vec<DriftKind> {
+            Backups.check(&desired(), seen).unwrap().drifts.iter().map(|drift| drift.kind).collect()
+        };
+        assert_eq!(kinds(&seen(None, false)), [], "what is only due is a chore");
+        assert_eq!(kinds(&seen(None, true)), [DriftKind::NoFreshBackup]);
+        assert_eq!(kinds(&seen(Some("2026-05-01T10:59:59Z"), true)), [DriftKind::NoFreshBackup]);
+        assert_eq!(kinds(&seen(Some("2026-05-01T11:00:00Z"), true)), []);
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_used_is_for_a_person() {
+        let mut seen = seen(None, true);
+        seen.backups =
+            Known::Seen(backups::Backups { unusable: Some("no volume".into()), ..backups::Backups::default() });
+        let check = Backups.check(&desired(), &seen).unwrap();
+        assert_eq!(check.drifts[0].kind, DriftKind::BackupPlaceUnusable);
+        assert!(Backups.ladder(&desired(), &seen, &check.drifts[0]).is_empty());
+    }
+}

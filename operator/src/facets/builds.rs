@@ -1,0 +1,243 @@
+//! Facet `builds`: no build has been running for longer than a build takes, and each that had is built again (runbook,
+//! "Hung build"). The build server never notices a build that hangs; it only leaves it `running` in the database.
+//!
+//! What is owed another try is remembered by the database itself, in the build's `error`
+//! ([`HUNG_MARK`](crate::seen::database::HUNG_MARK)). A build younger than the limit is never a drift, and neither is one
+//! that does not say when it was started. Templates are not even looked at here.
+
+use super::{Check, Drift, DriftKind, Facet, Rung, Step};
+use crate::binder::database::Place;
+use crate::seen::database::{Build, Database, RUNNING, built_as};
+use crate::seen::{Ask, Blind, Observation};
+use binder_crds::{Desired, conditions};
+use jiff::{SignedDuration, Timestamp};
+use std::time::Duration;
+
+/// How long the database may take to show an edit.
+const SHOWS: Duration = Duration::from_secs(30);
+/// How long the build server may take to write down that it has begun.
+const BEGINS: Duration = Duration::from_secs(60);
+/// The limit where the owner's cannot be read, which an older object may bring about: the safe reading is a long one.
+const UNREADABLE: Duration = Duration::from_secs(24 * 3600);
+/// How many builds a condition names.
+const NAMED: usize = 5;
+
+/// The facet.
+pub struct Builds;
+
+impl Facet for Builds {
+    fn condition(&self) -> &'static str {
+        conditions::BUILDS_ADVANCING
+    }
+
+    fn in_use(&self, desired: &Desired) -> bool {
+        desired.database.as_ref().is_some_and(|database| database.hung_builds.is_some())
+    }
+
+    fn asks(&self, _: &Desired) -> Vec<Ask> {
+        Vec::new()
+    }
+
+    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
+        let Some(spec) = desired.database.as_ref().and_then(|database| database.hung_builds.as_ref()) else {
+            return Ok(Check::default());
+        };
+        let database = seen.database.get()?;
+        let after = spec.after.duration().unwrap_or(UNREADABLE);
+        let mut check = Check::default();
+        for build in hung(database, after, seen.at) {
+            let name = build.name.shown();
+            let since = build.started.map(|at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()).unwrap_or_default();
+            let unnamed = if build.name.plain().is_some() {
+                ""
+            } else {
+                "; its name is none that a repository can have, so it is left to a person"
+            };
+            check.drifts.push(Drift {
+                kind: DriftKind::HungBuild,
+                subject: subject(&name),
+                short: format!("build {name} hangs"),
+                evidence: format!("the build {name} has been running since {since}, over {}{unnamed}", spec.after),
+            });
+        }
+        if spec.rebuild {
+            for build in &database.owed {
+                let name = build.name.shown();
+                let why = match repository(build) {
+                    Some(_) => "and has not been built again",
+                    None => "and its repository is not one that would be built under this name: a person must build it",
+                };
+                check.drifts.push(Drift {
+                    kind: DriftKind::BuildNotRebuilt,
+                    subject: subject(&name),
+                    short: format!("build {name} is to be built again"),
+                    evidence: format!("the build {name} was set to failed since it hung, {why}"),
+                });
+            }
+            for build in database.running.iter().filter(|build| build.marked && !is_hung(build, after, seen.at)) {
+                let name = build.name.shown();
+                check.settling.push((subject(&name), format!("the build {name} is being built again")));
+            }
+        }
+        check.as_described = format!("no build has been running for over {}", spec.after);
+        if database.more_running {
+            check.as_described.push_str(&format!(" (of the {RUNNING} oldest)"));
+        }
+        Ok(check)
+    }
+
+    fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
+        let (Some(spec), Some(database)) = (&desired.database, seen.database.seen()) else { return Vec::new() };
+        let place = Place::of(spec);
+        let of = |build: &&Build| subject(&build.name.shown()) == drift.subject;
+        match drift.kind {
+            DriftKind::HungBuild => {
+                // The very build that this look saw: by name and by start.
+                let build = database.running.iter().find(of);
+                let step = build.and_then(|build| {
+                    Some(Step::FailBuild { place, name: build.name.plain()?.to_owned(), started: build.started? })
+                });
+                step.map(|step| Rung { step, takes_effect: SHOWS }).into_iter().collect()
+            }
+            DriftKind::BuildNotRebuilt => {
+                let build = database.owed.iter().find(of);
+                let step = build.and_then(|build| {
+                    let name = build.name.plain()?.to_owned();
+                    Some(Step::RebuildBuild { name, repository: repository(build)?.to_owned() })
+                });
+                step.map(|step| Rung { step, takes_effect: BEGINS }).into_iter().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Whether some row of the database is about to be changed by this facet.
+pub(super) fn edits(desired: &Desired, seen: &Observation) -> bool {
+    let spec = desired.database.as_ref().and_then(|database| database.hung_builds.as_ref());
+    let (Some(spec), Some(database)) = (spec, seen.database.seen()) else { return false };
+    let after = spec.after.duration().unwrap_or(UNREADABLE);
+    hung(database, after, seen.at).any(|build| build.name.plain().is_some())
+}
+
+/// Builds that have been running for longer than `after`, oldest first.
+fn hung(database: &Database, after: Duration, now: Timestamp) -> impl Iterator<Item = &Build> {
+    database.running.iter().filter(move |build| is_hung(build, after, now))
+}
+
+fn is_hung(build: &Build, after: Duration, now: Timestamp) -> bool {
+    let Ok(after) = SignedDuration::try_from(after) else { return false };
+    build.started.is_some_and(|started| now.duration_since(started) > after)
+}
+
+/// The repository of a build, if the build server would build it under the same name: a build of another name would leave
+/// this one as it is, and start something that nobody asked for.
+fn repository(build: &Build) -> Option<&str> {
+    let repository = build.repository.as_deref()?;
+    (built_as(repository).as_deref() == Some(build.name.plain()?)).then_some(repository)
+}
+
+/// By what name order and actions speak of a build.
+pub fn subject(shown: &str) -> String {
+    format!("build {shown}")
+}
+
+/// The builds that a summary names, in words: the first few, and how many more.
+pub(super) fn few(names: &[String]) -> String {
+    let mut words = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > NAMED {
+        words.push_str(&format!(" and {} more", names.len() - NAMED));
+    }
+    words
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+mod tests {
+    use super::*;
+    use crate::seen::Known;
+    use crate::seen::database::Name;
+    use binder_crds::desired;
+
+    const NOW: &str = "2026-05-01T12:00:00Z";
+
+    fn build(name: &str, started: Option<&str>) -> Build {
+        Build {
+            name: Name::of(name),
+            started: started.map(|at| at.parse().unwrap()),
+            repository: Some(format!("https://github.com/{}", name.replacen('-', "/", 1))),
+            marked: false,
+        }
+    }
+
+    fn desired(rebuild: bool) -> Desired {
+        let hung_builds = Some(desired::HungBuilds { after: "3h".into(), rebuild });
+        Desired { database: Some(desired::Database { hung_builds, ..Default::default() }), ..Desired::default() }
+    }
+
+    fn seen(database: Database) -> Observation {
+        Observation { database: Known::Seen(database), ..Observation::nothing(NOW.parse().unwrap()) }
+    }
+
+    #[test]
+    fn a_build_hangs_when_it_is_older_than_the_limit_and_not_a_moment_before() {
+        let running = vec![
+            build("a-old", Some("2026-05-01T08:59:59Z")),
+            build("a-young", Some("2026-05-01T09:00:00Z")),
+            build("a-future", Some("2027-01-01T00:00:00Z")),
+            build("a-timeless", None),
+        ];
+        let seen = seen(Database { running, ..Database::default() });
+        let check = Builds.check(&desired(true), &seen).unwrap();
+        let subjects: Vec<&str> = check.drifts.iter().map(|drift| drift.subject.as_str()).collect();
+        assert_eq!(subjects, ["build a-old"]);
+        let ladder = Builds.ladder(&desired(true), &seen, &check.drifts[0]);
+        let started = "2026-05-01T08:59:59Z".parse().unwrap();
+        assert!(
+            matches!(&ladder[..], [Rung { step: Step::FailBuild { name, started: at, .. }, .. }] if name == "a-old" && *at == started)
+        );
+    }
+
+    #[test]
+    fn a_hostile_name_is_said_and_never_acted_on() {
+        let running = vec![
+            build("$(reboot)", Some("2026-01-01T00:00:00Z")),
+            build("a\u{1b}[31m\nb", Some("2026-01-01T00:00:00Z")),
+        ];
+        let seen = seen(Database { running, ..Database::default() });
+        let check = Builds.check(&desired(true), &seen).unwrap();
+        assert_eq!(check.drifts.len(), 2);
+        for drift in &check.drifts {
+            assert!(Builds.ladder(&desired(true), &seen, drift).is_empty());
+            assert!(!drift.evidence.chars().any(char::is_control), "{drift:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_set_to_failed_is_owed_another_try_only_where_that_is_asked_for() {
+        let mut other = build("a-b", None);
+        other.repository = Some("https://github.com/c/d".to_owned());
+        let owed = vec![build("a-owed", None), other];
+        let seen = seen(Database { owed, ..Database::default() });
+        assert_eq!(Builds.check(&desired(false), &seen).unwrap().drifts, []);
+        let check = Builds.check(&desired(true), &seen).unwrap();
+        let ladders: Vec<usize> =
+            check.drifts.iter().map(|drift| Builds.ladder(&desired(true), &seen, drift).len()).collect();
+        assert_eq!(ladders, [1, 0], "the other's repository would be built under another name");
+    }
+
+    #[test]
+    fn a_build_that_is_built_again_settles() {
+        let again = Build { marked: true, ..build("a-b", Some("2026-05-01T11:59:00Z")) };
+        let seen = seen(Database { running: vec![again], ..Database::default() });
+        let check = Builds.check(&desired(true), &seen).unwrap();
+        assert!(check.drifts.is_empty());
+        assert_eq!(check.settling.len(), 1);
+    }
+
+    #[test]
+    fn what_could_not_be_seen_is_not_judged() {
+        let nothing = Observation::nothing(NOW.parse().unwrap());
+        assert!(Builds.check(&desired(true), &nothing).is_err());
+    }
+}

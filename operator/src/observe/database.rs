@@ -1,0 +1,16 @@
+//! What Binder's database holds, read through the host's connection.
+
+use crate::binder::database::{self, Place};
+use crate::hosts::Session;
+use crate::seen::Known;
+use crate::seen::database::Database;
+use binder_crds::Desired;
+
+/// Asks, if a database is described here.
+pub(super) async fn look(session: &Session, desired: &Desired) -> Known<Database> {
+    let Some(spec) = &desired.database else { return Known::NotAsked };
+    match database::read(session, &Place::of(spec), spec.names.is_some()).await {
+        Ok(database) => Known::Seen(database),
+        Err(blind) => Known::Unknown(blind),
+    }
+}
