@@ -1,8 +1,29 @@
 // What the lab does to the database by hand, past the operator: `node -e THIS -- URI VERB ARGUMENT...`. Prints JSON.
 'use strict'
 
-const { EJSON } = require('bson')
 const { MongoClient } = require('mongodb')
+
+// A value as JSON that keeps types apart and fields in their order, which readers of JSON do not: an object becomes a list
+// of pairs.
+const exact = (value) => {
+  if (value === null || typeof value === 'string' || typeof value === 'boolean') return value
+  if (typeof value === 'number') return { number: String(value) }
+  if (value instanceof Date) return { date: value.getTime() }
+  if (value instanceof RegExp) return { regex: String(value) }
+  if (Array.isArray(value)) return { list: value.map(exact) }
+  if (value._bsontype === 'Binary') return { Binary: value.buffer.toString('base64'), of: value.sub_type }
+  if (value._bsontype) return { [value._bsontype]: String(value._bsontype === 'Timestamp' ? value.toNumber() : value.valueOf()) }
+  return Object.entries(value).map(([key, field]) => [key, exact(field)])
+}
+
+// A value as a person reads it.
+const plain = (value) => {
+  if (value instanceof Date) return { date: value.getTime() }
+  if (value === null || typeof value !== 'object') return value
+  if (Array.isArray(value)) return value.map(plain)
+  if (value._bsontype) return String(value)
+  return Object.fromEntries(Object.entries(value).map(([key, field]) => [key, plain(field)]))
+}
 
 const build = (name, repo, startTime, status) => ({
   name, displayName: name, startTime: new Date(startTime), status, phase: status === 'running' ? 'building' : 'finished', repo
@@ -22,7 +43,10 @@ const VERBS = {
     await db.collection(collection).deleteOne({ name })
   },
   async build (db, name) {
-    return db.collection('builds').findOne({ name })
+    return plain(await db.collection('builds').findOne({ name }))
+  },
+  async templates (db) {
+    return plain(await db.collection('templates').find({}).sort({ name: 1 }).toArray())
   },
   // Everything, in a form that keeps types, the order of fields, and indexes.
   async all (db) {
@@ -30,7 +54,7 @@ const VERBS = {
     for (const { name } of await db.listCollections({}, { nameOnly: true }).toArray()) {
       const documents = await db.collection(name).find({}).sort({ _id: 1 }).toArray()
       const indexes = await db.collection(name).indexes()
-      found[name] = { documents, indexes: indexes.map(({ ns, ...rest }) => rest) }
+      found[name] = exact({ documents, indexes: indexes.map(({ ns, ...rest }) => rest) })
     }
     return found
   },
@@ -56,7 +80,7 @@ async function main (uri, verb, ...rest) {
   const client = new MongoClient(uri, { useUnifiedTopology: true, serverSelectionTimeoutMS: 10000, promoteValues: false })
   await client.connect()
   const result = await VERBS[verb](client.db(), ...rest)
-  process.stdout.write(EJSON.stringify(result === undefined ? null : result, { relaxed: false }) + '\n')
+  process.stdout.write(JSON.stringify(result === undefined ? null : result) + '\n')
   await client.close()
 }
 

@@ -39,8 +39,7 @@ pub enum DatabaseError {
 }
 
 impl Lab {
-    /// Does one of `host/database.js`'s verbs in the lab's database, on the services host; gives what it says, in extended
-    /// JSON, which keeps types apart.
+    /// Does one of `host/database.js`'s verbs in the lab's database, on the services host; gives what it says.
     ///
     /// # Errors
     /// The database does not answer or refuses.

@@ -72,6 +72,6 @@ async fn row(set: &Set, name: &str) -> Result<Value, libtest_mimic::Failed> {
 }
 
 async fn templates(set: &Set) -> Result<Vec<Value>, libtest_mimic::Failed> {
-    let all = set.stage.lab.database("all", &[]).await.map_err(failed)?;
-    Ok(all["templates"]["documents"].as_array().cloned().unwrap_or_default())
+    let all = set.stage.lab.database("templates", &[]).await.map_err(failed)?;
+    Ok(all.as_array().cloned().unwrap_or_default())
 }
