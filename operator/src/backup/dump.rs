@@ -228,7 +228,7 @@ impl Reading {
     }
 
     /// Reads the rest.
-    pub(super) async fn to_end(mut self) -> Result<Tally, BackupError> {
+    pub(super) async fn rest(mut self) -> Result<Tally, BackupError> {
         while self.next().await?.is_some() {}
         Ok(self.tally)
     }
@@ -247,7 +247,7 @@ async fn changed(
         let same = match &part.bson {
             None => true,
             Some(written) => {
-                let tally = Reading::of(database, &listed.name).await?.to_end().await?;
+                let tally = Reading::of(database, &listed.name).await?.rest().await?;
                 let file = written.file.clone();
                 tally.end().map_err(|why| BackupError::Unreadable { file, why })? == written.sha256
             }

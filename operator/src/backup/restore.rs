@@ -266,7 +266,7 @@ async fn index(database: &Database, piece: &Piece) -> Result<(), BackupError> {
 
 /// Reads the collection and compares it with the backup.
 async fn verify(database: &Database, piece: &Piece, written: u64) -> Result<(), BackupError> {
-    let tally = Reading::of(database, &piece.name).await?.to_end().await?;
+    let tally = Reading::of(database, &piece.name).await?.rest().await?;
     let wrong = |why: String| BackupError::NotWhatWasWritten { file: sanitize(piece.name.as_bytes(), 80), why };
     if tally.documents() != written {
         return Err(wrong(format!("the database holds {} documents of {written}", tally.documents())));

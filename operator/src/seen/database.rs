@@ -173,8 +173,9 @@ pub fn cased(rows: &[Row]) -> Vec<Cased> {
         by_fold.entry(row.name.folded()).or_default().push(row);
     }
     let mut found = Vec::new();
-    for group in by_fold.values() {
-        for row in group {
+    for group in by_fold.values_mut() {
+        group.sort_by(|a, b| a.name.cmp(&b.name));
+        for row in group.iter() {
             let not_lower = !row.name.is_lower() || row.image.as_ref().is_some_and(|image| !image.is_lower());
             let others: Vec<Name> =
                 group.iter().filter(|other| other.name != row.name).map(|other| other.name.clone()).collect();
@@ -222,7 +223,7 @@ mod tests {
         let found = cased(&rows);
         let names: Vec<(String, usize, bool)> =
             found.iter().map(|cased| (cased.name.shown(), cased.others.len(), cased.not_lower)).collect();
-        assert_eq!(names, [("a-b".into(), 1, false), ("A-b".into(), 1, true), ("D".into(), 0, true)]);
+        assert_eq!(names, [("A-b".into(), 1, true), ("a-b".into(), 1, false), ("D".into(), 0, true)]);
         let image = Row { image: Some(Name::of("Gcr/x")), ..row("x") };
         assert!(cased(&[image])[0].not_lower);
     }
