@@ -253,6 +253,10 @@ async fn index(database: &Database, piece: &Piece) -> Result<(), BackupError> {
         .map(|index| {
             let mut index = index.clone();
             index.remove("ns");
+            // The version that every server gives an index by itself since MongoDB 3.4; not every one takes it as an option.
+            if matches!(index.get("v"), Some(Bson::Int32(2) | Bson::Int64(2))) {
+                index.remove("v");
+            }
             Bson::Document(index)
         })
         .collect();
