@@ -353,14 +353,17 @@ fn build_server(context: &Context, fleet: &BinderFleet) -> Option<BuildServer> {
         fleet::governs(fleet, host) && host.spec.desired.servers.contains(&binder_crds::desired::Server::Build)
     })?;
     let mode = fleet.spec.mode.min(host.spec.mode.unwrap_or(Mode::Enforce));
+    let uid = host.uid()?;
     let closed = if host.spec.suspend {
         Some("it is suspended".to_owned())
     } else if mode < Mode::Enforce {
         Some("its mode is not Enforce".to_owned())
+    } else if context.ssh.open_session(&uid).is_none() {
+        Some("there is no connection to it".to_owned())
     } else {
         None
     };
-    Some(BuildServer { host: host.name_any(), uid: host.uid()?, closed })
+    Some(BuildServer { host: host.name_any(), uid, closed })
 }
 
 async fn record_ends(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use binder_crds::conditions;
-use binder_lab::faults::database::{HUNG_BUILD, HUNG_REPOSITORY, HUNG_SINCE};
+use binder_lab::faults::database::HUNG_BUILD;
 use binder_lab::stage::owner;
 use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
@@ -79,12 +79,11 @@ async fn lost(set: &Set) -> Outcome {
     // Nobody else writes, so that what is there now is what must come back.
     apply(set, &to, "0 3 1 1 *", true).await?;
     set.stage.condition(SERVICES, conditions::READY, "True", Some("Suspended"), LIMIT).await.map_err(failed)?;
+    set.inflict("hung-build", SERVICES).await?;
     for host in WRITERS {
         set.stage.lab.host(host).map_err(failed)?.freeze().await.map_err(failed)?;
     }
     set.stage.lab.database("odd", &[]).await.map_err(failed)?;
-    let hung = [HUNG_BUILD, HUNG_REPOSITORY, HUNG_SINCE, "running"];
-    set.stage.lab.database("put", &hung).await.map_err(failed)?;
     let before = everything().await?;
 
     // The edit waits for the backup, which is made first.
@@ -94,6 +93,8 @@ async fn lost(set: &Set) -> Outcome {
         let done = set.stage.actions_since(SERVICES, &mark).await.map_err(|error| binder_lab::said(&error))?;
         let told: Vec<(String, Option<&str>)> = done
             .iter()
+            // The build server's machine is held, so that this step comes to nothing for now.
+            .filter(|action| action.spec.step != "RebuildBuild")
             .map(|action| {
                 let outcome = action.status.as_ref().and_then(|status| status.outcome);
                 (action.spec.step.clone(), outcome.map(|outcome| outcome.as_str()))
