@@ -3,7 +3,7 @@
 
 use super::step::BOOTS_WITHIN;
 use super::{BLIP, Check, Drift, DriftKind, Facet, Rung, Step};
-use crate::seen::kubernetes::{Answers, SILENT_MARK, SLOW, SLOW_MARK, nodes_mark};
+use crate::seen::kubernetes::{Answers, LATE_MARK, OBJECTIVE, SILENT_MARK, SLOW, SLOW_MARK, nodes_mark};
 use crate::seen::{Ask, Blind, Observation, Reason};
 use binder_crds::{Desired, conditions};
 use std::time::Duration;
@@ -53,22 +53,25 @@ impl Facet for KubernetesApi {
                 "the Kubernetes API is not well".to_owned(),
                 format!("the Kubernetes API is not well: /healthz answers with HTTP {status}, asked through {via}"),
             ),
-            (Answers::Well(after), _) if *after > SLOW => {
-                let slow = format!(
+            (Answers::Well(after), _) if *after > OBJECTIVE && starved(seen) => (
+                DriftKind::ApiStarved,
+                LATE_MARK.to_owned(),
+                "the Kubernetes API is slow, memory is near full".to_owned(),
+                format!(
+                    "the Kubernetes API takes longer than {} s to say that it is well, asked through {via}, and no more than \
+                     {STARVED} % of the machine's memory are left",
+                    OBJECTIVE.as_secs()
+                ),
+            ),
+            (Answers::Well(after), _) if *after > SLOW => (
+                DriftKind::ApiSlow,
+                SLOW_MARK.to_owned(),
+                "the Kubernetes API is slow".to_owned(),
+                format!(
                     "the Kubernetes API takes longer than {} s to say that it is well, asked through {via}",
                     SLOW.as_secs()
-                );
-                let left = seen.machine.seen().and_then(|machine| machine.memory_left);
-                let (kind, short, evidence) = match left.filter(|left| *left <= STARVED) {
-                    Some(_) => (
-                        DriftKind::ApiStarved,
-                        "the Kubernetes API is slow, memory is near full".to_owned(),
-                        format!("{slow}, and no more than {STARVED} % of the machine's memory are left"),
-                    ),
-                    None => (DriftKind::ApiSlow, "the Kubernetes API is slow".to_owned(), slow),
-                };
-                (kind, SLOW_MARK.to_owned(), short, evidence)
-            }
+                ),
+            ),
             (Answers::Well(_), Err(why)) => {
                 let message = format!("its nodes are not known, asked through {via}: {why}");
                 return Err(Blind { reason: Reason::NotAnswered, message });
@@ -125,6 +128,11 @@ impl Facet for KubernetesApi {
     }
 }
 
+/// Whether the machine's memory is near full.
+fn starved(seen: &Observation) -> bool {
+    seen.machine.seen().and_then(|machine| machine.memory_left).is_some_and(|left| left <= STARVED)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
@@ -132,11 +140,21 @@ mod tests {
     use crate::seen::Known;
     use crate::seen::kubernetes::{Api, Nodes};
     use crate::seen::lasting::Lasting;
+    use crate::seen::machine::Machine;
     use binder_crds::desired;
     use jiff::{SignedDuration, Timestamp};
     use std::time::Duration;
 
     fn looked(answer: Answers, nodes: Result<Nodes, String>, for_seconds: i64) -> Result<Check, Blind> {
+        looked_with(answer, nodes, for_seconds, 50)
+    }
+
+    fn looked_with(
+        answer: Answers,
+        nodes: Result<Nodes, String>,
+        for_seconds: i64,
+        memory_left: u8,
+    ) -> Result<Check, Blind> {
         let desired = Desired {
             kubernetes_api: Some(desired::KubernetesApi { ready_nodes: 2, may_restart_nodes: false }),
             ..Desired::default()
@@ -144,6 +162,8 @@ mod tests {
         let at = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1000);
         let mut seen = Observation::nothing(at);
         seen.kubernetes = Known::Seen(Api { via: "web".to_owned(), answer, nodes, namespaces: None });
+        let machine = Machine { uptime: 9000, memory_left: Some(memory_left), ..Machine::default() };
+        seen.machine = Known::Seen(machine);
         let first = Lasting::default().carried(seen.marks(), at - SignedDuration::from_secs(for_seconds));
         seen.lasting = first.carried(seen.marks(), at);
         KubernetesApi.check(&desired, &seen)
@@ -169,6 +189,20 @@ mod tests {
     }
 
     #[test]
+    fn an_api_that_misses_its_objective_is_starved_only_where_memory_is_near_full() {
+        let kind = |after, for_seconds, memory_left| {
+            let answer = Answers::Well(Duration::from_millis(after));
+            looked_with(answer, ready(2), for_seconds, memory_left).unwrap().drifts.first().map(|drift| drift.kind)
+        };
+        assert_eq!(kind(1500, 60, 5), Some(DriftKind::ApiStarved));
+        assert_eq!(kind(6000, 60, 5), Some(DriftKind::ApiStarved));
+        assert_eq!(kind(1500, 5, 5), None, "a blip");
+        assert_eq!(kind(1500, 60, 6), None);
+        assert_eq!(kind(900, 60, 5), None);
+        assert_eq!(kind(6000, 60, 6), Some(DriftKind::ApiSlow));
+    }
+
+    #[test]
     fn a_node_is_restarted_only_where_that_is_allowed_and_a_slow_master_only_when_it_is_starved() {
         let spec = |may_restart_nodes| Desired {
             kubernetes_api: Some(desired::KubernetesApi { ready_nodes: 2, may_restart_nodes }),
@@ -181,10 +215,7 @@ mod tests {
             nodes: ready(1),
             namespaces: None,
         });
-        seen.machine = Known::Seen(crate::seen::machine::Machine {
-            boot_id: "boot-0001".to_owned(),
-            ..crate::seen::machine::Machine::default()
-        });
+        seen.machine = Known::Seen(Machine { boot_id: "boot-0001".to_owned(), ..Machine::default() });
         let steps = |allowed, kind| -> Vec<&'static str> {
             let drift = Drift { kind, subject: String::new(), short: String::new(), evidence: String::new() };
             KubernetesApi.ladder(&spec(allowed), &seen, &drift).iter().map(|rung| rung.step.kind()).collect()

@@ -26,6 +26,10 @@ const GONE_WITHIN: Duration = Duration::from_secs(30);
 /// seconds, and pm2 notes the start before the process is there.
 const MEANWHILE: i64 = 3;
 
+/// pm2 forgets a process that it deletes before that has ended, for which it gives it 1.6 s (`kill_timeout`): one that it does
+/// not know is lost when it lives on.
+const ENDS_WITHIN: Duration = Duration::from_secs(4);
+
 /// A child that is gone for less than this may be on its way: its parent starts it within moments.
 const CHILD_MOMENT: Duration = Duration::from_secs(20);
 
@@ -182,6 +186,9 @@ fn look(component: &Component, desired: &Desired, machine: &Machine, table: &Tab
     }
     for port in &component.ports {
         if let Some(orphan) = lost(component, *port, machine, table) {
+            if seen.lasting.age(&pm2::unheld(orphan.pid, orphan.started_ticks), seen.at) < ENDS_WITHIN {
+                return Found::Settling(format!("pm2 no longer knows the {name} on {port}, which may be ending"));
+            }
             let daemons = children_held(component, table);
             return drifted(
                 component,
@@ -267,8 +274,7 @@ pub(super) fn lost(component: &Component, port: u16, machine: &Machine, table: &
     pids.iter().find_map(|pid| {
         let process = machine.processes.get(pid)?;
         let ours = process.uid == machine.uid && process.command.contains(signature);
-        let known = table.rows.iter().filter_map(|row| row.pid).any(|row| machine.descends(*pid, row));
-        (ours && !known && process.started_ticks > 0).then(|| ProcessId {
+        (ours && !table.holds(machine, *pid) && process.started_ticks > 0).then(|| ProcessId {
             pid: *pid,
             started_ticks: process.started_ticks,
             signature: signature.to_owned(),

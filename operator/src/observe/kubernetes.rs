@@ -3,7 +3,7 @@
 
 use super::Around;
 use crate::binder::ask::{NoAnswer, To, get};
-use crate::hosts::{HttpAnswer, Session};
+use crate::hosts::{HttpAnswer, Reach, Session};
 use crate::seen::kubernetes::{self, Answers, Api};
 use crate::seen::{Blind, Known, Reason};
 use binder_crds::Desired;
@@ -39,10 +39,15 @@ pub(super) async fn ask(desired: &Desired, around: &Around) -> Known<Api> {
         let to = To { host: "127.0.0.1", port: way.port, path, slash: false, query: &[], secret: None };
         get(&way.session, to, ANSWERS_WITHIN)
     };
-    let began = Instant::now();
+    let healthz = || async {
+        let began = Instant::now();
+        (question(&["healthz"]).await, began.elapsed())
+    };
     let health = async {
-        let answer = question(&["healthz"]).await;
-        (answer, began.elapsed())
+        match healthz().await {
+            (Err(NoAnswer::TimedOut(_) | NoAnswer::Other(_)), _) => again(way, healthz()).await,
+            answered => Ok(answered),
+        }
     };
     let labelled = To {
         host: "127.0.0.1",
@@ -52,14 +57,17 @@ pub(super) async fn ask(desired: &Desired, around: &Around) -> Known<Api> {
         query: &[("labelSelector", "binder=true")],
         secret: None,
     };
-    let ((health, after), nodes, namespaces) =
+    let (health, nodes, namespaces) =
         tokio::join!(health, question(&["api", "v1", "nodes"]), get(&way.session, labelled, ANSWERS_WITHIN));
     let answer = match health {
+        Err(unknown) => return blind(unknown),
         // Nobody serves the proxy's port: that says nothing about what would be behind it.
-        Err(NoAnswer::NotReached) => return blind(format!("the kubectl proxy on {} does not answer", way.host)),
-        Err(why) => Answers::Not(why.to_string()),
-        Ok(HttpAnswer { status: 200, .. }) => Answers::Well(after),
-        Ok(HttpAnswer { status, .. }) => Answers::Status(status),
+        Ok((Err(NoAnswer::NotReached), _)) => {
+            return blind(format!("the kubectl proxy on {} does not answer", way.host));
+        }
+        Ok((Err(why), _)) => Answers::Not(why.to_string()),
+        Ok((Ok(HttpAnswer { status: 200, .. }), after)) => Answers::Well(after),
+        Ok((Ok(HttpAnswer { status, .. }), _)) => Answers::Status(status),
     };
     let nodes = match nodes {
         Ok(HttpAnswer { status: 200, body }) => kubernetes::nodes(&body),
@@ -73,4 +81,20 @@ pub(super) async fn ask(desired: &Desired, around: &Around) -> Known<Api> {
         nodes,
         namespaces: namespaces.and_then(|answer| kubernetes::namespaces(&answer.body)),
     })
+}
+
+/// Asks once more what had no answer, if the machine in between is alive: one that hangs carries no answer of anybody's, and
+/// says nothing about what is behind it. Its life is looked at between two questions, so that one which came back in the
+/// meantime is not taken for one that was there all along.
+async fn again<A>(way: &Way, question: impl Future<Output = A>) -> Result<A, String> {
+    match way.session.can_reach("127.0.0.1", way.port).await {
+        Reach::Open => {}
+        Reach::Refused => return Err(format!("the kubectl proxy on {} does not answer", way.host)),
+        other => return Err(format!("{} does not carry the question: {other}", way.host)),
+    }
+    let answer = question.await;
+    match way.session.can_reach("127.0.0.1", way.port).await {
+        Reach::Open => Ok(answer),
+        other => Err(format!("{} does not carry the question: {other}", way.host)),
+    }
 }

@@ -5,9 +5,12 @@ use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// From then on an API is slow: five times the 1 s that Kubernetes sets itself as an objective for a call about one object
-/// (its SLO "API call latency").
+/// From then on an API is slow whatever the reason: five times [`OBJECTIVE`].
 pub const SLOW: Duration = Duration::from_secs(5);
+
+/// What Kubernetes sets itself as an objective for a call about one object (its SLO "API call latency"). An API that misses it
+/// is slow where something else says why.
+pub const OBJECTIVE: Duration = Duration::from_secs(1);
 
 /// As many nodes are named.
 const NAMED: usize = 5;
@@ -171,10 +174,12 @@ pub fn namespace_names(body: &[u8]) -> Result<BTreeSet<String>, String> {
 pub(super) fn marks(api: &Api) -> BTreeSet<String> {
     let mut marks = BTreeSet::new();
     match &api.answer {
-        Answers::Well(after) if *after > SLOW => marks.insert(SLOW_MARK.to_owned()),
-        Answers::Well(_) => false,
-        Answers::Status(_) | Answers::Not(_) => marks.insert(SILENT_MARK.to_owned()),
-    };
+        Answers::Well(after) => {
+            marks.extend((*after > OBJECTIVE).then(|| LATE_MARK.to_owned()));
+            marks.extend((*after > SLOW).then(|| SLOW_MARK.to_owned()));
+        }
+        Answers::Status(_) | Answers::Not(_) => marks.extend([SILENT_MARK.to_owned()]),
+    }
     if let Ok(nodes) = &api.nodes {
         marks.insert(nodes_mark(nodes.ready));
     }
@@ -186,6 +191,8 @@ pub fn nodes_mark(ready: u32) -> String {
     format!("{ready} nodes are Ready")
 }
 
+/// The API misses its objective.
+pub const LATE_MARK: &str = "the Kubernetes API is late";
 /// The API is slow.
 pub const SLOW_MARK: &str = "the Kubernetes API is slow";
 /// The API does not answer, or not well.

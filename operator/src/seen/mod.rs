@@ -259,6 +259,9 @@ impl Observation {
     /// What this look shows that matters only when it lasts; see [`lasting`].
     pub fn marks(&self) -> BTreeSet<String> {
         let mut marks = BTreeSet::new();
+        if let (Some(machine), Some(table)) = (self.machine.seen(), self.pm2.seen()) {
+            marks.extend(pm2::marks(machine, table));
+        }
         marks.extend(self.reaches.seen().map(reach::marks).unwrap_or_default());
         marks.extend(self.servers.seen().map(servers::marks).unwrap_or_default());
         marks.extend(self.kubernetes.seen().map(kubernetes::marks).unwrap_or_default());

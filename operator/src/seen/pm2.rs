@@ -3,8 +3,10 @@
 //! The JSON holds each process's whole environment, the API key with it: only the few fields below are ever read out, and
 //! the text itself goes nowhere.
 
+use super::machine::Machine;
 use super::{Answer, Ask, Blind, Reason, text};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 
 /// The section's name.
 pub const NAME: &str = "pm2";
@@ -72,6 +74,26 @@ impl Table {
     pub fn named(&self, name: &str) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(move |row| row.name == name)
     }
+
+    /// Whether a process is a row's, or descends from one.
+    pub fn holds(&self, machine: &Machine, process: u32) -> bool {
+        self.rows.iter().filter_map(|row| row.pid).any(|row| machine.descends(process, row))
+    }
+}
+
+/// The mark of a process that listens and that pm2 does not hold: one that is just being ended is such a one too, for a
+/// moment.
+pub fn unheld(process: u32, started_ticks: u64) -> String {
+    format!("unheld by pm2: {process} {started_ticks}")
+}
+
+pub(super) fn marks(machine: &Machine, table: &Table) -> BTreeSet<String> {
+    let listening = machine.listeners.values().flatten();
+    let unheld = listening.filter(|process| !table.holds(machine, **process)).filter_map(|process| {
+        let listener = machine.processes.get(process)?;
+        (listener.uid == machine.uid).then(|| unheld(*process, listener.started_ticks))
+    });
+    unheld.collect()
 }
 
 /// A row as pm2 prints it. Only what a row cannot be told apart without must be there: pm2 1.x writes `null` for a number

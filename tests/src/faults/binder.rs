@@ -39,12 +39,8 @@ pub(super) const DELETE: &str =
     "pm2 delete \"$1\" >/dev/null 2>&1 || true; ! pm2 jlist | grep -qF \"\\\"name\\\":\\\"$1\\\"\"";
 
 async fn web_lost(site: Site<'_>) -> Result<(), FaultError> {
-    // A look that falls between pm2's letting go and the process's end would see a server that pm2 has lost.
-    unseen(site, async {
-        site.host.script_as_user(DELETE, &["binder-web-start"]).await?;
-        shows(site.host, "nobody listens on 3000", CLOSED, &["3000"]).await
-    })
-    .await
+    site.host.script_as_user(DELETE, &["binder-web-start"]).await?;
+    shows(site.host, "nobody listens on 3000", CLOSED, &["3000"]).await
 }
 
 async fn stop_service(site: Site<'_>, service: &str, port: &str) -> Result<(), FaultError> {

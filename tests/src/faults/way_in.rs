@@ -23,6 +23,14 @@ pub(super) const FAULTS: &[Fault] = &[
         undo: Some(ACCEPT_KEY),
     },
     Fault {
+        name: "ssh-hung",
+        does: "sshd and all its sessions hang; everything else on the machine goes on",
+        healed_by: Healer::Mend,
+        target: Target::Any,
+        inflict: HOLD,
+        undo: Some(LET_GO),
+    },
+    Fault {
         name: "sudo-password",
         does: "sudo wants a password that nobody has",
         healed_by: Healer::Mend,
@@ -46,6 +54,13 @@ const REFUSE_KEY: Act = |site| Box::pin(refuse_key(site));
 const ACCEPT_KEY: Act = |site| {
     Box::pin(async move {
         site.host.script("cd /home/andrew/.ssh; [ ! -e kept ] || mv kept authorized_keys", &[]).await?;
+        Ok(())
+    })
+};
+const HOLD: Act = |site| Box::pin(hold(site));
+const LET_GO: Act = |site| {
+    Box::pin(async move {
+        site.host.script("pkill -CONT -x sshd", &[]).await?;
         Ok(())
     })
 };
@@ -98,6 +113,14 @@ async fn forget_key(site: Site<'_>) -> Result<(), FaultError> {
     metadata.set(KEYS, others);
     metadata.write(&file)?;
     shows(site.host, "the key is not the cloud's any more", NOT_PLACED, &[&key]).await
+}
+
+/// Succeeds when every sshd is stopped.
+const HELD: &str = "states=$(ps -C sshd -o stat=); [ -n \"$states\" ] && ! echo \"$states\" | grep -qv '^T'";
+
+async fn hold(site: Site<'_>) -> Result<(), FaultError> {
+    site.host.script(super::HOLD_SSH, &["300"]).await?;
+    shows(site.host, "every sshd is held", HELD, &[]).await
 }
 
 async fn refuse_key(site: Site<'_>) -> Result<(), FaultError> {

@@ -418,6 +418,33 @@ impl Stage {
         Ok(())
     }
 
+    /// Waits until every host has been healthy for so long that its attempts count afresh: what an earlier fault brought on
+    /// late is over, and what is broken next is an incident of its own.
+    ///
+    /// # Errors
+    /// One of them is not in time.
+    pub async fn calm(&self, limit: Duration) -> Result<(), StageError> {
+        let hosts: Vec<String> = self.lab.status()?.hosts.into_iter().map(|host| host.name).collect();
+        let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+        let until = Instant::now() + limit;
+        for host in hosts {
+            let left = until.saturating_duration_since(Instant::now());
+            self.until(&format!("{host} is healthy, and stays so"), left, || async {
+                let status = self.host(host).await.map_err(|error| crate::said(&error))?.status.unwrap_or_default();
+                let healthy =
+                    status.conditions.iter().find(|condition| condition.type_ == binder_crds::conditions::HEALTHY);
+                let Some(healthy) = healthy.filter(|condition| condition.status == "True") else {
+                    return Err(status.summary);
+                };
+                // The API keeps whole seconds.
+                let since = jiff::Timestamp::now().duration_since(healthy.last_transition_time.0).as_secs();
+                if since > owner::REFILL_AFTER { Ok(()) } else { Err(format!("healthy for {since} s")) }
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
     /// Everything that helps to understand a failure: what the objects say, what the operator logged last.
     pub async fn told(&self) -> String {
         let mut text = String::new();

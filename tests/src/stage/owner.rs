@@ -18,9 +18,12 @@ pub const RECLAIM_AT: &str = "15 3 1 1 *";
 /// In which time zone.
 pub const RECLAIM_ZONE: &str = "Europe/Berlin";
 
+/// After so many healthy seconds a host's attempts count afresh.
+pub const REFILL_AFTER: i64 = 6;
+
 /// The fleet of a lab, as JSON that `kubectl apply` takes. `mode` as the API says it.
 ///
-/// The lab's patience is short (looks every 3 s, pauses of 3 s, attempts counted afresh after 10 healthy seconds), so that
+/// The lab's patience is short (looks every 3 s, pauses of 3 s, attempts counted afresh after [`REFILL_AFTER`]), so that
 /// a demo and its tests need not wait as a real fleet should.
 pub fn file(status: &Status, mode: &str) -> Value {
     let mut hosts: Vec<Value> = Vec::new();
@@ -60,7 +63,7 @@ pub fn file(status: &Status, mode: &str) -> Value {
         "spec": {
             "mode": mode,
             "interval": "3s",
-            "remedies": {"cooldown": "3s", "attempts": 3, "refillAfter": "10s", "deadAfter": "10s"},
+            "remedies": {"cooldown": "3s", "attempts": 3, "refillAfter": format!("{REFILL_AFTER}s"), "deadAfter": "10s"},
             "access": {"user": status.hosts.first().map(|host| host.user.clone()), "keySecretRef": {"name": LOGIN_SECRET}},
             "apiKeySecretRef": {"name": API_KEY_SECRET, "key": "api-key"},
             "power": {"gce": {"project": PROJECT, "credentialsSecretRef": {"name": CLOUD_SECRET}}},

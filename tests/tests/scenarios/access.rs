@@ -14,6 +14,9 @@ use crate::{Outcome, ensure, failed, trial};
 const LIMIT: Duration = Duration::from_secs(120);
 const VICTIM: &str = "binder-tester-2";
 const OTHER: &str = "binder-web-deploy";
+const MASTER: &str = "kubernetes-master";
+/// Longer than a cluster may be silent before its machine is restarted: a blip, two questions, the lab's `deadAfter`.
+const SILENT_FOR: i64 = 45;
 
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     for (fault, reasons) in [
@@ -75,6 +78,27 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
             .await
             .map_err(failed)?;
         set.all_healthy(LIMIT).await
+    }));
+    trials.push(trial(place, "access::ssh-hung", async |set| {
+        // The cluster is seen through this machine. While it hangs, nothing is known of the cluster, and nothing is done
+        // about it: neither here, since everything else on it answers, nor there.
+        set.apply("Enforce").await?;
+        set.all_healthy(LIMIT).await?;
+        let mut marks = Vec::new();
+        for host in [OTHER, MASTER] {
+            marks.push((host, set.stage.mark(host).await.map_err(failed)?));
+        }
+        set.inflict("ssh-hung", OTHER).await?;
+        let held = held(set).await;
+        set.mend("ssh-hung", OTHER).await?;
+        held?;
+        set.all_healthy(LIMIT).await?;
+        for (host, mark) in &marks {
+            let done = set.stage.actions_since(host, mark).await.map_err(failed)?;
+            let words: Vec<&str> = done.iter().map(|action| action.spec.description.as_str()).collect();
+            ensure(words.is_empty(), || format!("{host}: {words:?}"))?;
+        }
+        Ok(())
     }));
     trials.push(trial(place, "access::probe-hung", async |set| {
         // One section hangs; the others of the same look are seen, and nothing is done about what is not.
@@ -189,4 +213,22 @@ async fn stays_healthy(set: &Set, host: &str) -> Outcome {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     Ok(())
+}
+
+/// Waits until the machine in between has been out of reach for long, and the cluster unknown with it.
+async fn held(set: &Set) -> Outcome {
+    let stage = &set.stage;
+    stage.condition(OTHER, conditions::REACHABLE, "False", None, LIMIT).await.map_err(failed)?;
+    let unknown = conditions::KUBERNETES_API_ANSWERING;
+    stage.condition(MASTER, unknown, "Unknown", None, LIMIT).await.map_err(failed)?;
+    let long = || async {
+        let status = stage.host(OTHER).await.map_err(|error| binder_lab::said(&error))?.status.unwrap_or_default();
+        let reachable = status.conditions.iter().find(|condition| condition.type_ == conditions::REACHABLE);
+        let since = reachable.filter(|condition| condition.status != "True").map(|it| it.last_transition_time.0);
+        let since = since.ok_or_else(|| format!("{OTHER} is reached again"))?;
+        let seconds = Timestamp::now().duration_since(since).as_secs();
+        if seconds >= SILENT_FOR { Ok(()) } else { Err(format!("out of reach for {seconds} s")) }
+    };
+    stage.until("it has been out of reach for long", LIMIT, long).await.map_err(failed)?;
+    stage.condition(MASTER, unknown, "Unknown", None, LIMIT).await.map(|_| ()).map_err(failed)
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::seen::Known;
 use crate::seen::crashes::Crash;
+use crate::seen::lasting::Lasting;
 use crate::seen::machine::Process;
 use crate::seen::restarts::Climb;
 use crate::seen::settings::Settings;
@@ -37,6 +38,13 @@ fn seen(process: &str, state: State, up_for: i64, listeners: &[(u16, u32, u32, &
         crashes: Known::Seen(BTreeMap::new()),
         ..Observation::nothing(jiff::Timestamp::from_second(CLOCK).unwrap())
     }
+}
+
+/// The same, seen before already, so many seconds ago.
+fn seen_before(mut seen: Observation, seconds: i64) -> Observation {
+    let first = Lasting::default().carried(seen.marks(), seen.at - SignedDuration::from_secs(seconds));
+    seen.lasting = first.carried(seen.marks(), seen.at);
+    seen
 }
 
 fn climb(lasting: i64, quiet: i64) -> Climb {
@@ -149,7 +157,26 @@ fn a_process_that_pm2_replaced_during_the_look_is_not_lost() {
     let check = Services.check(&desired, &replaced(0)).unwrap();
     assert!(check.drifts.is_empty() && check.settling.len() == 1, "{check:?}");
     // A pid in pm2's table that has not been there for long is another story.
-    assert_eq!(only(&desired, &replaced(300)).kind, DriftKind::LostByPm2);
+    assert_eq!(only(&desired, &seen_before(replaced(300), 5)).kind, DriftKind::LostByPm2);
+}
+
+#[test]
+fn a_process_that_pm2_has_just_forgotten_may_be_ending() {
+    let server = "node /usr/lib/binder-web/server/cli.js start";
+    let mut deleted = seen("binder-web-start", State::Online, 300, &[(3000, 30, LOGIN, server)]);
+    let Known::Seen(table) = &mut deleted.pm2 else { panic!("no table") };
+    table.rows.clear();
+    let desired = servers(Server::Web);
+    let check = Services.check(&desired, &deleted).unwrap();
+    assert!(check.drifts.is_empty() && check.settling.len() == 1, "{check:?}");
+    assert_eq!(only(&desired, &seen_before(deleted.clone(), 4)).kind, DriftKind::LostByPm2);
+    // Another process with its id is another one.
+    let mut later = seen_before(deleted, 300);
+    let Known::Seen(machine) = &mut later.machine else { panic!("no machine") };
+    if let Some(process) = machine.processes.get_mut(&30) {
+        process.started_ticks += 1;
+    }
+    assert!(Services.check(&desired, &later).unwrap().drifts.is_empty());
 }
 
 #[test]

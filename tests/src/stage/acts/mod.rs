@@ -41,6 +41,8 @@ pub struct Act {
     pub reason: &'static str,
     /// The kinds of step that must have been done, in this order; none: the operator only says it.
     pub steps: &'static [&'static str],
+    /// The kinds of step that may come on top, for what the fault brings on elsewhere at one time and not at another.
+    pub consequences: &'static [&'static str],
     /// What of the world must be so again, in words.
     pub world: &'static str,
     /// Looks at it.
@@ -105,10 +107,14 @@ pub enum ActError {
     #[error("after the fault: {0}")]
     Then(String),
     /// The operator did something else.
-    #[error("expected the steps {expected:?} to be done, in this order and all well; done was {done:?}")]
+    #[error(
+        "expected the steps {expected:?} to be done, in this order and all well, and on top nothing but {consequences:?}; done was {done:?}"
+    )]
     OtherSteps {
         /// What had to be done.
         expected: &'static [&'static str],
+        /// What might come on top.
+        consequences: &'static [&'static str],
         /// What was done.
         done: Vec<(String, String)>,
     },
@@ -123,12 +129,26 @@ impl Act {
         if says { Ok(text) } else { Err(message_of(&text, "AsDescribed")) }
     }
 
+    /// Whether every step of the act was done, in order and well, and on top of them only what may come on top.
+    fn accepts(&self, done: &[(&str, Option<ActionOutcome>)]) -> bool {
+        let mut wanted = self.steps.iter().peekable();
+        for (step, outcome) in done {
+            if *outcome == Some(ActionOutcome::Succeeded) && wanted.next_if(|next| *next == step).is_some() {
+                continue;
+            }
+            if !self.consequences.contains(step) {
+                return false;
+            }
+        }
+        wanted.peek().is_none()
+    }
+
     /// Plays the act on a stage whose host is healthy: break, see, heal, verify.
     ///
     /// # Errors
     /// Any of it did not happen.
     pub async fn play(&self, stage: &Stage, mut tell: impl FnMut(&str)) -> Result<Report, ActError> {
-        stage.healthy(&[self.host], HEALED_WITHIN).await?;
+        stage.calm(HEALED_WITHIN).await?;
         let fault = stage.lab.fault(self.fault).map_err(StageError::from)?;
         let mark = stage.mark(self.host).await?;
         fault.break_on(&stage.lab, Some(self.host)).await.map_err(StageError::from)?;
@@ -161,12 +181,12 @@ impl Act {
             tell(&format!("did:      {step}: {outcome}"));
         }
         tell(&format!("verified: {verified}"));
-        let kinds: Vec<&str> = actions.iter().map(|action| action.spec.step.as_str()).collect();
-        let well = actions
+        let outcomes: Vec<(&str, Option<ActionOutcome>)> = actions
             .iter()
-            .all(|action| action.status.as_ref().and_then(|status| status.outcome) == Some(ActionOutcome::Succeeded));
-        if kinds != self.steps || !well {
-            return Err(ActError::OtherSteps { expected: self.steps, done: did });
+            .map(|action| (action.spec.step.as_str(), action.status.as_ref().and_then(|status| status.outcome)))
+            .collect();
+        if !self.accepts(&outcomes) {
+            return Err(ActError::OtherSteps { expected: self.steps, consequences: self.consequences, done: did });
         }
         Ok(Report { broken: fault.does, saw, described, attempts: did.len(), did, verified, seen_after, healed_after })
     }
@@ -231,6 +251,24 @@ mod tests {
         }
         for (fault, ..) in &rows {
             assert!(crate::faults::named(fault).is_ok(), "README.md has a row for {fault}, which is no fault");
+        }
+    }
+
+    #[test]
+    fn an_act_wants_its_steps_in_order_and_only_known_ones_on_top() {
+        let act = Act { steps: &["End", "Start"], consequences: &["Delete", "Start"], ..web::ACTS[0] };
+        let (well, failed) = (Some(ActionOutcome::Succeeded), Some(ActionOutcome::Failed));
+        for (done, accepted) in [
+            (&[("End", well), ("Start", well)][..], true),
+            (&[("End", well), ("Start", well), ("Delete", failed), ("Delete", well), ("Start", well)], true),
+            (&[("End", well), ("Start", failed), ("Start", well)], true),
+            (&[("End", failed), ("End", well), ("Start", well)], false),
+            (&[("Start", well), ("End", well)], false),
+            (&[("End", well)], false),
+            (&[("End", well), ("Start", well), ("Reboot", well)], false),
+            (&[("End", well), ("Start", None)], false),
+        ] {
+            assert_eq!(act.accepts(done), accepted, "{done:?}");
         }
     }
 

@@ -11,6 +11,8 @@ pub(super) const ACTS: &[Act] = &[Act {
     condition: conditions::ENDPOINTS_REACHABLE,
     reason: "PortSilent",
     steps: &[],
+    // The health checker has given up by then, as it does for good when its database is away once.
+    consequences: &["EndOrphan", "DeleteEntries", "StartProcess"],
     world: "the database reached from binder-web-deploy",
     look: |stage| Box::pin(world::database_reached(stage)),
     in_demo: false,

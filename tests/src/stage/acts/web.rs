@@ -4,6 +4,10 @@ use binder_crds::conditions;
 
 use super::{Act, world};
 
+/// When its proxy goes away, `deploy-kubernetes` crashes in kube-stream if it was just reading one, and pm2 then loses it or
+/// its children: one cause, which differs in what it leaves behind. See `docs/runbook/restarts.md`.
+const KUBE_STREAM: &[&str] = &["EndOrphan", "DeleteEntries", "StartProcess"];
+
 pub(super) const ACTS: &[Act] = &[
     Act {
         fault: "web-lost",
@@ -12,6 +16,7 @@ pub(super) const ACTS: &[Act] = &[
         condition: conditions::SERVICES_RUNNING,
         reason: "ProcessMissing",
         steps: &["StartProcess"],
+        consequences: &[],
         world: "the page on 3000",
         look: |stage| Box::pin(world::page(stage)),
         in_demo: true,
@@ -23,6 +28,7 @@ pub(super) const ACTS: &[Act] = &[
         condition: conditions::PROXY_SERVING,
         reason: "NothingListens",
         steps: &["StartKubectlProxy"],
+        consequences: KUBE_STREAM,
         world: "the cluster behind 8085",
         look: |stage| Box::pin(world::proxy(stage)),
         in_demo: true,
@@ -34,6 +40,7 @@ pub(super) const ACTS: &[Act] = &[
         condition: conditions::REDIRECT_IN_PLACE,
         reason: "RedirectMissing",
         steps: &["InsertRedirect"],
+        consequences: &[],
         world: "the redirect once, and the page on 80",
         look: |stage| Box::pin(world::redirect_once(stage)),
         in_demo: true,
@@ -45,6 +52,7 @@ pub(super) const ACTS: &[Act] = &[
         condition: conditions::REDIRECT_IN_PLACE,
         reason: "RedirectDoubled",
         steps: &["DeleteExtraRedirects"],
+        consequences: &[],
         world: "the redirect once, and the page on 80",
         look: |stage| Box::pin(world::redirect_once(stage)),
         in_demo: true,
@@ -56,6 +64,7 @@ pub(super) const ACTS: &[Act] = &[
         condition: conditions::SERVICES_RUNNING,
         reason: "LostByPm2",
         steps: &["EndOrphan", "DeleteEntries", "StartProcess"],
+        consequences: KUBE_STREAM,
         world: "one deploy-kubernetes, and an app that deploys",
         look: |stage| Box::pin(world::deploy(stage)),
         in_demo: true,
@@ -67,6 +76,7 @@ pub(super) const ACTS: &[Act] = &[
         condition: conditions::SERVICES_RUNNING,
         reason: "StartedTooEarly",
         steps: &["DeleteEntries", "StartKubectlProxy", "StartProcess"],
+        consequences: KUBE_STREAM,
         world: "one deploy-kubernetes, and an app that deploys",
         look: |stage| Box::pin(world::deploy(stage)),
         in_demo: false,
@@ -78,6 +88,7 @@ pub(super) const ACTS: &[Act] = &[
         condition: conditions::PROXY_SERVING,
         reason: "WrongCluster",
         steps: &["EndKubectlProxy", "StartKubectlProxy"],
+        consequences: KUBE_STREAM,
         world: "the fleet's own cluster behind 8085",
         look: |stage| Box::pin(world::proxy(stage)),
         in_demo: false,
@@ -89,6 +100,7 @@ pub(super) const ACTS: &[Act] = &[
         condition: conditions::PROXY_SERVING,
         reason: "WrongKubectl",
         steps: &["DeleteEntries", "StartKubectlProxy"],
+        consequences: KUBE_STREAM,
         world: "the fleet's own cluster behind 8085",
         look: |stage| Box::pin(world::proxy(stage)),
         in_demo: false,
@@ -100,6 +112,7 @@ pub(super) const ACTS: &[Act] = &[
         condition: conditions::SERVICES_RUNNING,
         reason: "RestartsClimbing",
         steps: &[],
+        consequences: &[],
         world: "the page on 3000, and no restart any more",
         look: |stage| Box::pin(world::still_page(stage)),
         in_demo: false,
@@ -111,6 +124,7 @@ pub(super) const ACTS: &[Act] = &[
         condition: conditions::SERVICES_RUNNING,
         reason: "LostByPm2",
         steps: &["EndOrphan", "DeleteEntries", "StartProcess"],
+        consequences: KUBE_STREAM,
         world: "one deploy-kubernetes, and an app that deploys",
         look: |stage| Box::pin(world::deploy(stage)),
         in_demo: false,

@@ -385,6 +385,15 @@ pub async fn fleet_that_checks(stage: &Stage) -> Result<String, String> {
     Ok(seen)
 }
 
+/// Every node is Ready, the whole fleet is as described, and Binder's own `/health/` says that all is running.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub async fn cluster_and_health(stage: &Stage) -> Result<String, String> {
+    let ready = nodes(stage).await?;
+    Ok(format!("{ready}; {}", fleet(stage).await?))
+}
+
 /// Binder's health checker checks: `/health/` has a later timestamp than a moment ago. It stops for good after one failed
 /// connection to its database, which shows only when its last word has grown old.
 ///
