@@ -422,13 +422,17 @@ fn without_proxy(component: &Component, desired: &Desired, machine: &Machine) ->
     (!machine.listeners.contains_key(&proxy.port)).then_some(proxy.port)
 }
 
-/// A component that runs under pm2 and does not listen, since it was started while nobody served the proxy's port. The
-/// runbook deletes it before it starts the proxy: it would otherwise go on with what it began without one.
+/// A component that was started while nobody served the proxy's port: it runs under pm2 and does not listen, or it has ended
+/// and pm2 holds only its children. The runbook deletes it before it starts the proxy: it would otherwise go on with what it
+/// began without one.
 pub(super) fn started_without_proxy(desired: &Desired, machine: &Machine, table: &Table) -> Option<Component> {
     catalogue::described(desired).into_iter().find(|component| {
         without_proxy(component, desired, machine).is_some()
             && component.ports.iter().any(|port| !machine.listeners.contains_key(port))
-            && table.named(&component.process).any(|row| row.state == State::Online)
+            && match table.named(&component.process).next() {
+                Some(_) => table.named(&component.process).any(|row| row.state == State::Online),
+                None => component.children.iter().any(|child| table.named(&child.process).next().is_some()),
+            }
     })
 }
 

@@ -177,12 +177,12 @@ impl<'a> Binder<'a> {
         Ok(host.ssh_with_input(&command, key, COMMAND_LIMIT).await?.said())
     }
 
-    /// As [`Binder::ask_to_start`], past SSH, and with another `PATH` if one is given.
+    /// As [`Binder::ask_to_start`], past SSH, and with a folder ahead of all others on the `PATH` if one is given.
     ///
     /// # Errors
     /// The command could not be run.
-    pub async fn ask_to_start_unseen(&self, host: &Host, server: &str, path: Option<&str>) -> Result<(), SettleError> {
-        let path = path.map(|path| format!("PATH={path}; export PATH; ")).unwrap_or_default();
+    pub async fn ask_to_start_unseen(&self, host: &Host, server: &str, ahead: Option<&str>) -> Result<(), SettleError> {
+        let path = ahead.map(|folder| format!("PATH={folder}:$PATH; export PATH; ")).unwrap_or_default();
         let command = format!("{path}{START_SERVER} {server} start");
         let run = host.entering(USER, &["sh", "-c", &command])?.stdin(format!("{}\n", self.key)).limit(COMMAND_LIMIT);
         run.output().await.map_err(|source| HostError::Command { host: host.name().to_owned(), source })?;

@@ -166,21 +166,33 @@ async fn start_afresh(site: Site<'_>) -> Result<(), FaultError> {
     shows(site.host, "deploy-kubernetes listens", open, &["8084"]).await
 }
 
-/// A `PATH` without `kubectl.sh`, as a shell has it that nobody set up for this: with it on the `PATH`, the server starts a
-/// proxy of its own, which may be there just in time.
-const PLAIN_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// A `kubectl.sh` that takes its time, as on a machine that has just been started and is busy: the server starts one of its
+/// own, which would otherwise sometimes be there just in time.
+const BUSY_KUBECTL: &str = r#"
+mkdir -p "$1"
+printf '#!/bin/sh\nsleep 120\nexec /home/andrew/kubernetes/cluster/kubectl.sh "$@"\n' >"$1/kubectl.sh"
+chmod 755 "$1" "$1/kubectl.sh"
+"#;
+
+/// Succeeds when nobody listens, and pm2 holds of `deploy-kubernetes` only what it started.
+const ENDED_TOO_EARLY: &str = "! ss -ltnH 'sport = :8084 or sport = :8085' | grep . && \
+    ! pm2 jlist | grep -qF '\"name\":\"binder-deploy-kubernetes-start\"' && \
+    pm2 jlist | grep -qF '\"name\":\"binder-kubernetes-'";
 
 async fn deploy_before_proxy(site: Site<'_>) -> Result<(), FaultError> {
-    clear(site).await?;
-    proxy_dead(site).await?;
-    let binder = site.lab.binder()?;
-    binder.ask_to_start_unseen(site.host, "deploy-kubernetes", Some(PLAIN_PATH)).await?;
-    let deaf = "pm2 jlist | grep -qF '\"name\":\"binder-deploy-kubernetes-start\"' && \
-        ! ss -ltnH 'sport = :8084 or sport = :8085' | grep .";
-    if settled_as(site, deaf, &[]).await {
-        return Ok(());
+    let folder = "/run/busy-kubectl";
+    site.host.script(BUSY_KUBECTL, &[folder]).await?;
+    for _ in 0..TRIES {
+        clear(site).await?;
+        proxy_dead(site).await?;
+        let binder = site.lab.binder()?;
+        binder.ask_to_start_unseen(site.host, "deploy-kubernetes", Some(folder)).await?;
+        // It ends with the first question to the cluster; how pm2 takes that differs.
+        if settled_as(site, ENDED_TOO_EARLY, &[]).await {
+            return Ok(());
+        }
     }
-    Err(nothing(site, "deploy-kubernetes came up all the same, or pm2 does not hold it".to_owned()))
+    Err(nothing(site, format!("deploy-kubernetes did not end without a proxy, {TRIES} times")))
 }
 
 pub(super) fn nothing(site: Site<'_>, what: String) -> FaultError {

@@ -43,10 +43,9 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         let said = said.map_err(failed)?;
         ensure(said.message.contains("no-such-secret"), || said.message.clone())?;
         set.stage.condition(SERVICES, conditions::STALLED, "True", Some("NeedsPerson"), LIMIT).await.map_err(failed)?;
-        set.stage
-            .condition(SERVICES, conditions::BUILDS_ADVANCING, "False", Some("HeldBack"), LIMIT)
-            .await
-            .map_err(failed)?;
+        let held = set.stage.condition(SERVICES, conditions::BUILDS_ADVANCING, "False", Some("HungBuild"), LIMIT).await;
+        let held = held.map_err(failed)?;
+        ensure(held.message.contains("waits for a fresh backup"), || held.message.clone())?;
         let build = set.stage.lab.database("build", &[HUNG_BUILD]).await.map_err(failed)?;
         ensure(build["status"] == "running", || build.to_string())?;
         // With a place for it, the backup is made first, and then the build is healed.

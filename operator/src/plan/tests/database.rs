@@ -87,7 +87,9 @@ fn a_failed_backup_blocks_the_edit() {
     world.database.as_mut().unwrap().running = vec![build(&world, "a-hung", 5)];
     operator.run(&mut world, 200);
     assert_eq!(operator.ran, ["BackUp", "BackUp", "BackUp"]);
-    assert_eq!(operator.condition(conditions::BUILDS_ADVANCING), ("False", "HeldBack"));
+    assert_eq!(operator.condition(conditions::BUILDS_ADVANCING), ("False", "HungBuild"));
+    let message = operator.status.conditions.iter().find(|it| it.type_ == conditions::BUILDS_ADVANCING).unwrap();
+    assert!(message.message.contains("waits for a fresh backup"), "{}", message.message);
     assert_eq!(operator.condition(conditions::STALLED), ("True", "AttemptsUsedUp"));
     assert_eq!(world.database.unwrap().running.len(), 1);
 }

@@ -77,6 +77,10 @@ fn a_server_lost_by_pm2_with_two_daemons_is_ended_cleared_and_started() {
     let extra = world.spawn("node child");
     world.row("binder-kubernetes-daemon", extra);
     operator.pass(&mut world);
+    // It may be one that pm2 is just ending.
+    assert_eq!(operator.condition(conditions::SERVICES_RUNNING), ("False", "Settling"));
+    world.pass(5);
+    operator.pass(&mut world);
     assert_eq!(operator.condition(conditions::SERVICES_RUNNING), ("False", "LostByPm2"));
     operator.run(&mut world, 40);
     assert_eq!(operator.ran, ["EndOrphan", "DeleteEntries", "StartProcess"]);
@@ -119,6 +123,19 @@ fn without_a_proxy_deploy_kubernetes_waits_and_says_for_what() {
     assert!(operator.status.summary.contains("deploy-kubernetes"), "{}", operator.status.summary);
     operator.run(&mut world, 40);
     assert_eq!(operator.ran, ["StartKubectlProxy", "StartProcess"]);
+}
+
+#[test]
+fn what_deploy_kubernetes_left_when_it_ended_without_a_proxy_is_deleted_before_the_proxy_is_started() {
+    let (mut operator, mut world) = well();
+    let proxy = world.listeners[&8085];
+    world.end(proxy);
+    world.delete("binder-deploy-kubernetes-start");
+    operator.pass(&mut world);
+    assert_eq!(operator.condition(conditions::SERVICES_RUNNING), ("False", "ChildrenLeftOver"));
+    operator.run(&mut world, 40);
+    assert_eq!(operator.ran, ["DeleteEntries", "StartKubectlProxy", "StartProcess"]);
+    assert!(operator.healthy());
 }
 
 #[test]

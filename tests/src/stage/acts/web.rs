@@ -74,7 +74,7 @@ pub(super) const ACTS: &[Act] = &[
         host: "binder-web-deploy",
         title: "deploy-kubernetes was started before the kubectl proxy",
         condition: conditions::SERVICES_RUNNING,
-        reason: "StartedTooEarly",
+        reason: "ChildrenLeftOver",
         steps: &["DeleteEntries", "StartKubectlProxy", "StartProcess"],
         consequences: KUBE_STREAM,
         world: "one deploy-kubernetes, and an app that deploys",
