@@ -1,5 +1,5 @@
-//! Several faults at once: each is healed, in the runbook's order, and no step is taken twice for nothing. Played in the long
-//! campaign only.
+//! Several faults at once: each is healed, in the runbook's order, and no step is taken twice for nothing. The short form
+//! plays the first pairs and everything at once, the long campaign all pairs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,16 +16,19 @@ use crate::{Outcome, ensure, failed, trial};
 /// From two faults to a fleet that is as described.
 const LIMIT: Duration = Duration::from_secs(300);
 
+/// So many of the pairs are in the short form.
+const IN_SHORT: usize = 2;
+
 /// Pairs on one host and on two, of causes and of their symptoms.
 const PAIRS: &[(&str, &str)] = &[
-    ("web-lost", "redirect-lost"),
     ("services-logging-stopped", "proxy-dead"),
+    ("deploy-lost", "web-lost"),
+    ("web-lost", "redirect-lost"),
     ("web-lost", "proxy-dead"),
     ("web-lost", "redirect-doubled"),
     ("proxy-dead", "redirect-lost"),
     ("proxy-dead", "redirect-doubled"),
     ("deploy-lost", "redirect-lost"),
-    ("deploy-lost", "web-lost"),
     ("services-db-stopped", "redirect-lost"),
     ("services-logging-stopped", "web-lost"),
     ("services-db-stopped", "proxy-dead"),
@@ -36,10 +39,8 @@ const ALL: &[&str] =
     &["deploy-lost", "web-lost", "proxy-dead", "redirect-lost", "services-logging-stopped", "services-db-stopped"];
 
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
-    if !crate::long() {
-        return;
-    }
-    for (one, other) in PAIRS {
+    let pairs = if crate::long() { PAIRS.len() } else { IN_SHORT };
+    for (one, other) in &PAIRS[..pairs] {
         trials.push(trial(place, format!("together::{one}_and_{other}"), async move |set| {
             together(set, &[one, other]).await
         }));
@@ -49,7 +50,7 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
 
 async fn together(set: &mut Set, faults: &[&str]) -> Outcome {
     set.apply("Enforce").await?;
-    set.all_healthy(LIMIT).await?;
+    set.stage.calm(LIMIT).await.map_err(failed)?;
     let hosts: BTreeSet<&str> = faults.iter().filter_map(|fault| acts::host_of(fault)).collect();
     let mut marks: Vec<(&str, Mark)> = Vec::new();
     for host in &hosts {
@@ -68,6 +69,10 @@ async fn together(set: &mut Set, faults: &[&str]) -> Outcome {
             let outcome = action.status.as_ref().and_then(|status| status.outcome);
             let what = format!("{} {}", action.spec.step, action.spec.subject);
             eprintln!("  {host}: {} ({outcome:?})", action.spec.description);
+            // A proxy that goes may take deploy-kubernetes with it at any moment, once it is back as well.
+            if action.spec.subject == "deploy-kubernetes" {
+                continue;
+            }
             ensure(outcome == Some(ActionOutcome::Succeeded), || format!("{host}: {what}: {outcome:?}"))?;
             ensure(done.insert(what.clone()), || format!("{host}: {what} was done twice"))?;
         }
