@@ -367,13 +367,7 @@ mod tests {
             used: 930 * MB,
             available: 70 * MB,
             holds: BTreeSet::from(["/".to_owned()]),
-            building: false,
-            containers: Vec::new(),
-            unlisted_containers: 0,
-            images: Vec::new(),
-            unlisted_images: 0,
-            configs: Vec::new(),
-            apt_cache: 0,
+            ..Seen::default()
         }
     }
 

@@ -82,11 +82,12 @@ pub fn ask(paths: Vec<String>) -> Ask {
 }
 
 /// Whether Docker answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Answers {
     /// It does.
     Yes,
     /// Nobody listens, or it answers with an error.
+    #[default]
     Refuses,
     /// It took the question and gave no answer in 6 s.
     Hangs,
@@ -134,7 +135,7 @@ pub struct Config {
 }
 
 /// What was seen of Docker.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Docker {
     /// Whether it answers.
     pub answers: Answers,
@@ -169,20 +170,7 @@ pub struct Docker {
 pub fn read(answer: Option<&Answer>) -> Result<Docker, Blind> {
     let text = text(answer, "Docker")?;
     let garbage = |what: &str| Blind { reason: Reason::Garbage, message: format!("Docker: {what} cannot be read") };
-    let mut docker = Docker {
-        answers: Answers::Refuses,
-        root: None,
-        used: 0,
-        available: 0,
-        holds: BTreeSet::new(),
-        building: false,
-        containers: Vec::new(),
-        unlisted_containers: 0,
-        images: Vec::new(),
-        unlisted_images: 0,
-        configs: Vec::new(),
-        apt_cache: 0,
-    };
+    let mut docker = Docker::default();
     let mut arrived = BTreeMap::new();
     let (mut answers, mut complete, mut containers, mut images) = (None, false, 0usize, 0usize);
     for line in text.lines() {

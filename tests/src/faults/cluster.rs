@@ -51,7 +51,7 @@ const ENTRIES: [&str; 3] = ["binder-deploy-kubernetes-start", "binder-kubernetes
 
 /// Both races below depend on which of two processes is faster, so they may need another try. In four crashes of four,
 /// pm2 lost the server.
-pub(super) const TRIES: usize = 4;
+pub(super) const TRIES: usize = 6;
 
 /// Kills whoever listens on port `$1`.
 pub(super) const KILL_LISTENER: &str = "for pid in $(ss -ltnpH \"sport = :$1\" | grep -o 'pid=[0-9]*' | cut -d= -f2 | sort -u); \

@@ -232,7 +232,7 @@ const HOLD_SSH: &str =
 /// Inflicts a fault that takes several seconds and steps, so that whoever looks over SSH sees it when it is complete and
 /// not before: an operator at work would heal it half-way. To the operator its look only takes longer.
 async fn unseen(site: Site<'_>, inflict: impl Future<Output = Result<(), FaultError>>) -> Result<(), FaultError> {
-    site.host.script(HOLD_SSH, &["180"]).await?;
+    site.host.script(HOLD_SSH, &["300"]).await?;
     let inflicted = inflict.await;
     site.host.script("pkill -CONT -x sshd", &[]).await?;
     inflicted

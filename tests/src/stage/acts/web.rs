@@ -73,8 +73,9 @@ pub(super) const ACTS: &[Act] = &[
         fault: "deploy-before-proxy",
         host: "binder-web-deploy",
         title: "deploy-kubernetes was started before the kubectl proxy",
-        condition: conditions::SERVICES_RUNNING,
-        reason: "ChildrenLeftOver",
+        // What is said of the server itself differs with the moment in which it ended: held back, or its children left over.
+        condition: conditions::PROXY_SERVING,
+        reason: "NothingListens",
         steps: &["DeleteEntries", "StartKubectlProxy", "StartProcess"],
         consequences: KUBE_STREAM,
         world: "one deploy-kubernetes, and an app that deploys",
