@@ -197,7 +197,7 @@ kinds! {
     /// The cloud says that the machine is off.
     HostOff => "hosts",
     /// The host refuses our login.
-    LoginRefused => "hosts",
+    LoginRefused => "ssh-permission",
     /// The other machine answers, and nothing listens on the described port.
     PortRefused => "endpoints",
     /// Nothing answers on the described port of another machine.

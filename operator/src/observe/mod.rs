@@ -130,7 +130,7 @@ pub fn not_connected(failed: &NotConnected, key: &LoginKey) -> LookFailure {
             "; if the machine was replaced, put its new key into hostKeys, else somebody may stand between"
         }
         "LoginRefused" => {
-            "; put the public half of the key into the login's authorized_keys, or correct the Secret; so as not to be locked out it is tried again only when the Secret changes (kubectl annotate secret counts)"
+            "; so as not to be locked out it is tried again only when the Secret changes (kubectl annotate secret counts)"
         }
         _ => "",
     };

@@ -28,6 +28,13 @@ pub struct Candidate {
     pub blocked: Option<BlockedBy>,
 }
 
+impl Candidate {
+    /// Whether nothing more will be tried: there is no remedy, or its attempts are used up.
+    pub fn is_hopeless(&self) -> bool {
+        self.rung.is_none() || matches!(self.blocked, Some(BlockedBy::Attempts { .. }))
+    }
+}
+
 /// What the steps to come are weighed against.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reasoning<'a> {

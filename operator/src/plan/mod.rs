@@ -355,6 +355,14 @@ fn not_seen(host: &Host<'_>, failure: &LookFailure, memory: &Memory, fleet: &Fle
         }
         FailureKind::Person | FailureKind::Passing => Default::default(),
     };
+    let by_hand = match &failure.kind {
+        FailureKind::Refused { public_key } if candidates.iter().all(Candidate::is_hopeless) => {
+            let what = outage::let_in_by_hand(host, public_key);
+            Some(LookFailure { message: format!("{}; {what}", failure.message), ..failure.clone() })
+        }
+        _ => None,
+    };
+    let failure = by_hand.as_ref().unwrap_or(failure);
     let status = status::not_seen(&status::Unseen {
         host,
         failure,

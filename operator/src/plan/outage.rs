@@ -151,6 +151,18 @@ pub fn refused(host: &Host<'_>, failure: &LookFailure, public_key: &str) -> Opti
     })
 }
 
+/// What a person does about a refused login, with what to paste and where: the public half of our key, which is no secret.
+pub fn let_in_by_hand(host: &Host<'_>, public_key: &str) -> String {
+    let user = host.spec.access.as_ref().map_or("USER", |access| access.user.0.as_str());
+    match host.spec.power.as_ref().and_then(|power| power.gce.as_ref()) {
+        Some(gce) => format!(
+            "put this line into the SSH keys of the instance {} (its metadata item ssh-keys, beside what is there): {user}:{public_key}",
+            gce.instance
+        ),
+        None => format!("put this line into ~{user}/.ssh/authorized_keys on the machine: {public_key}"),
+    }
+}
+
 /// Who has yet to agree that the host is dead; `None` when enough do.
 fn missing_witness(outage: &Outage) -> Option<String> {
     if let Some(alive) = outage.witnesses.iter().find(|witness| matches!(witness.says, Says::Alive(_))) {

@@ -22,6 +22,7 @@ mod reach;
 mod way_in;
 
 pub(crate) use docker::UNTOUCHED;
+pub(crate) use way_in::let_in_again;
 
 use std::time::Duration;
 

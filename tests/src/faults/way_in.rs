@@ -3,7 +3,9 @@
 use super::{Act, Fault, FaultError, Healer, Site, Target, shows};
 use crate::cloud::metadata::{KEYS, Metadata};
 use crate::files;
+use crate::host::enter::Host;
 use crate::host::furnish::sudoers;
+use crate::lab::Lab;
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
@@ -17,7 +19,7 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "ssh-permission",
         does: "our public key is no longer among the authorized ones, nor in the instance's metadata; open connections are cut",
-        healed_by: Healer::Mend,
+        healed_by: Healer::Operator,
         target: Target::Any,
         inflict: REFUSE_KEY,
         undo: Some(ACCEPT_KEY),
@@ -101,6 +103,36 @@ async fn restore_host_key(site: Site<'_>) -> Result<(), FaultError> {
 /// Succeeds when the cloud's agent has taken the key `$1` out of the file again, or never put it there.
 const NOT_PLACED: &str = "! grep -A 1 -x '# Added by Google' /home/andrew/.ssh/authorized_keys | grep -qF \"$1\"";
 
+/// Succeeds when somebody else's key is still let in, ours is again by the cloud's agent, once, and the machine has not been
+/// restarted since it refused ours (`$1`, the key's body).
+const LET_IN: &str = "file=/home/andrew/.ssh/authorized_keys; grep -qF -f /tmp/other.pub $file; \
+    grep -A 1 -x '# Added by Google' $file | grep -qF \"$1\"; [ \"$(grep -cF \"$1\" $file)\" = 1 ]; \
+    cmp -s /tmp/boot-that-refused /proc/sys/kernel/random/boot_id";
+
+/// Looks whether a login that was refused is let in again, in the same boot, with all that others put there.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub(crate) async fn let_in_again(lab: &Lab, host: &Host) -> Result<(), FaultError> {
+    let public = files::read(&lab.layout().login_key().with_extension("pub"))?;
+    let key = public.split(' ').nth(1).unwrap_or_default().to_owned();
+    let metadata = Metadata::read(&lab.layout().host(host.name()).metadata())?;
+    let lines: Vec<&str> = metadata.get(KEYS).unwrap_or_default().lines().collect();
+    let otherwise =
+        |what: &str| Err(FaultError::NothingToBreak { host: host.name().to_owned(), what: what.to_owned() });
+    if lines.iter().filter(|line| line.contains(&key)).count() != 1 {
+        return otherwise("our key is not in the metadata once");
+    }
+    if lines.first().is_none_or(|line| !line.starts_with("carol:")) || metadata.get("startup-script-url").is_none() {
+        return otherwise("what others put into the metadata is gone");
+    }
+    host.script(LET_IN, &[&key]).await?;
+    match host.ssh("true", super::SHOWS).await? {
+        output if output.code == Some(0) => Ok(()),
+        output => otherwise(&format!("the login ends with {:?}: {}", output.code, output.said())),
+    }
+}
+
 /// Takes our key out of what the cloud puts on the machine, as somebody would who tidies up there.
 async fn forget_key(site: Site<'_>) -> Result<(), FaultError> {
     let public = files::read(&site.lab.layout().login_key().with_extension("pub"))?;
@@ -127,11 +159,12 @@ async fn refuse_key(site: Site<'_>) -> Result<(), FaultError> {
     forget_key(site).await?;
     // Somebody else's key stays: the machine is not locked for everybody, only for us.
     let replace = "cd /home/andrew/.ssh; [ -e kept ] || mv authorized_keys kept; rm -f /tmp/other /tmp/other.pub; \
+        cat /proc/sys/kernel/random/boot_id >/tmp/boot-that-refused; \
         ssh-keygen -q -t ed25519 -N '' -C somebody@else -f /tmp/other; \
         install -o andrew -g andrew -m 600 /tmp/other.pub authorized_keys";
     site.host.script(replace, &[]).await?;
     site.host.script(RESTART_SSHD, &[]).await?;
-    let refused = |host: crate::Host| async move {
+    let refused = |host: Host| async move {
         match host.ssh("true", super::SHOWS).await {
             Ok(output) if output.code == Some(255) && output.stderr.contains("Permission denied") => Ok(()),
             Ok(output) => Err(format!("a login ended with {:?}: {}", output.code, output.said())),

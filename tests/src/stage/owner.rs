@@ -64,7 +64,11 @@ pub fn file(status: &Status, mode: &str) -> Value {
             "mode": mode,
             "interval": "3s",
             "remedies": {"cooldown": "3s", "attempts": 3, "refillAfter": format!("{REFILL_AFTER}s"), "deadAfter": "10s"},
-            "access": {"user": status.hosts.first().map(|host| host.user.clone()), "keySecretRef": {"name": LOGIN_SECRET}},
+            "access": {
+                "user": status.hosts.first().map(|host| host.user.clone()),
+                "keySecretRef": {"name": LOGIN_SECRET},
+                "mayAuthorizeKey": true,
+            },
             "apiKeySecretRef": {"name": API_KEY_SECRET, "key": "api-key"},
             "power": {"gce": {"project": PROJECT, "credentialsSecretRef": {"name": CLOUD_SECRET}}},
             "profiles": {"web": {

@@ -51,6 +51,7 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         set.stage.stop_operator().await.map_err(failed)?;
         set.stage.start_operator().await.map_err(failed)?;
         let seen = reachable(set, &["LoginRefused"]).await;
+        let said = what_to_paste(set).await;
         let host = set.stage.lab.host(VICTIM).map_err(failed)?;
         let refusals = |text: String| {
             text.lines()
@@ -67,6 +68,7 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         let later = count().await.map_err(failed)?;
         set.mend("ssh-permission", VICTIM).await?;
         seen?;
+        said?;
         undisturbed?;
         ensure(later == first, || format!("the refused login was tried again: {first} refusals, then {later}"))?;
         no_heavier_step(set, VICTIM).await?;
@@ -171,6 +173,17 @@ async fn reachable(set: &Set, reasons: &[&str]) -> Outcome {
         }
     };
     stage.until(&what, LIMIT, look).await.map_err(failed)
+}
+
+/// A person is told which line to put where: this machine has no cloud that the operator could ask.
+async fn what_to_paste(set: &Set) -> Outcome {
+    let public = set.stage.lab.layout().login_key().with_extension("pub");
+    let public = std::fs::read_to_string(&public).map_err(failed)?;
+    let key: Vec<&str> = public.split_whitespace().take(2).collect();
+    let paste = format!("put this line into ~andrew/.ssh/authorized_keys on the machine: {}", key.join(" "));
+    let stalled = set.stage.condition(VICTIM, conditions::STALLED, "True", Some("LoginRefused"), LIMIT).await;
+    let stalled = stalled.map_err(failed)?;
+    ensure(stalled.message.ends_with(&paste), || stalled.message.clone())
 }
 
 /// While one host is in trouble, another one is broken and healed.

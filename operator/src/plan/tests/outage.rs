@@ -1,10 +1,11 @@
 //! Restarts of the whole machine: when they are done, and when they must not be.
 
 use super::well;
-use super::world::{Operator, World};
+use super::world::{Operator, PUBLIC_KEY, World};
 use crate::plan::memory::Disrupted;
 use crate::plan::outage::{CloudSays, Outage, Says, Witness};
 use binder_crds::fleet::Window;
+use binder_crds::references::{Access, GceHost, HostPower};
 use binder_crds::{ActionOutcome, Mode, conditions};
 
 fn sees_it_dead() -> Outage {
@@ -167,4 +168,55 @@ fn a_full_disk_or_a_strangers_process_restarts_no_machine() {
     world.disk = 99;
     operator.run(&mut world, 100);
     assert!(operator.ran.is_empty());
+}
+
+/// A host that was well and refuses our login, with an instance in a cloud or without.
+fn refusing(allowed: bool, instance: Option<&str>) -> (Operator, World) {
+    let (mut operator, mut world) = well();
+    operator.spec.access = Some(Access { user: "andrew".into(), may_authorize_key: allowed, ..Access::default() });
+    let gce = |instance: &str| GceHost { instance: instance.into(), ..GceHost::default() };
+    operator.spec.power = instance.map(|instance| HostPower { gce: Some(gce(instance)) });
+    // Even when everybody would agree to a restart.
+    operator.fleet.outage = sees_it_dead();
+    world.refuses = true;
+    (operator, world)
+}
+
+fn message<'o>(operator: &'o Operator, kind: &str) -> &'o str {
+    operator.status.conditions.iter().find(|one| one.type_ == kind).map_or("", |one| one.message.as_str())
+}
+
+#[test]
+fn a_refused_login_is_no_dead_host_and_our_key_is_added_where_that_is_allowed() {
+    let (mut operator, mut world) = refusing(true, Some("Web-1"));
+    operator.run(&mut world, 30);
+    assert_eq!(operator.ran, ["AuthorizeKey"]);
+    assert!(operator.healthy(), "{:#?}", operator.status);
+    assert_eq!(operator.status.boot_id.as_deref(), Some("boot-0001"));
+}
+
+#[test]
+fn where_it_is_not_allowed_a_person_is_told_what_to_paste_where() {
+    for (allowed, instance, paste) in [
+        (false, Some("Web-1"), format!("the SSH keys of the instance Web-1 (its metadata item ssh-keys, beside what is there): andrew:{PUBLIC_KEY}")),
+        (true, None, format!("~andrew/.ssh/authorized_keys on the machine: {PUBLIC_KEY}")),
+    ] {
+        let (mut operator, mut world) = refusing(allowed, instance);
+        operator.run(&mut world, 60);
+        assert!(operator.ran.is_empty(), "{:?}", operator.ran);
+        assert_eq!(operator.condition(conditions::STALLED), ("True", "LoginRefused"));
+        for kind in [conditions::STALLED, conditions::REACHABLE] {
+            assert!(message(&operator, kind).ends_with(&paste), "{}", message(&operator, kind));
+        }
+    }
+}
+
+#[test]
+fn a_key_that_does_not_help_is_added_some_times_and_never_becomes_a_restart() {
+    let (mut operator, mut world) = refusing(true, Some("Web-1"));
+    world.deaf = true;
+    operator.run(&mut world, 400);
+    assert_eq!(operator.ran, ["AuthorizeKey"; 3]);
+    assert_eq!(operator.condition(conditions::STALLED), ("True", "AttemptsUsedUp"));
+    assert!(message(&operator, conditions::REACHABLE).ends_with(PUBLIC_KEY));
 }

@@ -24,6 +24,9 @@ use std::time::Duration;
 
 pub(super) const LOGIN: u32 = 1000;
 
+/// The public half of the login key.
+pub(super) const PUBLIC_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGI";
+
 const CLIMB: Climb = Climb {
     restarts: 5,
     lasting: SignedDuration::from_secs(60),
@@ -63,6 +66,8 @@ pub(super) struct World {
     pub(super) boot: u32,
     /// Why nobody can look at it, if so.
     pub(super) silent: bool,
+    /// Whether it refuses our login.
+    pub(super) refuses: bool,
     /// Processes that start and end at once, by pm2's name.
     pub(super) broken: Vec<&'static str>,
     /// Servers that run with another API key than the Secret's.
@@ -101,6 +106,7 @@ impl World {
             docker: None,
             boot: 1,
             silent: false,
+            refuses: false,
             broken: Vec::new(),
             other_key: BTreeSet::new(),
             checker_stopped: None,
@@ -212,7 +218,7 @@ impl World {
                 let pid = self.spawn("/usr/bin/kubectl proxy --port=8085");
                 self.listeners.insert(*port, pid);
             }
-            Step::AuthorizeKey { .. } => self.silent = false,
+            Step::AuthorizeKey { .. } => self.refuses = false,
             Step::RestartNode { .. } => {}
             Step::Reboot { boot_id } if *boot_id != self.boot_id() => {}
             Step::Reboot { .. } | Step::PowerCycle { .. } | Step::PowerOn { .. } => self.restart(),
@@ -395,7 +401,14 @@ impl Operator {
     }
 
     pub(super) fn pass_with(&mut self, world: &mut World, act: impl FnOnce(&mut World, &Step)) -> Duration {
-        let looked = if world.silent {
+        let looked = if world.refuses {
+            Looked::Failed(LookFailure {
+                reason: "LoginRefused",
+                message: "192.0.2.1:22 refuses the login".to_owned(),
+                kind: FailureKind::Refused { public_key: PUBLIC_KEY.to_owned() },
+                not_before: None,
+            })
+        } else if world.silent {
             Looked::Failed(LookFailure {
                 reason: "Unreachable",
                 message: "192.0.2.1:22 cannot be reached".to_owned(),

@@ -4,6 +4,7 @@
 mod apps;
 mod database;
 mod disks;
+mod keys;
 mod outage;
 mod reach;
 mod services;
@@ -56,7 +57,7 @@ pub type Look = for<'a> fn(&'a Stage) -> BoxFuture<'a, Result<String, String>>;
 
 /// Every act, in order. Each module holds the rows of one kind.
 pub fn all() -> impl Iterator<Item = &'static Act> {
-    [web::ACTS, services::ACTS, disks::ACTS, reach::ACTS, apps::ACTS, outage::ACTS, database::ACTS]
+    [web::ACTS, services::ACTS, disks::ACTS, reach::ACTS, apps::ACTS, outage::ACTS, database::ACTS, keys::ACTS]
         .into_iter()
         .flatten()
 }

@@ -327,6 +327,16 @@ pub async fn live_routes_only(stage: &Stage) -> Result<String, String> {
     Ok(format!("none of the {} stale routes is there, the live one is", STALE.len()))
 }
 
+/// Our login is let in again on the services' machine, in the same boot; others' keys are there as they were.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub async fn let_in(stage: &Stage) -> Result<String, String> {
+    let host = stage.lab.host("binder-services").map_err(|error| text(&error))?;
+    crate::faults::let_in_again(&stage.lab, &host).await.map_err(|error| text(&error))?;
+    Ok("our key is in the instance's metadata beside the others', the login works, and the boot is the same".to_owned())
+}
+
 /// The build server takes the one API key.
 ///
 /// # Errors
