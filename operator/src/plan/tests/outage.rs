@@ -198,7 +198,13 @@ fn a_refused_login_is_no_dead_host_and_our_key_is_added_where_that_is_allowed() 
 #[test]
 fn where_it_is_not_allowed_a_person_is_told_what_to_paste_where() {
     for (allowed, instance, paste) in [
-        (false, Some("Web-1"), format!("the SSH keys of the instance Web-1 (its metadata item ssh-keys, beside what is there): andrew:{PUBLIC_KEY}")),
+        (
+            false,
+            Some("Web-1"),
+            format!(
+                "the SSH keys of the instance Web-1 (its metadata item ssh-keys, beside what is there): andrew:{PUBLIC_KEY}"
+            ),
+        ),
         (true, None, format!("~andrew/.ssh/authorized_keys on the machine: {PUBLIC_KEY}")),
     ] {
         let (mut operator, mut world) = refusing(allowed, instance);
