@@ -22,7 +22,7 @@ const WRITERS: [&str; 2] = ["binder-web-deploy", "binder-tester-2"];
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     trials.push(trial(place, "backups::a_lost_database_comes_back_document_for_document", async |set| {
         set.apply("Enforce").await?;
-        set.all_healthy(LIMIT).await?;
+        set.calm(LIMIT).await?;
         let result = lost(set).await;
         for host in WRITERS {
             set.stage.lab.host(host).map_err(failed)?.thaw().map_err(failed)?;
@@ -33,7 +33,7 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     }));
     trials.push(trial(place, "backups::without_a_backup_nothing_is_edited", async |set| {
         set.apply("Enforce").await?;
-        set.all_healthy(LIMIT).await?;
+        set.calm(LIMIT).await?;
         let place =
             json!({"bucket": {"url": "s3://nowhere/binder", "credentialsSecretRef": {"name": "no-such-secret"}}});
         apply(set, &place, "0 3 1 1 *", false).await?;

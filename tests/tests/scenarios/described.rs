@@ -52,7 +52,7 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         })?;
         // What is no longer described is left as it is.
         set.apply("Enforce").await?;
-        set.all_healthy(LIMIT).await?;
+        set.calm(LIMIT).await?;
         echoes(set).await?;
         host.script_as_user("pm2 delete echo", &[]).await.map_err(failed)?;
         Ok(())

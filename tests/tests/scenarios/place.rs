@@ -120,6 +120,11 @@ impl Set {
         self.stage.healthy(&names, limit).await.map_err(failed)
     }
 
+    /// Waits until every host has been healthy for a while, so that attempts count afresh.
+    pub(crate) async fn calm(&self, limit: Duration) -> Outcome {
+        self.stage.calm(limit).await.map_err(failed)
+    }
+
     /// Breaks something.
     pub(crate) async fn inflict(&self, fault: &str, host: &str) -> Outcome {
         let fault = self.stage.lab.fault(fault).map_err(failed)?;
