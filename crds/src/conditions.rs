@@ -21,6 +21,8 @@ pub const REACHABLE: &str = "Reachable";
 pub const SERVICES_RUNNING: &str = "ServicesRunning";
 /// Facet `stopped`: nothing runs of what is described as stopped.
 pub const SERVICES_STOPPED: &str = "ServicesStopped";
+/// Facet `modules`: each npm module has the version that is asked for, and runs in it.
+pub const MODULES_AT_VERSION: &str = "ModulesAtVersion";
 /// Facet `kubectl_proxy`: the port is served by the right kubectl for the right cluster.
 pub const PROXY_SERVING: &str = "ProxyServing";
 /// Facet `port_redirects`: each redirect is there exactly once.

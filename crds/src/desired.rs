@@ -3,8 +3,8 @@
 
 use crate::references::SecretRef;
 use crate::text::{
-    Address, BucketUrl, ClusterId, DatabaseName, FolderName, HostName, HostPath, ImagePattern, InterfaceName, Percent,
-    ProcessName, Schedule, Span, TimeZone,
+    Address, BucketUrl, ClusterId, DatabaseName, FolderName, HostName, HostPath, ImagePattern, InterfaceName,
+    ModuleName, ModuleVersion, Percent, ProcessName, Schedule, Span, TimeZone,
 };
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -58,6 +58,11 @@ pub struct Desired {
     /// The Kubernetes API that this machine serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes_api: Option<KubernetesApi>,
+    /// npm modules that must be installed here in exactly these versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub modules: Vec<Module>,
     /// Ports of other machines that this one must be able to reach.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -92,6 +97,7 @@ impl Desired {
             docker: self.docker.or_else(|| profile.docker.clone()),
             database: self.database.or_else(|| profile.database.clone()),
             kubernetes_api: self.kubernetes_api.or_else(|| profile.kubernetes_api.clone()),
+            modules: list(self.modules, &profile.modules),
             reaches: list(self.reaches, &profile.reaches),
         }
     }
@@ -204,6 +210,27 @@ pub struct Process {
     /// How long it may take from its start until its ports answer. Default: 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settle: Option<Span>,
+}
+
+/// An npm module in one exact version.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Module {
+    /// Its name, as npm knows it: `binder-web`.
+    pub name: ModuleName,
+    /// The version: another one, older or newer, is replaced by this.
+    pub version: ModuleVersion,
+    /// The folder whose `node_modules` holds it, with a `package.json` of its own. Default: npm's global modules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<HostPath>,
+    /// The servers, services and processes of this host that are started again after it has changed. Default: those that are
+    /// known to use it; `binder-control` and what it brings along: Binder's servers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub used_by: Vec<ProcessName>,
+    /// Whether npm runs the module's own install scripts, with the rights of whoever owns the folder. Default: it does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub install_scripts: bool,
 }
 
 /// A kubectl proxy on a host's loopback.

@@ -260,6 +260,36 @@ text!(
 );
 
 text!(
+    /// The name of an npm module, with its scope if it has one. It becomes an argument and a part of a path, so it begins with
+    /// a letter or a digit.
+    ModuleName, max 100,
+    rule "self.matches('^(@[a-z0-9][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*$')",
+    remedy "write the module's name alone, as npm knows it, for example binder-web or @scope/name: no version, no path, no address",
+    check |text| {
+        let part = |part: &str| part.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+            && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c));
+        match text.strip_prefix('@') {
+            Some(scoped) => scoped.split_once('/').is_some_and(|(scope, name)| part(scope) && part(name)),
+            None => part(text),
+        }
+    }
+);
+
+text!(
+    /// One exact version of an npm module, such as `1.1.17` or `2.0.0-rc.1`.
+    ModuleVersion, max 64,
+    rule "self.matches('^(0|[1-9][0-9]{0,8})[.](0|[1-9][0-9]{0,8})[.](0|[1-9][0-9]{0,8})(-[0-9A-Za-z-]+([.][0-9A-Za-z-]+)*)?$')",
+    remedy "write one exact version, for example 1.1.17: no range (^1.1.0, 1.x), no tag (latest), no v in front",
+    check |text| {
+        let (numbers, rest) = text.split_once('-').map_or((text, None), |(numbers, rest)| (numbers, Some(rest)));
+        let number = |part: &str| !part.is_empty() && part.len() <= 9 && part.chars().all(|c| c.is_ascii_digit())
+            && (part == "0" || !part.starts_with('0'));
+        numbers.split('.').count() == 3 && numbers.split('.').all(number)
+            && rest.is_none_or(|rest| rest.split('.').all(|part| !part.is_empty() && all(part, "-")))
+    }
+);
+
+text!(
     /// Names of Docker images: a name with or without its tag, in which `*` stands for any characters.
     ImagePattern, max 96,
     rule "self.matches('^[A-Za-z0-9*][A-Za-z0-9*._/:@-]*$')",
@@ -409,6 +439,14 @@ mod tests {
             assert!(BucketUrl::from(bad).checked().is_err(), "{bad:?}");
         }
         assert!(BucketUrl::from("gs://binder-testing/backups/v1").checked().is_ok());
+        for bad in ["-g", "--registry=http://x", "../x", "a/b", "@a", "@/b", "@a/b/c", "A", "a@1", "a b", "$(reboot)", ".", ".."] {
+            assert!(ModuleName::from(bad).checked().is_err(), "{bad:?}");
+        }
+        assert!(ModuleName::from("binder-web").checked().is_ok() && ModuleName::from("@a/b.c").checked().is_ok());
+        for bad in ["1", "1.2", "v1.2.3", "^1.2.3", "latest", "1.2.3.4", "01.2.3", "1.2.x", "1.2.3-", "1.2.3-a..b", "1.2.3+b", "-1.2.3", "1.2.3\n"] {
+            assert!(ModuleVersion::from(bad).checked().is_err(), "{bad:?}");
+        }
+        assert!(ModuleVersion::from("1.1.17").checked().is_ok() && ModuleVersion::from("2.0.0-rc.1").checked().is_ok());
         assert!(DatabaseName::from("admin").checked().is_err() && DatabaseName::from("a.b").checked().is_err());
     }
 }

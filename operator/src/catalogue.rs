@@ -153,6 +153,34 @@ pub fn stopped(desired: &Desired) -> Vec<Component> {
     desired.stopped.iter().map(component).collect()
 }
 
+/// The npm modules that Binder's servers are, by the server that runs it (the published packages of Binder v1).
+const MODULES: &[(&str, Server)] = &[
+    ("binder-web", Server::Web),
+    ("binder-build", Server::Build),
+    ("binder-deploy-kubernetes", Server::DeployKubernetes),
+    ("binder-health-checker", Server::Health),
+];
+
+/// Brings all of Binder's servers along (runbook, "Updating").
+const BINDER_CONTROL: &str = "binder-control";
+
+/// The described components that use an npm module, in the runbook's order: those that the owner names, else those that are
+/// known to.
+pub fn users(desired: &Desired, module: &desired::Module) -> Vec<Component> {
+    let known = |component: &Component| match &component.start {
+        Start::Server { name } => {
+            module.name.0 == BINDER_CONTROL
+                || MODULES.iter().any(|(known, server)| *known == module.name.0 && self::server(*server).name == *name)
+        }
+        Start::Service { .. } | Start::Command { .. } => false,
+    };
+    let named = |component: &Component| {
+        module.used_by.iter().any(|name| name.0 == component.name || name.0 == component.process)
+    };
+    let uses = |component: &Component| if module.used_by.is_empty() { known(component) } else { named(component) };
+    described(desired).into_iter().filter(uses).collect()
+}
+
 /// One of Binder's servers.
 pub fn server(server: Server) -> Component {
     let plain = |name: &str, process: &str, port: u16, signature: &'static str, rank: u8| Component {

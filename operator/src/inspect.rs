@@ -6,6 +6,7 @@
 
 use crate::catalogue;
 use crate::seen::disks::Use;
+use crate::seen::modules::Found;
 use crate::seen::pm2::State;
 use crate::seen::{Known, Observation};
 use binder_crds::Desired;
@@ -22,6 +23,8 @@ pub struct Figures {
     pub pm2: BTreeMap<&'static str, usize>,
     /// Each process that is described, or that a described one starts, by its name in pm2.
     pub processes: BTreeMap<String, Process>,
+    /// The installed version of each described module.
+    pub modules: BTreeMap<String, String>,
     /// Use of each described file system, in percent.
     pub disks: BTreeMap<String, u8>,
 }
@@ -72,6 +75,14 @@ pub fn figures(desired: &Desired, seen: &Observation) -> Figures {
                 }
             }
         }
+    }
+    if let Known::Seen(modules) = &seen.modules {
+        let installed = |(name, found): (&String, &Found)| match found {
+            Found::Installed(installed) => Some((name.clone(), installed.version.0.clone())),
+            Found::Missing | Found::Unreadable => None,
+        };
+        let described = |name: &str| desired.modules.iter().any(|module| module.name.0 == name);
+        figures.modules = modules.iter().filter(|(name, _)| described(name)).filter_map(installed).collect();
     }
     if let Known::Seen(disks) = &seen.disks {
         let described = |path: &str| desired.disks.iter().any(|disk| disk.path.0 == path);

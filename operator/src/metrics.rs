@@ -162,12 +162,14 @@ mod tests {
             listeners: Some(3),
             pm2: BTreeMap::from([("online", 2)]),
             processes: BTreeMap::from([("binder-web-start".to_owned(), process)]),
+            modules: BTreeMap::from([("binder-web".to_owned(), "1.1.17".to_owned())]),
             disks: BTreeMap::from([("/".to_owned(), 40)]),
         };
         metrics.inspected("binder", "web", Some(figures));
         let text = metrics.text().unwrap();
         for line in [
             "binder_host_uptime_seconds{namespace=\"binder\",host=\"web\"} 500",
+            "binder_module_installed{namespace=\"binder\",host=\"web\",module=\"binder-web\",version=\"1.1.17\"} 1",
             "binder_host_listeners{namespace=\"binder\",host=\"web\"} 3",
             "binder_pm2_processes{namespace=\"binder\",host=\"web\",state=\"online\"} 2",
             "binder_process_entries{namespace=\"binder\",host=\"web\",process=\"binder-web-start\"} 1",

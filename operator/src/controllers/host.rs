@@ -2,7 +2,7 @@
 
 use super::{Context, Error, Known, access, backups, chain, disruption, fleet, outage, power, record};
 use crate::execute::{self, Means};
-use crate::facets::{Disruption, Step};
+use crate::facets::Step;
 use crate::inspect;
 use crate::observe::kubernetes::Way;
 use crate::observe::{self, Around};
@@ -306,7 +306,8 @@ async fn view(
     let Some(fleet) = &described.fleet else { return Ok(view) };
     // A healthy host has no use for the budget, and asking the API for nothing is a read too many.
     if described.object.status.as_ref().and_then(status::is_healthy) != Some(true) {
-        view.disrupted = disruption::others(context, &described.namespace, &described.uid, Some(fleet)).await?;
+        let others = disruption::others(context, &described.namespace, &described.uid, Some(fleet)).await?;
+        (view.disrupted, view.updating) = (others.disrupted, others.updating);
     }
     let spec: &BinderFleetSpec = &fleet.spec;
     view.fleet = Some(fleet.name_any());
@@ -322,6 +323,15 @@ async fn view(
         }
         // What the operator wrote itself is newer than what the cache holds.
         let status = written.get(&uid).and_then(|known| known.status.as_ref()).or(other.status.as_ref());
+        let current = status.is_none_or(|status| {
+            status::conditions::find(status, binder_crds::conditions::MODULES_AT_VERSION)
+                .is_none_or(|condition| condition.status == "True")
+        });
+        if !current {
+            for component in crate::catalogue::described(&other.spec.desired) {
+                view.outdated.insert(component.name, other.name_any());
+            }
+        }
         let running = status.is_some_and(|status| {
             status::conditions::find(status, binder_crds::conditions::SERVICES_RUNNING)
                 .is_some_and(|condition| condition.status == "True")
@@ -440,12 +450,17 @@ async fn execute(
     };
     // One at a time from here until the intention is recorded: two hosts that are decided on side by side must not both
     // find the budget free.
-    let turn = if run.step.disruption() == Disruption::Host {
+    let turn = if run.step.takes_turns() {
         let turn = context.disrupting.lock().await;
         let mut now = FleetView::default();
         let fleet = described.fleet.as_deref();
         now.budget = fleet.map(|fleet| fleet.spec.budget.clone()).unwrap_or_default();
-        now.disrupted = disruption::others(context, &described.namespace, &described.uid, fleet).await?;
+        let others = disruption::others(context, &described.namespace, &described.uid, fleet).await?;
+        now.disrupted = others.disrupted;
+        if let Some(host) = others.updating.first().filter(|_| run.step.changes_module().is_some()) {
+            tracing::info!(waits_for = host, "another host is given a new version meanwhile: decided anew");
+            return Ok(());
+        }
         if let Some(what) = now.over_budget(described.spec.domain.as_ref().map(|domain| domain.0.as_str())) {
             tracing::info!(waits_for = what, "another host is disrupted meanwhile: decided anew");
             return Ok(());

@@ -2,7 +2,7 @@
 
 use super::{Context, Error, MANAGER, list_all};
 use crate::execute::Sent;
-use crate::facets::{Disruption, Step};
+use crate::facets::Step;
 use crate::plan::memory::{Memory, Past};
 use crate::plan::{Finish, Run};
 use crate::status::events::Tell;
@@ -94,7 +94,7 @@ pub(super) async fn intend(
     if let Some(fleet) = fleet {
         labels.insert(FLEET_LABEL.to_owned(), fleet.to_owned());
     }
-    if run.step.disruption() == Disruption::Host {
+    if run.step.takes_turns() {
         labels.insert(DISRUPTS_LABEL.to_owned(), "host".to_owned());
     }
     let action = BinderAction {

@@ -171,6 +171,41 @@ fi
 exec sudo -n timeout 50 service docker restart
 "#;
 
+/// Has npm install one version of a module. It goes on in a session of its own, since a registry may be far away: what came of
+/// it is seen by a later look, and in the file. In a folder without a `package.json` npm would take everything that it finds
+/// there for superfluous and remove it.
+const INSTALL_MODULE: &str = r#"
+set -u
+place=$1 global=$2 scripts=$3 module=$4
+set -- --no-audit --no-fund --loglevel=error
+if [ "$global" = yes ]; then
+  root=$place/lib/node_modules
+  set -- --global "$@"
+else
+  root=$place/node_modules
+  [ -f "$place/package.json" ] || { echo "$place has no package.json: npm would remove what it does not name"; exit 66; }
+  set -- --save-exact "$@"
+fi
+[ "$scripts" = yes ] || set -- --ignore-scripts "$@"
+command -v npm >/dev/null || { echo "npm is not on the PATH"; exit 127; }
+set -- timeout -k 10 270 npm install "$module" --prefix "$place" "$@"
+if [ ! -w "$root" ]; then
+  sudo -n true || exit 77
+  set -- sudo -n env "PATH=$PATH" "$@"
+fi
+mkdir -p "$HOME/.binder" && log="$HOME/.binder/modules.log" || exit 1
+cd /
+setsid sh -c '"$@" >"$0" 2>&1 </dev/null; exit $?' "$log" "$@" </dev/null >/dev/null 2>&1 &
+child=$!
+i=0
+while [ "$i" -lt 90 ]; do
+  kill -0 "$child" 2>/dev/null || { wait "$child"; code=$?; tail -n 5 "$log"; exit "$code"; }
+  sleep 0.5
+  i=$((i + 1))
+done
+echo "npm is still at work"
+"#;
+
 /// The command of a step that is one.
 ///
 /// # Errors
@@ -236,6 +271,11 @@ pub(super) fn command(step: &Step, api_key: Option<SecretString>) -> Result<Chan
         Step::EmptyPackageCache => change("empty-package-cache", EMPTY_PACKAGE_CACHE, Vec::new(), 35),
         Step::DeleteEmptyDockerConfig { paths } => change("delete-empty-files", DELETE_EMPTY_FILES, paths.clone(), 20),
         Step::RestartDocker => change("restart-docker", RESTART_DOCKER, Vec::new(), 55),
+        Step::InstallModule { change: module } | Step::RevertModule { change: module } => {
+            let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+            let args = vec![module.place.0.clone(), yes(module.global), yes(module.scripts), module.asked()];
+            change("install-module", INSTALL_MODULE, args, 55)
+        }
         Step::FailBuild { .. } | Step::RebuildBuild { .. } | Step::FailUnusableBuild { .. } | Step::BackUp { .. } => {
             return Err(CannotExecute::NotHere);
         }
@@ -286,6 +326,36 @@ mod tests {
         let reaper = std::thread::spawn(move || child.wait().unwrap());
         assert_eq!(run(END_PROCESS, &[&pid, &ticks, "sleep"]).0, 0);
         assert!(!reaper.join().unwrap().success());
+    }
+
+    #[test]
+    fn npm_is_asked_for_one_version_in_one_place_and_runs_no_scripts_unasked() {
+        let home = std::env::temp_dir().join(format!("binder-npm-{}", std::process::id()));
+        for folder in ["bin", "app/node_modules", "global/lib/node_modules", "bare/node_modules"] {
+            std::fs::create_dir_all(home.join(folder)).unwrap();
+        }
+        std::fs::write(home.join("app/package.json"), "{}").unwrap();
+        std::fs::write(home.join("bin/npm"), "#!/bin/sh\necho \"$@\"\nexit 3\n").unwrap();
+        Command::new("chmod").arg("755").arg(home.join("bin/npm")).status().unwrap();
+        let run = |place: &str, global: &str, scripts: &str| {
+            let output = Command::new("sh")
+                .args(["-c", INSTALL_MODULE, "test", &format!("{}/{place}", home.display()), global, scripts])
+                .arg("binder-web@1.1.17")
+                .env("HOME", &home)
+                .env("PATH", format!("{}/bin:/usr/bin:/bin", home.display()))
+                .output()
+                .unwrap();
+            (output.status.code(), String::from_utf8(output.stdout).unwrap().replace(&home.display().to_string(), ""))
+        };
+        let rest = "--no-audit --no-fund --loglevel=error";
+        let app = format!("install binder-web@1.1.17 --prefix /app --ignore-scripts --save-exact {rest}\n");
+        let global = format!("install binder-web@1.1.17 --prefix /global --global {rest}\n");
+        let answers = [run("app", "no", "no"), run("global", "yes", "yes"), run("bare", "no", "no")];
+        std::fs::remove_dir_all(&home).unwrap();
+        assert_eq!(answers[0], (Some(3), app));
+        assert_eq!(answers[1], (Some(3), global));
+        // npm would take everything in the folder for superfluous.
+        assert_eq!(answers[2].0, Some(66));
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Has a step had its effect? Judged by what a later look sees, never by what the command said.
 
 use super::docker::NO_ROOM;
+use super::step::ModuleChange;
 use super::{Check, DriftKind, Step};
 use crate::catalogue::KUBECTL_PROXY;
 use crate::seen::database::{Build, Cased};
 use crate::seen::docker::{Answers, Docker};
+use crate::seen::modules::{self, Found};
 use crate::seen::{Blind, Observation, Reason};
 use std::time::Duration;
 
@@ -13,6 +15,9 @@ const APPEARS_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long the command that removes containers or images may run.
 const REMOVES_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long npm may take to be seen in the list of processes.
+const NPM_APPEARS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a later look says of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +124,7 @@ pub fn effect(step: &Step, seen: &Observation, checks: &[&Check], age: Duration)
                 Effect::Seen(format!("the build {name} is said to have failed, and why"))
             })
         }
+        Step::InstallModule { change } | Step::RevertModule { change } => module_changed(change, seen, age),
         Step::BackUp { last, .. } => {
             let backups = seen.backups.get()?;
             Ok(match &backups.last {
@@ -179,6 +185,30 @@ fn answering(seen: &Observation) -> Result<&Docker, Blind> {
             Err(Blind { reason: Reason::ProbeFailed, message: "Docker does not answer".to_owned() })
         }
     }
+}
+
+/// npm that is at work may have put the version there already and not yet what goes with it.
+fn module_changed(change: &ModuleChange, seen: &Observation, age: Duration) -> Result<Effect, Blind> {
+    if modules::npm_at_work(seen.machine.get()?) {
+        return Ok(Effect::NotYet("npm is at work".to_owned()));
+    }
+    let name = &change.module;
+    Ok(match seen.modules.get()?.get(&name.0) {
+        Some(Found::Installed(installed)) if installed.version == change.to => {
+            Effect::Seen(format!("{name} {} is installed", change.to))
+        }
+        Some(Found::Installed(installed)) => {
+            let evidence = format!("npm has ended, and {name} is {}", installed.version);
+            if age < NPM_APPEARS_WITHIN { Effect::NotYet(evidence) } else { Effect::Failed(evidence) }
+        }
+        Some(Found::Missing) if age >= NPM_APPEARS_WITHIN => {
+            Effect::Failed(format!("npm has ended, and {name} is gone"))
+        }
+        Some(Found::Missing) => Effect::NotYet(format!("{name} is not there")),
+        Some(Found::Unreadable) | None => {
+            return Err(Blind { reason: Reason::Garbage, message: format!("the version of {name} cannot be read") });
+        }
+    })
 }
 
 /// What is left is what Docker would not remove, or what was found to be another thing than was seen: the rest is progress.

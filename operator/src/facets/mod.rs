@@ -13,6 +13,7 @@ pub mod endpoints;
 pub mod health_status;
 pub mod kubectl_proxy;
 pub mod kubernetes_api;
+pub mod modules;
 pub mod names;
 pub mod port_redirects;
 pub mod proxy_routes;
@@ -78,6 +79,7 @@ pub enum Done {
 pub static FACETS: &[&dyn Facet] = &[
     &services::Services,
     &stopped::Stopped,
+    &modules::Modules,
     &kubectl_proxy::KubectlProxy,
     &port_redirects::PortRedirects,
     &disks::Disks,
@@ -170,6 +172,14 @@ kinds! {
     RestartsClimbing => "restarts",
     /// What is described as stopped still runs, or is still in pm2's table.
     StillRunning => "services",
+    /// A module is older than the version that is asked for.
+    ModuleOld => "modules",
+    /// A module is newer than the version that is asked for.
+    ModuleNewer => "modules",
+    /// A module is not installed.
+    ModuleMissing => "modules",
+    /// A component runs since before its module was changed.
+    ModuleNotLoaded => "modules",
     /// Nothing listens on the proxy's port.
     NothingListens => "kubectl-proxy",
     /// Something else than kubectl listens on the proxy's port.

@@ -141,7 +141,7 @@ pub(super) fn in_place(
 }
 
 /// The described components, with the ports that their settings on the host say.
-fn components(desired: &Desired, seen: &Observation) -> Result<Vec<Component>, Blind> {
+pub(super) fn components(desired: &Desired, seen: &Observation) -> Result<Vec<Component>, Blind> {
     let mut components = catalogue::described(desired);
     for component in components.iter_mut().filter(|component| !component.port_setting.is_empty()) {
         if let Some(port) = seen.settings.get()?.port(&component.name, component.port_setting) {

@@ -5,6 +5,7 @@ use super::Disruption;
 use crate::binder::database::Place;
 use crate::catalogue::Start;
 use crate::seen::routes::AppId;
+use binder_crds::text::{HostPath, ModuleName, ModuleVersion};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -159,6 +160,16 @@ pub enum Step {
         /// The build's name.
         name: String,
     },
+    /// Install the version of a module that is asked for, in place of another.
+    InstallModule {
+        /// The module, as it was and as it will be.
+        change: ModuleChange,
+    },
+    /// Install the version of a module again that was there before, since what uses it does not come up with the new one.
+    RevertModule {
+        /// The module, as it was and as it will be.
+        change: ModuleChange,
+    },
     /// Back the database up.
     BackUp {
         /// The database.
@@ -167,6 +178,36 @@ pub enum Step {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         last: Option<String>,
     },
+}
+
+/// A module that is to change, with everything that it takes to change it back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModuleChange {
+    /// Its name.
+    pub module: ModuleName,
+    /// The folder that holds it, or npm's prefix.
+    pub place: HostPath,
+    /// Whether it is one of npm's global modules.
+    pub global: bool,
+    /// The version that was there.
+    pub from: ModuleVersion,
+    /// The version to install.
+    pub to: ModuleVersion,
+    /// Whether npm runs the module's install scripts.
+    pub scripts: bool,
+}
+
+impl ModuleChange {
+    /// What npm is asked to install, `NAME@VERSION`; also how its process is known.
+    pub fn asked(&self) -> String {
+        format!("{}@{}", self.module, self.to)
+    }
+
+    /// The change back.
+    pub fn back(&self) -> Self {
+        Self { from: self.to.clone(), to: self.from.clone(), ..self.clone() }
+    }
 }
 
 /// A container, and when it ended: one that ran again meanwhile has another time.
@@ -227,6 +268,8 @@ impl Step {
             Self::FailBuild { .. } => "FailBuild",
             Self::RebuildBuild { .. } => "RebuildBuild",
             Self::FailUnusableBuild { .. } => "FailUnusableBuild",
+            Self::InstallModule { .. } => "InstallModule",
+            Self::RevertModule { .. } => "RevertModule",
             Self::BackUp { .. } => "BackUp",
         }
     }
@@ -278,6 +321,8 @@ impl Step {
             Self::FailUnusableBuild { name, .. } => {
                 format!("set the build {name}, which cannot be launched, to failed")
             }
+            Self::InstallModule { change } => format!("install {} {}", change.module, change.to),
+            Self::RevertModule { change } => format!("install {} {} again", change.module, change.to),
             Self::BackUp { .. } => "back up the database".to_owned(),
         }
     }
@@ -303,11 +348,20 @@ impl Step {
             | Self::DeleteEntries { .. }
             | Self::EndOrphan { .. }
             | Self::EndKubectlProxy { .. }
+            | Self::InstallModule { .. }
+            | Self::RevertModule { .. }
             | Self::RestartDocker => Disruption::Service,
             Self::Reboot { .. } | Self::PowerCycle { .. } | Self::PowerOn { .. } | Self::RestartNode { .. } => {
                 Disruption::Host
             }
         }
+    }
+
+    /// Whether only so many hosts of a fleet may be in it at once, and only in a window: what disrupts a whole host, and a
+    /// new version of a module, which must prove itself on one host before the next one gets it. Going back to the old
+    /// version waits for nobody.
+    pub fn takes_turns(&self) -> bool {
+        self.disruption() == Disruption::Host || matches!(self, Self::InstallModule { .. })
     }
 
     /// Into how many steps of this kind the whole work may be cut: so many successful ones count as one attempt. 1 for
@@ -323,6 +377,20 @@ impl Step {
     /// once: if it did not help, doing it again will not, and a person must look.
     pub fn attempts(&self) -> Option<u32> {
         (self.disruption() == Disruption::Host).then_some(1)
+    }
+
+    /// Whether its attempts count anew once a module was changed: what a server did with the other version says nothing of
+    /// what it will do with this one.
+    pub fn depends_on_modules(&self) -> bool {
+        matches!(self, Self::StartProcess { .. } | Self::DeleteEntries { .. } | Self::EndOrphan { .. })
+    }
+
+    /// What it does to a module.
+    pub fn changes_module(&self) -> Option<&ModuleChange> {
+        match self {
+            Self::InstallModule { change } | Self::RevertModule { change } => Some(change),
+            _ => None,
+        }
     }
 
     /// Whether its purpose is that the host can be looked at again: then not being able to is its failure.

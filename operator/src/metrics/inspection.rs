@@ -91,6 +91,13 @@ impl Collector for Inspection {
             ),
             processes().map(|(labels, process)| (labels, Some(process.uptime))),
         )?;
+        let modules = hosts.iter().flat_map(|(key, figures)| {
+            figures.modules.iter().map(move |(name, version)| {
+                let [namespace, host, module] = labels(key, ("module", name));
+                ([namespace, host, module, ("version", version)], Some(1))
+            })
+        });
+        gauge(encoder, ("module_installed", "1 for the installed version of a described npm module", None), modules)?;
         let disks = hosts.iter().flat_map(|(key, figures)| {
             figures.disks.iter().map(move |(path, used)| (labels(key, ("path", path)), Some(u64::from(*used))))
         });

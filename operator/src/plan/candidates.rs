@@ -3,7 +3,7 @@
 use super::memory::{FleetView, Memory};
 use super::outage::{self, Diagnosis};
 use super::windows::{self, Windows};
-use super::{Checked, Host, Run, chores, order};
+use super::{Checked, Host, Run, chores, order, updates};
 use crate::facets::step::BOOTS_WITHIN;
 use crate::facets::{Disruption, Drift, FACETS, Facet, Rung, Step};
 use crate::gate::{self, BlockedBy, Request};
@@ -80,12 +80,16 @@ impl Reasoning<'_> {
         // What is wrong comes before what is only due.
         drifts.sort_by_key(|(_, drift)| (drift.kind.is_chore(), order::rank(&drift.subject, desired)));
         let proposals = drifts.into_iter().map(|(facet, drift)| {
-            let mut ladder = facet.ladder(desired, seen, drift);
+            let tried = updates::Tried { memory: self.memory, incident: self.incident };
+            // What a new version of a module has brought about is cured by going back to the old one, and not by a restart.
+            let back = updates::ladder(drift, desired, seen, tried);
+            let update = back.is_some();
+            let mut ladder = back.unwrap_or_else(|| facet.ladder(desired, seen, drift));
             // What begins with a restart gets the time to come back by itself that a silent host gets.
             let heavy = ladder.first().is_some_and(|rung| rung.step.disruption() == Disruption::Host);
             let may_pass_until = heavy.then(|| self.dead_at(facet.condition()));
             // Above the facets' own rungs are those that all share.
-            if let Some(boot_id) = seen.boot_id().filter(|_| !ladder.is_empty() && order::reboot_helps(drift.kind)) {
+            if let Some(boot_id) = seen.boot_id().filter(|_| !update && !ladder.is_empty() && order::reboot_helps(drift.kind)) {
                 let step = Step::Reboot { boot_id: boot_id.to_owned() };
                 ladder.push(Rung { step, takes_effect: BOOTS_WITHIN });
             }
@@ -147,11 +151,11 @@ impl Reasoning<'_> {
         let step = &rung.step;
         let (made, allowed) = (self.made(step, &drift), self.allowed(step));
         let name = action_name(host, step.kind(), &drift.subject, memory);
-        let whole = step.disruption() == Disruption::Host;
+        let in_turn = step.takes_turns();
         let domain = host.spec.domain.as_ref().map(|domain| domain.0.as_str());
-        let over_budget = if whole { fleet.over_budget(domain) } else { None };
+        let over_budget = if in_turn { fleet.over_budget(domain) } else { None };
         let closed_until = match windows::ask(&fleet.windows, now) {
-            Windows::Closed(opens) if whole => Some(opens),
+            Windows::Closed(opens) if in_turn => Some(opens),
             Windows::Closed(_) | Windows::Open => None,
         };
         let under_way = memory.open().next();

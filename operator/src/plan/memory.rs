@@ -81,6 +81,7 @@ impl Memory {
         let kind = step.kind();
         let whole = step.disruption() == Disruption::Host;
         let since = if whole { since } else { since.max(self.last_restart()) };
+        let since = if step.depends_on_modules() { since.max(self.last_module_change()) } else { since };
         let counts = move |past: &Past| match &past.step {
             Some(done) if whole => step.same_machine(done),
             _ => past.kind == kind && (whole || past.subject == subject),
@@ -99,6 +100,16 @@ impl Memory {
         self.actions
             .iter()
             .filter(|past| past.step.as_ref().is_some_and(|step| step.ends_boot().is_some()))
+            .filter(|past| past.outcome == Some(ActionOutcome::Succeeded))
+            .map(|past| past.created)
+            .max()
+    }
+
+    /// When a module was last changed by us, as far as that is remembered.
+    fn last_module_change(&self) -> Option<Timestamp> {
+        self.actions
+            .iter()
+            .filter(|past| past.step.as_ref().is_some_and(|step| step.changes_module().is_some()))
             .filter(|past| past.outcome == Some(ActionOutcome::Succeeded))
             .map(|past| past.created)
             .max()
@@ -177,6 +188,10 @@ pub struct FleetView {
     pub budget: Budget,
     /// The other hosts that are disrupted now, with their failure domains.
     pub disrupted: Vec<Disrupted>,
+    /// The other hosts whose modules we have begun to change and that are not well with them yet, or will not be.
+    pub updating: Vec<String>,
+    /// Components that run on another host whose modules are not as described, with that host's name.
+    pub outdated: BTreeMap<String, String>,
     /// When disruption is allowed; none: always.
     pub windows: Vec<Window>,
     /// The host whose build server builds what is owed; `None` when the fleet has none.

@@ -11,6 +11,7 @@ pub mod order;
 pub mod outage;
 #[cfg(test)]
 mod tests;
+mod updates;
 pub mod windows;
 
 use crate::facets::effect::{Effect, effect};
@@ -176,6 +177,7 @@ pub fn decide(host: &Host<'_>, looked: &Looked, memory: &Memory, fleet: &FleetVi
     let incident = incident_since(host.previous, drifted, fleet, now);
     // An attempt that ends with this look no longer blocks, and it counts with the outcome that it has now.
     let after = finished(memory, &finish, now);
+    updates::tell(&mut checks, &host.spec.desired, updates::Tried { memory: &after, incident });
     let schedules = chores::due(FACETS, host, seen, &mut checks, &after, fleet.patience.attempts, now);
     let reasoning = Reasoning { host, memory: &after, fleet, incident, schedules: &schedules, now };
     let (candidates, run) = reasoning.what_next(seen, &checks);

@@ -5,9 +5,10 @@
 
 use super::Checked;
 use super::memory::FleetView;
-use crate::catalogue::{self, KUBECTL_PROXY, KUBERNETES_API};
-use crate::facets::{Drift, DriftKind, backups, docker};
+use crate::catalogue::{self, Component, KUBECTL_PROXY, KUBERNETES_API};
+use crate::facets::{Drift, DriftKind, backups, docker, modules};
 use crate::seen::reach;
+use binder_crds::desired::Module;
 use binder_crds::{Desired, conditions};
 
 /// Whether a drift of this kind is explained when something that its subject depends on is not in place: then that is
@@ -20,6 +21,10 @@ pub fn explained_by_dependency(kind: DriftKind) -> bool {
         | DriftKind::NotListening
         | DriftKind::ChildMissing
         | DriftKind::RestartsClimbing
+        // What is ended for the sake of a module must be able to come up again.
+        | DriftKind::ModuleNotLoaded
+        | DriftKind::ModuleOld
+        | DriftKind::ModuleNewer
         | DriftKind::ClusterNotAnswering
         // The other machine is not as described either: that is the cause.
         | DriftKind::PortRefused
@@ -35,6 +40,7 @@ pub fn explained_by_dependency(kind: DriftKind) -> bool {
         | DriftKind::StartedTooEarly
         | DriftKind::PortTaken
         | DriftKind::StillRunning
+        | DriftKind::ModuleMissing
         | DriftKind::NothingListens
         | DriftKind::NotKubectl
         | DriftKind::WrongKubectl
@@ -97,6 +103,15 @@ pub fn rank(subject: &str, desired: &Desired) -> u8 {
     }
     match catalogue::described(desired).iter().find(|component| component.name == subject) {
         Some(component) => component.rank,
+        // After what uses it first, so that one module is seen to work before the next one changes.
+        None if subject.starts_with("module ") => desired
+            .modules
+            .iter()
+            .filter(|module| modules::subject(module) == subject)
+            .flat_map(|module| catalogue::users(desired, module))
+            .map(|component| component.rank + 1)
+            .min()
+            .unwrap_or(70),
         None if subject.starts_with("redirect ") => 55,
         // The runbook's order ("Build server"): room, the empty file, Docker itself.
         None if subject.starts_with("disk ") => 60,
@@ -121,6 +136,9 @@ pub fn waits_for(drift: &Drift, desired: &Desired, checks: &[Checked], fleet: &F
     if !explained_by_dependency(drift.kind) {
         return None;
     }
+    if let Some(module) = modules::module_of(desired, drift) {
+        return update(module, desired, checks, fleet);
+    }
     if drift.kind == DriftKind::ClusterNotAnswering {
         return fleet.missing.get(KUBERNETES_API).map(|host| format!("the Kubernetes API on {host}"));
     }
@@ -128,8 +146,29 @@ pub fn waits_for(drift: &Drift, desired: &Desired, checks: &[Checked], fleet: &F
         let other = &wanted.host.as_ref()?.0;
         return fleet.missing.values().any(|host| host == other).then(|| format!("what is missing on {other}"));
     }
+    let component = catalogue::described(desired).into_iter().find(|component| component.name == drift.subject)?;
+    needed(&component, desired, checks, fleet)
+}
+
+/// What a new version of a module waits for: whatever its users would wait for if they were started, since they will be;
+/// another host of the fleet that is being given a new version; and, in the order of dependency, the modules of what its
+/// users need.
+fn update(module: &Module, desired: &Desired, checks: &[Checked], fleet: &FleetView) -> Option<String> {
+    let users = catalogue::users(desired, module);
+    if let Some(what) = users.iter().find_map(|component| needed(component, desired, checks, fleet)) {
+        return Some(what);
+    }
+    if let Some(host) = fleet.updating.first() {
+        return Some(format!("{host} to be well with its modules: one host at a time"));
+    }
+    let needs = users.iter().flat_map(|component| &component.needs);
+    let host = needs.filter_map(|name| fleet.outdated.get(*name)).next()?;
+    Some(format!("the modules of {host}, whose services come first"))
+}
+
+/// What must be in place before a component is started and is not.
+fn needed(component: &Component, desired: &Desired, checks: &[Checked], fleet: &FleetView) -> Option<String> {
     let components = catalogue::described(desired);
-    let component = components.iter().find(|component| component.name == drift.subject)?;
     let here = |name: &str| {
         (name == KUBECTL_PROXY && desired.kubectl_proxy.is_some())
             || components.iter().any(|component| component.name == name)

@@ -11,6 +11,7 @@ pub mod docker;
 pub mod kubernetes;
 pub mod lasting;
 pub mod machine;
+pub mod modules;
 pub mod nat;
 pub mod pm2;
 pub mod proxy;
@@ -197,6 +198,8 @@ pub struct Observation {
     pub climbing: BTreeMap<String, restarts::Climb>,
     /// What Binder's settings on the host say.
     pub settings: Known<settings::Settings>,
+    /// Which versions of npm modules are installed.
+    pub modules: Known<modules::Modules>,
     /// What Binder's database holds.
     pub database: Known<database::Database>,
     /// Its backups.
@@ -220,6 +223,7 @@ impl Observation {
             routes: Known::NotAsked,
             lasting: lasting::Lasting::default(),
             settings: Known::NotAsked,
+            modules: Known::NotAsked,
             crashes: Known::NotAsked,
             climbing: BTreeMap::new(),
             database: Known::NotAsked,
@@ -252,6 +256,7 @@ impl Observation {
             proxy: known(asked, answers, proxy::NAME, |answer| proxy::read(answer, cluster)),
             crashes: known(asked, answers, crashes::NAME, crashes::read),
             settings: known(asked, answers, settings::NAME, settings::read),
+            modules: known(asked, answers, modules::NAME, modules::read),
             ..Self::nothing(at)
         }
     }

@@ -396,7 +396,9 @@ impl Scene<'_> {
 
     /// What a machine shows of this computer, and what it starts by itself at boot.
     fn init(&self, machine: &Machine) -> Init {
-        let mut binds = vec![bind(self.supplies.software.folder(), software::INSIDE)];
+        // Each machine has modules of its own, which npm can change.
+        let changes = Some(self.layout.host(machine.name).dir().join("modules"));
+        let mut binds = vec![Bind { changes, ..bind(self.supplies.software.folder(), software::INSIDE) }];
         let mut units = vec![unit("sshd", "/usr/sbin/sshd", &["-D", "-e"])];
         match machine.role {
             Role::Services => {
@@ -433,7 +435,7 @@ impl Scene<'_> {
 }
 
 fn bind(from: &Path, to: &str) -> Bind {
-    Bind { from: from.to_owned(), to: to.into(), writable: false }
+    Bind { from: from.to_owned(), to: to.into(), writable: false, changes: None }
 }
 
 fn unit(name: &str, program: &str, args: &[&str]) -> Unit {

@@ -19,6 +19,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, chdir, pivot_root, sethostname};
 use serde::{Deserialize, Serialize};
 
+use super::root::escaped;
 use crate::files::{self, FileError};
 use crate::process::ProcessSpec;
 
@@ -59,6 +60,9 @@ pub struct Bind {
     pub to: PathBuf,
     /// Whether the host may change it.
     pub writable: bool,
+    /// A folder of this computer that takes what the host changes of it; what lies below stays as it is.
+    #[serde(default)]
+    pub changes: Option<PathBuf>,
 }
 
 /// A service that the machine itself starts at boot, and starts again when it ends.
@@ -184,9 +188,22 @@ fn furnish(init: &Init) -> Result<(), InitError> {
     for shown in &init.binds {
         let inside = shown.to.strip_prefix("/").unwrap_or(&shown.to);
         let flags = if shown.writable { MsFlags::empty() } else { MsFlags::MS_RDONLY };
-        bind(&shown.from, &init.root.join(inside), flags)?;
+        match &shown.changes {
+            Some(changes) => lay_over(&shown.from, changes, &init.root.join(inside))?,
+            None => bind(&shown.from, &init.root.join(inside), flags)?,
+        }
     }
     Ok(())
+}
+
+/// Shows a folder at another place, where it can be changed without being changed itself.
+fn lay_over(from: &Path, changes: &Path, to: &Path) -> Result<(), InitError> {
+    let (upper, work) = (changes.join("upper"), changes.join("work"));
+    for folder in [upper.as_path(), work.as_path(), to] {
+        files::make_dir(folder)?;
+    }
+    let options = format!("lowerdir={},upperdir={},workdir={}", escaped(from), escaped(&upper), escaped(&work));
+    mount(Some("overlay"), to, Some("overlay"), MsFlags::empty(), Some(options.as_str())).map_err(system("lay over", to))
 }
 
 /// Shows a file or folder at another place, which is made if it is missing.

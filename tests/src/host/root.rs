@@ -65,7 +65,7 @@ pub async fn create(host: &HostLayout, disk: Option<u32>) -> Result<(), RootErro
 }
 
 /// Overlay's options are separated by commas, and layers by colons.
-fn escaped(path: &Path) -> String {
+pub(super) fn escaped(path: &Path) -> String {
     path.to_string_lossy().replace('\\', "\\\\").replace(',', "\\,").replace(':', "\\:")
 }
 

@@ -4,6 +4,7 @@
 
 mod database;
 mod docker;
+mod modules;
 mod outage;
 mod servers;
 mod world;

@@ -9,6 +9,7 @@ use crate::seen::backups::{Backups, Good};
 use crate::seen::database::{Build, Database};
 use crate::seen::lasting::Lasting;
 use crate::seen::machine::{Machine, Process};
+use crate::seen::modules::{Found, Installed, Modules};
 use crate::seen::pm2::{Row, State, Table};
 use crate::seen::proxy::{Cluster, Kubectl, Proxy};
 use crate::seen::restarts::Climb;
@@ -86,6 +87,12 @@ pub(super) struct World {
     pub(super) database: Option<Database>,
     /// Its backups, where they are described.
     pub(super) backups: Option<Backups>,
+    /// The installed version of `binder-web`, which `web` uses, and since when it is there.
+    pub(super) web_module: Option<(String, i64)>,
+    /// The version of it with which `web` ends at once.
+    pub(super) bad_version: &'static str,
+    /// Whether npm cannot get anything.
+    pub(super) npm_fails: bool,
     /// Whether no backup can be made.
     pub(super) backups_fail: bool,
 }
@@ -116,6 +123,9 @@ impl World {
             deaf: false,
             database: None,
             backups: None,
+            web_module: None,
+            bad_version: "",
+            npm_fails: false,
             backups_fail: false,
         }
     }
@@ -147,6 +157,16 @@ impl World {
 
     pub(super) fn start(&mut self, component: &Component) {
         if self.broken.contains(&component.process.as_str()) {
+            return;
+        }
+        let version = self.web_module.as_ref().map(|(version, _)| version.as_str());
+        if component.name == "web" && version == Some(self.bad_version) {
+            let pid = self.spawn("node");
+            self.row(&component.process, pid);
+            if let Some(row) = self.rows.last_mut() {
+                (row.state, row.pid) = (State::Errored, None);
+            }
+            self.end(pid);
             return;
         }
         self.other_key.remove(&component.name);
@@ -255,6 +275,10 @@ impl World {
                 backups.last = Some(Good { name, at: self.now, documents: 1, bytes: 1 });
             }
             Step::FailUnusableBuild { .. } => {}
+            Step::InstallModule { .. } | Step::RevertModule { .. } if self.npm_fails => {}
+            Step::InstallModule { change } | Step::RevertModule { change } => {
+                self.web_module = Some((change.to.0.clone(), self.now.as_second() + 1));
+            }
         }
     }
 
@@ -324,6 +348,14 @@ impl World {
             servers: Known::Seen(self.servers()),
             routes: Known::Seen(Routes { live: 1, orphans: self.orphans.clone(), ..Routes::default() }),
             climbing: self.climbing.map(|name| (name.to_owned(), CLIMB)).into_iter().collect(),
+            modules: self.web_module.as_ref().map_or(Known::NotAsked, |(version, since)| {
+                let installed = Installed {
+                    version: version.as_str().into(),
+                    place: HostPath::from("/opt/binder"),
+                    since: *since,
+                };
+                Known::Seen(Modules::from([("binder-web".to_owned(), Found::Installed(installed))]))
+            }),
             database: self.database.clone().map_or(Known::NotAsked, Known::Seen),
             backups: self.backups.clone().map_or(Known::NotAsked, Known::Seen),
             ..Observation::nothing(self.now)
@@ -424,8 +456,7 @@ impl Operator {
         let decision = self.decide(&looked, world.now);
         for finish in &decision.finish {
             let past = self.memory.actions.iter_mut().find(|past| past.name == finish.action).unwrap();
-            past.outcome = Some(finish.outcome);
-            past.finished_at = Some(world.now);
+            past.end(finish, world.now);
         }
         // As the API gives it back.
         let written = serde_json::from_value(serde_json::to_value(&decision.status).unwrap()).unwrap();

@@ -1,0 +1,132 @@
+//! What became of new versions of modules: one with which a server does not come up is taken back, and is not tried again.
+//!
+//! The facet `modules` knows what is installed and what is asked for; here is what was tried, from the BinderActions of the
+//! present incident. Pure, like all of `plan`.
+
+use super::Checked;
+use super::memory::{Memory, Past};
+use crate::catalogue;
+use crate::facets::modules::{INSTALLED_WITHIN, module_of, subject as module_subject};
+use crate::facets::step::ModuleChange;
+use crate::facets::{Drift, DriftKind, Rung, Step};
+use crate::seen::Observation;
+use crate::seen::modules::Found;
+use binder_crds::desired::Module;
+use binder_crds::{ActionOutcome, Desired, conditions};
+use jiff::Timestamp;
+
+/// What is remembered of the present incident.
+#[derive(Clone, Copy)]
+pub(super) struct Tried<'a> {
+    /// What was tried.
+    pub memory: &'a Memory,
+    /// Since when it counts.
+    pub incident: Option<Timestamp>,
+}
+
+impl<'a> Tried<'a> {
+    /// What may have been done in this incident, the latest first.
+    fn done(self) -> impl Iterator<Item = &'a Past> {
+        let since = self.incident;
+        self.memory.actions.iter().rev().filter(move |past| {
+            past.outcome != Some(ActionOutcome::Abandoned) && since.is_none_or(|since| past.created >= since)
+        })
+    }
+
+    /// The last new version of a module that we put there, unless it was taken back since.
+    fn update(self, module: &Module) -> Option<(&'a Past, &'a ModuleChange)> {
+        let (past, step) = self.done().find_map(|past| {
+            let step = past.step.as_ref()?;
+            step.changes_module().filter(|change| change.module == module.name).map(|_| (past, step))
+        })?;
+        match step {
+            Step::InstallModule { change } => Some((past, change)),
+            _ => None,
+        }
+    }
+
+    /// What a component said when it did not come up after a time: every start of it since then failed.
+    fn did_not_come_up(self, component: &str, since: Timestamp) -> Option<&'a Past> {
+        let starts = || {
+            self.done()
+                .filter(|past| past.subject == component && matches!(past.step, Some(Step::StartProcess { .. })))
+                .filter(|past| past.created >= since)
+        };
+        if starts().any(|past| past.outcome == Some(ActionOutcome::Succeeded)) {
+            return None;
+        }
+        starts().find(|past| past.outcome == Some(ActionOutcome::Failed))
+    }
+
+    /// Why the version that is asked for is not tried again.
+    fn taken_back(self, module: &Module) -> Option<String> {
+        let (back, change) = self.done().find_map(|past| match &past.step {
+            Some(Step::RevertModule { change }) if change.module == module.name && change.from == module.version => {
+                Some((past, change))
+            }
+            _ => None,
+        })?;
+        let component = &back.subject;
+        let failed = self
+            .done()
+            .filter(|past| past.created <= back.created)
+            .find(|past| past.subject == *component && past.outcome == Some(ActionOutcome::Failed));
+        let how = failed.filter(|past| !past.message.is_empty());
+        let how = how.map(|past| format!(" ({})", past.message)).unwrap_or_default();
+        let what = if module_subject(module) == *component {
+            "npm left it half there".to_owned()
+        } else {
+            format!("{component} did not come up with it{how}")
+        };
+        Some(format!("{} was installed, and {what}, so {} was installed again", change.from, change.to))
+    }
+}
+
+/// Says of each module whose new version was taken back what became of it: its condition is where an owner looks.
+pub(super) fn tell(checks: &mut [Checked], desired: &Desired, tried: Tried<'_>) {
+    let modules = checks.iter_mut().filter(|checked| checked.condition == conditions::MODULES_AT_VERSION);
+    for drift in modules.filter_map(|checked| checked.result.as_mut().ok()).flat_map(|check| &mut check.drifts) {
+        if let Some(why) = module_of(desired, drift).and_then(|module| tried.taken_back(module)) {
+            drift.evidence.push_str("; ");
+            drift.evidence.push_str(&why);
+        }
+    }
+}
+
+/// The remedies against a drift, where it has to do with a module that we have changed; `None` where it has not.
+pub(super) fn ladder(drift: &Drift, desired: &Desired, seen: &Observation, tried: Tried<'_>) -> Option<Vec<Rung>> {
+    let back = |change: &ModuleChange| {
+        let step = Step::RevertModule { change: change.back() };
+        vec![Rung { step, takes_effect: INSTALLED_WITHIN }]
+    };
+    match drift.kind {
+        // Tried once, and taken back: a person must look.
+        DriftKind::ModuleOld | DriftKind::ModuleNewer => {
+            tried.taken_back(module_of(desired, drift)?).map(|_| Vec::new())
+        }
+        // npm has left neither the old one nor the new one.
+        DriftKind::ModuleMissing => {
+            let (past, change) = tried.update(module_of(desired, drift)?)?;
+            past.outcome.is_some().then(|| back(change))
+        }
+        DriftKind::ProcessMissing
+        | DriftKind::ProcessStopped
+        | DriftKind::ProcessErrored
+        | DriftKind::ChildrenLeftOver
+        | DriftKind::ChildMissing
+        | DriftKind::NotListening
+        | DriftKind::RestartsClimbing => desired.modules.iter().find_map(|module| {
+            let uses = catalogue::users(desired, module).iter().any(|component| component.name == drift.subject);
+            let (past, change) = tried.update(module).filter(|_| uses)?;
+            let there = match seen.modules.seen()?.get(&module.name.0)? {
+                Found::Installed(found) => found.version == change.to,
+                Found::Missing | Found::Unreadable => false,
+            };
+            // What crashes again and again has told enough; anything else may be no more than not running.
+            let crashes = drift.kind == DriftKind::RestartsClimbing;
+            let failed = crashes || tried.did_not_come_up(&drift.subject, past.created).is_some();
+            (there && failed).then(|| back(change))
+        }),
+        _ => None,
+    }
+}
