@@ -36,7 +36,12 @@ impl Facet for Modules {
 
     fn asks(&self, desired: &Desired) -> Vec<Ask> {
         let place = |module: &Module| {
-            (module.name.0.clone(), module.folder.as_ref().map(|folder| folder.0.trim_end_matches('/').to_owned()))
+            // An empty one would mean npm's global modules.
+            let folder = module.folder.as_ref().map(|folder| match folder.0.trim_end_matches('/') {
+                "" => "/".to_owned(),
+                folder => folder.to_owned(),
+            });
+            (module.name.0.clone(), folder)
         };
         let sound: Vec<_> = desired.modules.iter().filter(|module| sound(module).is_ok()).map(place).collect();
         vec![modules::ask(&sound), pm2::ask()]

@@ -119,7 +119,7 @@ impl Facet for Services {
 }
 
 /// Deletes a component's entries; what is then missing is started, with the API key that the Secret holds.
-pub(super) fn clear(component: &Component) -> Vec<Rung> {
+pub(crate) fn clear(component: &Component) -> Vec<Rung> {
     vec![Rung {
         step: Step::DeleteEntries {
             component: component.name.clone(),
@@ -127,6 +127,11 @@ pub(super) fn clear(component: &Component) -> Vec<Rung> {
         },
         takes_effect: GONE_WITHIN,
     }]
+}
+
+/// Whether it is known why a component crashes: something else than the component itself.
+pub(crate) fn crash_is_explained(component: &Component, seen: &Observation) -> bool {
+    climbing::cause(component, seen).is_some()
 }
 
 /// Whether a component runs as described.

@@ -7,6 +7,7 @@ use super::Checked;
 use super::memory::{Memory, Past};
 use crate::catalogue;
 use crate::facets::modules::{INSTALLED_WITHIN, module_of, subject as module_subject};
+use crate::facets::services::{clear, crash_is_explained};
 use crate::facets::step::ModuleChange;
 use crate::facets::{Drift, DriftKind, Rung, Step};
 use crate::seen::Observation;
@@ -33,29 +34,45 @@ impl<'a> Tried<'a> {
         })
     }
 
-    /// The last new version of a module that we put there, unless it was taken back since.
-    fn update(self, module: &Module) -> Option<(&'a Past, &'a ModuleChange)> {
-        let (past, step) = self.done().find_map(|past| {
+    /// What we did to a module last.
+    fn last_change(self, module: &Module) -> Option<(&'a Past, &'a Step)> {
+        self.done().find_map(|past| {
             let step = past.step.as_ref()?;
             step.changes_module().filter(|change| change.module == module.name).map(|_| (past, step))
-        })?;
-        match step {
-            Step::InstallModule { change } => Some((past, change)),
+        })
+    }
+
+    /// The last new version of a module that we put there, unless it was taken back since.
+    fn update(self, module: &Module) -> Option<(&'a Past, &'a ModuleChange)> {
+        match self.last_change(module)? {
+            (past, Step::InstallModule { change }) => Some((past, change)),
             _ => None,
+        }
+    }
+
+    /// The attempts to start a component since a time.
+    fn starts(self, component: &str, since: Timestamp) -> impl Iterator<Item = &'a Past> {
+        self.done()
+            .filter(move |past| past.created >= since && matches!(past.step, Some(Step::StartProcess { .. })))
+            .filter(move |past| past.subject == component)
+    }
+
+    /// Whether a module was taken back, and a component that may be crashing in the other version was not started since.
+    fn awaits_start(self, module: &Module, component: &str) -> bool {
+        match self.last_change(module) {
+            Some((past, Step::RevertModule { .. })) => {
+                past.outcome.is_some() && self.starts(component, past.created).next().is_none()
+            }
+            _ => false,
         }
     }
 
     /// What a component said when it did not come up after a time: every start of it since then failed.
     fn did_not_come_up(self, component: &str, since: Timestamp) -> Option<&'a Past> {
-        let starts = || {
-            self.done()
-                .filter(|past| past.subject == component && matches!(past.step, Some(Step::StartProcess { .. })))
-                .filter(|past| past.created >= since)
-        };
-        if starts().any(|past| past.outcome == Some(ActionOutcome::Succeeded)) {
+        if self.starts(component, since).any(|past| past.outcome == Some(ActionOutcome::Succeeded)) {
             return None;
         }
-        starts().find(|past| past.outcome == Some(ActionOutcome::Failed))
+        self.starts(component, since).find(|past| past.outcome == Some(ActionOutcome::Failed))
     }
 
     /// Why the version that is asked for is not tried again.
@@ -116,14 +133,21 @@ pub(super) fn ladder(drift: &Drift, desired: &Desired, seen: &Observation, tried
         | DriftKind::ChildMissing
         | DriftKind::NotListening
         | DriftKind::RestartsClimbing => desired.modules.iter().find_map(|module| {
-            let uses = catalogue::users(desired, module).iter().any(|component| component.name == drift.subject);
-            let (past, change) = tried.update(module).filter(|_| uses)?;
+            let component = catalogue::users(desired, module).into_iter().find(|one| one.name == drift.subject)?;
+            let crashes = drift.kind == DriftKind::RestartsClimbing;
+            if crashes && crash_is_explained(&component, seen) {
+                return None;
+            }
+            // pm2 waits ever longer before it starts again what crashes.
+            if crashes && tried.awaits_start(module, &component.name) {
+                return Some(clear(&component));
+            }
+            let (past, change) = tried.update(module)?;
             let there = match seen.modules.seen()?.get(&module.name.0)? {
                 Found::Installed(found) => found.version == change.to,
                 Found::Missing | Found::Unreadable => false,
             };
             // What crashes again and again has told enough; anything else may be no more than not running.
-            let crashes = drift.kind == DriftKind::RestartsClimbing;
             let failed = crashes || tried.did_not_come_up(&drift.subject, past.created).is_some();
             (there && failed).then(|| back(change))
         }),

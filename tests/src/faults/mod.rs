@@ -15,6 +15,7 @@ mod docker;
 mod firewall;
 mod keys;
 mod machine;
+pub mod modules;
 mod outage;
 mod pm2;
 mod proxy;
@@ -154,6 +155,7 @@ pub fn all() -> impl Iterator<Item = &'static Fault> {
         proxy::FAULTS,
         crashes::FAULTS,
         machine::FAULTS,
+        modules::FAULTS,
         outage::FAULTS,
         way_in::FAULTS,
         reach::FAULTS,

@@ -174,6 +174,8 @@ impl Furnishing<'_> {
         ] {
             self.system(&format!("{CONTROL}/{name}"), contents, 0o644)?;
         }
+        // Runs once a fault has started it.
+        self.system("usr/local/lib/binder-lab/registry.js", include_str!("../../host/registry.js"), 0o644)?;
         // Where it is missing, pm2 1.1.3 prints a page of advertising before every answer; its own attempt to make it
         // fails with a Node.js of today.
         self.own(".pm2/touch", "", 0o644)?;

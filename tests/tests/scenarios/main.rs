@@ -19,6 +19,7 @@ mod described;
 mod docker;
 mod evidence;
 mod heals;
+mod modules;
 mod observe;
 mod place;
 mod restarts;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
     database::trials(&place, &mut trials);
     backups::trials(&place, &mut trials);
     docker::trials(&place, &mut trials);
+    modules::trials(&place, &mut trials);
     together::trials(&place, &mut trials);
     restarts::trials(&place, &mut trials);
     access::trials(&place, &mut trials);

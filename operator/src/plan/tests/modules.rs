@@ -1,6 +1,6 @@
 //! A module that is older than asked for, from the difference to the running server; and a new version that does not come up.
 
-use super::world::{Operator, World};
+use super::world::{Operator, World, component_named};
 use super::{conditions, well};
 use crate::facets::Step;
 use crate::plan::memory::Disrupted;
@@ -94,6 +94,26 @@ fn going_back_waits_for_no_window_and_no_budget() {
     operator.run(&mut world, 100);
     assert_eq!(world.web_module.as_ref().unwrap().0, OLD);
     assert_eq!(operator.ran.iter().filter(|step| *step == "RevertModule").count(), 1);
+}
+
+#[test]
+fn what_crashes_in_a_version_that_was_taken_back_is_started_anew() {
+    let (mut operator, mut world) = asked(OLD, NEW);
+    world.bad_version = NEW;
+    while operator.ran.last().map(String::as_str) != Some("RevertModule") {
+        operator.run(&mut world, 1);
+    }
+    world.delete("binder-web-start");
+    world.start(&component_named("web"));
+    world.climbing = Some("binder-web-start");
+    while operator.ran.last().map(String::as_str) == Some("RevertModule") {
+        operator.run(&mut world, 1);
+    }
+    assert_eq!(operator.condition(conditions::SERVICES_RUNNING), ("False", "RestartsClimbing"));
+    world.climbing = None;
+    operator.run(&mut world, 40);
+    assert_eq!(operator.ran[4..], ["DeleteEntries", "StartProcess"]);
+    assert_eq!(operator.condition(conditions::STALLED), ("True", "NeedsPerson"));
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod apps;
 mod database;
 mod disks;
 mod keys;
+pub mod modules;
 mod outage;
 mod reach;
 mod services;
@@ -57,7 +58,7 @@ pub type Look = for<'a> fn(&'a Stage) -> BoxFuture<'a, Result<String, String>>;
 
 /// Every act, in order. Each module holds the rows of one kind.
 pub fn all() -> impl Iterator<Item = &'static Act> {
-    [web::ACTS, services::ACTS, disks::ACTS, reach::ACTS, apps::ACTS, outage::ACTS, database::ACTS, keys::ACTS]
+    [web::ACTS, services::ACTS, disks::ACTS, reach::ACTS, apps::ACTS, outage::ACTS, database::ACTS, keys::ACTS, modules::ACTS]
         .into_iter()
         .flatten()
 }
@@ -153,7 +154,7 @@ impl Act {
         let fault = stage.lab.fault(self.fault).map_err(StageError::from)?;
         let mark = stage.mark(self.host).await?;
         fault.break_on(&stage.lab, Some(self.host)).await.map_err(StageError::from)?;
-        if let Some((_, then)) = disks::THEN.iter().find(|(fault, _)| *fault == self.fault) {
+        if let Some((_, then)) = disks::THEN.iter().chain(modules::THEN).find(|(fault, _)| *fault == self.fault) {
             let came = then(stage).await.map_err(ActError::Then)?;
             tell(&format!("then:     {came}"));
         }
