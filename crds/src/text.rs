@@ -439,11 +439,39 @@ mod tests {
             assert!(BucketUrl::from(bad).checked().is_err(), "{bad:?}");
         }
         assert!(BucketUrl::from("gs://binder-testing/backups/v1").checked().is_ok());
-        for bad in ["-g", "--registry=http://x", "../x", "a/b", "@a", "@/b", "@a/b/c", "A", "a@1", "a b", "$(reboot)", ".", ".."] {
+        for bad in [
+            "-g",
+            "--registry=http://x",
+            "../x",
+            "a/b",
+            "@a",
+            "@/b",
+            "@a/b/c",
+            "A",
+            "a@1",
+            "a b",
+            "$(reboot)",
+            ".",
+            "..",
+        ] {
             assert!(ModuleName::from(bad).checked().is_err(), "{bad:?}");
         }
         assert!(ModuleName::from("binder-web").checked().is_ok() && ModuleName::from("@a/b.c").checked().is_ok());
-        for bad in ["1", "1.2", "v1.2.3", "^1.2.3", "latest", "1.2.3.4", "01.2.3", "1.2.x", "1.2.3-", "1.2.3-a..b", "1.2.3+b", "-1.2.3", "1.2.3\n"] {
+        for bad in [
+            "1",
+            "1.2",
+            "v1.2.3",
+            "^1.2.3",
+            "latest",
+            "1.2.3.4",
+            "01.2.3",
+            "1.2.x",
+            "1.2.3-",
+            "1.2.3-a..b",
+            "1.2.3+b",
+            "-1.2.3",
+            "1.2.3\n",
+        ] {
             assert!(ModuleVersion::from(bad).checked().is_err(), "{bad:?}");
         }
         assert!(ModuleVersion::from("1.1.17").checked().is_ok() && ModuleVersion::from("2.0.0-rc.1").checked().is_ok());

@@ -4,7 +4,9 @@
 use super::{Context, Error, fleet, list_all};
 use crate::plan::memory::Disrupted;
 use crate::status::conditions::find;
-use binder_crds::{ActionOutcome, BinderAction, BinderFleet, BinderHostStatus, DISRUPTS_LABEL, FLEET_LABEL, conditions};
+use binder_crds::{
+    ActionOutcome, BinderAction, BinderFleet, BinderHostStatus, DISRUPTS_LABEL, FLEET_LABEL, conditions,
+};
 use kube::ResourceExt;
 use kube::api::ListParams;
 

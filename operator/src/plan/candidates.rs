@@ -89,7 +89,9 @@ impl Reasoning<'_> {
             let heavy = ladder.first().is_some_and(|rung| rung.step.disruption() == Disruption::Host);
             let may_pass_until = heavy.then(|| self.dead_at(facet.condition()));
             // Above the facets' own rungs are those that all share.
-            if let Some(boot_id) = seen.boot_id().filter(|_| !update && !ladder.is_empty() && order::reboot_helps(drift.kind)) {
+            if let Some(boot_id) =
+                seen.boot_id().filter(|_| !update && !ladder.is_empty() && order::reboot_helps(drift.kind))
+            {
                 let step = Step::Reboot { boot_id: boot_id.to_owned() };
                 ladder.push(Rung { step, takes_effect: BOOTS_WITHIN });
             }

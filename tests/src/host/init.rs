@@ -203,7 +203,8 @@ fn lay_over(from: &Path, changes: &Path, to: &Path) -> Result<(), InitError> {
         files::make_dir(folder)?;
     }
     let options = format!("lowerdir={},upperdir={},workdir={}", escaped(from), escaped(&upper), escaped(&work));
-    mount(Some("overlay"), to, Some("overlay"), MsFlags::empty(), Some(options.as_str())).map_err(system("lay over", to))
+    mount(Some("overlay"), to, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+        .map_err(system("lay over", to))
 }
 
 /// Shows a file or folder at another place, which is made if it is missing.

@@ -129,7 +129,11 @@ fn one_host_at_a_time_in_the_order_of_dependency_and_within_the_budget() {
     operator.fleet.outdated.clear();
     operator.fleet.disrupted = vec![Disrupted { host: "kubernetes-master".to_owned(), domain: None }];
     operator.run(&mut world, 5);
-    assert!(operator.status.waits_for.starts_with("kubernetes-master to be well again"), "{}", operator.status.waits_for);
+    assert!(
+        operator.status.waits_for.starts_with("kubernetes-master to be well again"),
+        "{}",
+        operator.status.waits_for
+    );
     assert!(operator.ran.is_empty());
     operator.fleet.disrupted.clear();
     operator.run(&mut world, 40);

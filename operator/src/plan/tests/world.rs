@@ -349,11 +349,8 @@ impl World {
             routes: Known::Seen(Routes { live: 1, orphans: self.orphans.clone(), ..Routes::default() }),
             climbing: self.climbing.map(|name| (name.to_owned(), CLIMB)).into_iter().collect(),
             modules: self.web_module.as_ref().map_or(Known::NotAsked, |(version, since)| {
-                let installed = Installed {
-                    version: version.as_str().into(),
-                    place: HostPath::from("/opt/binder"),
-                    since: *since,
-                };
+                let installed =
+                    Installed { version: version.as_str().into(), place: HostPath::from("/opt/binder"), since: *since };
                 Known::Seen(Modules::from([("binder-web".to_owned(), Found::Installed(installed))]))
             }),
             database: self.database.clone().map_or(Known::NotAsked, Known::Seen),

@@ -58,9 +58,19 @@ pub type Look = for<'a> fn(&'a Stage) -> BoxFuture<'a, Result<String, String>>;
 
 /// Every act, in order. Each module holds the rows of one kind.
 pub fn all() -> impl Iterator<Item = &'static Act> {
-    [web::ACTS, services::ACTS, disks::ACTS, reach::ACTS, apps::ACTS, outage::ACTS, database::ACTS, keys::ACTS, modules::ACTS]
-        .into_iter()
-        .flatten()
+    [
+        web::ACTS,
+        services::ACTS,
+        disks::ACTS,
+        reach::ACTS,
+        apps::ACTS,
+        outage::ACTS,
+        database::ACTS,
+        keys::ACTS,
+        modules::ACTS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The acts of the short demo, in order.

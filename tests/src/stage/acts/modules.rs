@@ -61,7 +61,10 @@ pub async fn runs(stage: &Stage, version: &str) -> Result<String, String> {
     let host = stage.lab.host(HOST).map_err(|error| crate::said(&error))?;
     let seen = host.script(LOOK, &[]).await.map_err(|error| crate::said(&error))?;
     if seen.split_whitespace().ne([version, "after"]) {
-        return Err(format!("{MODULE} is {}", seen.split_whitespace().collect::<Vec<_>>().join(", its server started ")));
+        return Err(format!(
+            "{MODULE} is {}",
+            seen.split_whitespace().collect::<Vec<_>>().join(", its server started ")
+        ));
     }
     let page = world::page(stage).await?;
     Ok(format!("{MODULE} {version} is installed, its server was started after that, and {page}"))
