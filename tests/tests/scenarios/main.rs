@@ -1,12 +1,12 @@
 //! The operator in the lab: faults that really happen, heals that are seen in the world.
 //!
-//! One lab with one operator serves every scenario, in the order below; each leaves the fleet healthy. The lab goes down
-//! with this process, however it ends.
+//! One lab with one operator serves every scenario, in the order below; each leaves the fleet healthy, and after one that
+//! fails, the next has a new lab. The lab goes down with this process, however it ends.
 //!
 //! ```text
-//! cargo test -p binder-lab --test scenarios                      everything
-//! cargo test -p binder-lab --test scenarios -- heals::           the faults that are healed
-//! BINDER_CAMPAIGN=long cargo test -p binder-lab --test scenarios all pairs of faults, and five minutes of quiet
+//! cargo test --workspace --test scenarios                        everything
+//! cargo test --workspace --test scenarios -- heals::             the faults that are healed
+//! BINDER_CAMPAIGN=long cargo test --workspace --test scenarios   all pairs of faults, and five minutes of quiet
 //! ```
 
 mod access;

@@ -42,7 +42,8 @@ impl Place {
         self.set.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Plays one scenario; when it fails, what the objects and the operator said goes with the failure.
+    /// Plays one scenario; when it fails, what the objects and the operator said goes with the failure. The lab then goes: what
+    /// a failure leaves behind must not fail the next ones as well.
     pub(crate) fn play<F>(&self, scenario: F) -> Outcome
     where
         F: AsyncFnOnce(&mut Set) -> Outcome,
@@ -61,7 +62,12 @@ impl Place {
                 Ok(()) => Ok(()),
                 Err(failure) => {
                     let why = failure.message().unwrap_or_default().to_owned();
-                    Err(Failed::from(format!("{why}\n{}", set.stage.told().await)))
+                    let told = set.stage.told().await;
+                    *guard = None;
+                    if let Err(error) = gone().await {
+                        *guard = Some(Err(format!("the lab of a scenario that failed is not all gone: {error}")));
+                    }
+                    Err(Failed::from(format!("{why}\n{told}")))
                 }
             }
         })
@@ -75,13 +81,17 @@ impl Place {
         }
         drop(set);
         eprintln!("taking the lab away");
-        let gone = self.runtime.block_on(async {
-            take_down(&Layout::of(&name()).map_err(|e| e.to_string())?).await.map_err(|e| binder_lab::said(&e))
-        });
+        let gone = self.runtime.block_on(gone());
         if let Err(error) = gone {
             eprintln!("the lab is not all gone: {error}");
         }
     }
+}
+
+/// Takes the lab of this run away.
+async fn gone() -> Result<(), String> {
+    let layout = Layout::of(&name()).map_err(|error| binder_lab::said(&error))?;
+    take_down(&layout).await.map_err(|error| binder_lab::said(&error))
 }
 
 impl Set {
