@@ -5,9 +5,9 @@
 //! when tests fail, panic, or are interrupted. The cases of [`cases`] are data, and each is a test of its own:
 //!
 //! ```text
-//! cargo test -p binder-lab --test api                       everything
-//! cargo test -p binder-lab --test api -- refused::          what must be refused
-//! cargo test -p binder-lab --test api -- 'chart::'          the chart
+//! cargo test --workspace --test api                       everything
+//! cargo test --workspace --test api -- refused::          what must be refused
+//! cargo test --workspace --test api -- 'chart::'          the chart
 //! ```
 //!
 //! Knows nothing of the operator's code: what is tested here is what people and Kubernetes see.

@@ -1,7 +1,7 @@
 //! `kubectl describe bh` of each fault, kept as files under `docs/examples` and compared with what the operator really
 //! says. What differs from run to run (times, ids, addresses of processes) is replaced by a word.
 //!
-//! `BINDER_EXAMPLES=write cargo test -p binder-lab --test scenarios -- heals::` writes the files anew.
+//! `BINDER_EXAMPLES=write cargo test --workspace --test scenarios -- heals::` writes the files anew.
 
 use std::path::PathBuf;
 
