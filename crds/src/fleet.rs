@@ -37,6 +37,8 @@ use std::collections::BTreeMap;
         .field_path(".hosts"),
     validation = Rule::new("has(self.apiKeySecretRef) || ((!has(self.hosts) || self.hosts.all(h, !has(h.servers) || size(h.servers) == 0)) && (!has(self.profiles) || self.profiles.all(p, !has(self.profiles[p].servers) || size(self.profiles[p].servers) == 0)))")
         .message("servers need the API key: name its Secret in spec.apiKeySecretRef, for example {name: binder-api-key, key: api-key}"),
+    validation = Rule::new("has(self.apiKeySecretRef) || !has(self.access.mayWriteApiKey) || !self.access.mayWriteApiKey")
+        .message("access.mayWriteApiKey is about the Secret of spec.apiKeySecretRef: name it there, or leave mayWriteApiKey out"),
     validation = Rule::new("(has(self.power) && has(self.power.gce)) || !has(self.hosts) || self.hosts.all(h, !has(h.power) || !has(h.power.gce))")
         .message("a host names a GCE instance but the fleet no project: add spec.power.gce with project and credentialsSecretRef"),
 )]

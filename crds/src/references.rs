@@ -38,6 +38,10 @@ pub struct Access {
     /// Default: false, and a person is asked for.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub may_authorize_key: bool,
+    /// True: when the Secret of `apiKeySecretRef`, or its entry, is missing, the API key that the servers' logs agree on may
+    /// be put there. The chart's `apiKeySecrets` must name that Secret too. Default: false, and a person is asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_write_api_key: bool,
 }
 
 /// What a fleet's hosts share for power-cycling.

@@ -83,6 +83,14 @@ wider right is a decision and not an accident.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
+{{- with .Values.apiKeySecrets }}
+# The API key that the servers' logs agree on, where a fleet allows it (access.mayWriteApiKey): by server-side apply, which
+# is create and patch, to the Secrets of these names only.
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: {{ toJson . }}
+  verbs: [create, patch]
+{{- end }}
 # A repeated event is a patch of the first.
 - apiGroups: [events.k8s.io]
   resources: [events]

@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 /// How long a login key is used without reading its Secret again while a session is open.
 const FRESH: Duration = Duration::from_secs(300);
 
+/// How long an API key is used for looking without reading its Secret again: one read for a whole fleet.
+const API_KEY_FRESH: Duration = Duration::from_secs(60);
+
 /// The type that a Secret with a login key must have (Kubernetes' own convention).
 const SSH_AUTH: &str = "kubernetes.io/ssh-auth";
 
@@ -48,7 +51,7 @@ pub(crate) struct ApiKeys {
 type ReadKeys = HashMap<(String, SecretKeyRef), (Instant, SecretString)>;
 
 impl ApiKeys {
-    /// The API key, from the Secret only if it was not read for a while; what stands in the way otherwise, in words.
+    /// The API key, from the Secret only if it was not read for a while; what stands in the way otherwise.
     ///
     /// # Errors
     /// [`Error`] when the API fails.
@@ -56,11 +59,11 @@ impl ApiKeys {
         context: &Context,
         namespace: &str,
         reference: Option<&SecretKeyRef>,
-    ) -> Result<Result<SecretString, String>, Error> {
+    ) -> Result<Result<SecretString, KeyProblem>, Error> {
         let Some(reference) = reference else { return api_key(context, namespace, None).await };
         let place = (namespace.to_owned(), reference.clone());
-        let known =
-            context.api_keys.lock().get(&place).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, key)| key.clone());
+        let fresh = |(at, _): &&(Instant, SecretString)| at.elapsed() < API_KEY_FRESH;
+        let known = context.api_keys.lock().get(&place).filter(fresh).map(|(_, key)| key.clone());
         if let Some(key) = known {
             return Ok(Ok(key));
         }
@@ -167,7 +170,26 @@ async fn login_key(context: &Context, namespace: &str, name: &str) -> Result<Res
     }
 }
 
-/// The API key of Binder's servers, or what stands in the way, in words.
+/// Why the API key is not known. In words: what a step that needs the key waits for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum KeyProblem {
+    /// Nobody says where it is.
+    #[error("a Secret with the API key to be named in spec.apiKeySecretRef")]
+    NotNamed,
+    /// There is no such Secret.
+    #[error("the Secret {0} with the API key, which does not exist")]
+    NoSecret(String),
+    /// The Secret has no such entry, or an empty one.
+    #[error("the API key under {entry} in the Secret {name}, which has none there")]
+    NoEntry {
+        /// The Secret.
+        name: String,
+        /// The entry.
+        entry: String,
+    },
+}
+
+/// The API key of Binder's servers, or what stands in the way.
 ///
 /// # Errors
 /// [`Error`] when the API fails.
@@ -175,15 +197,11 @@ pub(crate) async fn api_key(
     context: &Context,
     namespace: &str,
     reference: Option<&SecretKeyRef>,
-) -> Result<Result<SecretString, String>, Error> {
-    let Some(reference) = reference else {
-        return Ok(Err("a Secret with the API key to be named in spec.apiKeySecretRef".to_owned()));
-    };
-    let (name, key) = (&reference.name, &reference.key);
-    let Some(secret) = secret(context, namespace, &name.0).await? else {
-        return Ok(Err(format!("the Secret {name} with the API key, which does not exist")));
-    };
-    Ok(field(&secret, key).ok_or_else(|| format!("the API key under {key} in the Secret {name}, which has none there")))
+) -> Result<Result<SecretString, KeyProblem>, Error> {
+    let Some(reference) = reference else { return Ok(Err(KeyProblem::NotNamed)) };
+    let (name, entry) = (reference.name.0.clone(), reference.key.clone());
+    let Some(secret) = secret(context, namespace, &name).await? else { return Ok(Err(KeyProblem::NoSecret(name))) };
+    Ok(field(&secret, &entry).ok_or(KeyProblem::NoEntry { name, entry }))
 }
 
 /// Every entry of a Secret that is text; `None` if there is no such Secret.

@@ -1,6 +1,6 @@
 //! One host, again and again: observe, decide, execute, record.
 
-use super::{Context, Error, Known, access, backups, chain, disruption, fleet, outage, power, record};
+use super::{Context, Error, Known, access, backups, chain, disruption, fleet, keys, outage, power, record};
 use crate::execute::{self, Means};
 use crate::facets::Step;
 use crate::inspect;
@@ -231,7 +231,13 @@ async fn look(described: &Described, context: &Context, session: &crate::hosts::
     }
     let (namespace, reference) = (&described.namespace, described.spec.api_key_secret_ref.as_ref());
     let key = access::ApiKeys::get(context, namespace, reference).await?;
-    around.api_key = Some(key.clone());
+    if let Err(problem) = &key {
+        let about =
+            keys::About { namespace, uid: &described.uid, name: &described.object.name_any(), spec: &described.spec };
+        return Ok(keys::look(context, &about, session, around, problem).await);
+    }
+    context.key_search.end(namespace, reference);
+    around.api_key = Some(key.clone().map_err(|problem| problem.to_string()));
     let looked = observe::look(session, desired, &around).await;
     if !observe::key_was_refused(&looked) {
         return Ok(looked);
@@ -242,7 +248,7 @@ async fn look(described: &Described, context: &Context, session: &crate::hosts::
     if same {
         return Ok(looked);
     }
-    around.api_key = Some(now);
+    around.api_key = Some(now.map_err(|problem| problem.to_string()));
     Ok(observe::look(session, desired, &around).await)
 }
 
@@ -287,8 +293,8 @@ async fn api_key_problem(described: &Described, context: &Context) -> Result<Opt
     if described.suspended.is_some() || healthy || !observe::needs_api_key(&described.spec.desired) {
         return Ok(None);
     }
-    let key = access::api_key(context, &described.namespace, described.spec.api_key_secret_ref.as_ref()).await?;
-    Ok(key.err())
+    let key = keys::usable(context, &described.namespace, described.spec.api_key_secret_ref.as_ref()).await?;
+    Ok(key.err().map(|problem| problem.to_string()))
 }
 
 /// What the fleet means for one of its hosts.
@@ -431,7 +437,7 @@ async fn execute(
         return Ok(());
     }
     let key = if run.step.needs_api_key() {
-        let key = access::api_key(context, &described.namespace, described.spec.api_key_secret_ref.as_ref()).await?;
+        let key = keys::usable(context, &described.namespace, described.spec.api_key_secret_ref.as_ref()).await?;
         match key {
             Ok(key) => Some(key),
             // It was there a moment ago; the next pass will say what is missing.
@@ -499,7 +505,8 @@ async fn execute(
     } else {
         None
     };
-    let means = Means { session, api_key: key, power, build_server, backups };
+    let key_place = keys::place(context, &described.namespace, &run.step);
+    let means = Means { session, api_key: key, power, build_server, key_place, backups };
     let status = record::sent(execute::carry_out(&run.step, run.permit, means).await, at);
     tracing::info!(said = status.said, "sent");
     if status.outcome == Some(ActionOutcome::Abandoned) {

@@ -5,6 +5,7 @@ mod backups;
 mod disruption;
 mod fleet;
 mod host;
+mod keys;
 mod outage;
 mod power;
 mod record;
@@ -55,6 +56,7 @@ pub struct Context {
     /// Held from the last look at the budget until the intention to disrupt a host is recorded.
     pub(crate) disrupting: tokio::sync::Mutex<()>,
     pub(crate) api_keys: access::ApiKeys,
+    pub(crate) key_search: keys::Search,
     pub(crate) backups: backups::Seen,
     known: Mutex<HashMap<String, Known>>,
 }
@@ -175,6 +177,7 @@ pub async fn run(
         gce: Gce::new(config.gce_endpoint.clone()),
         disrupting: tokio::sync::Mutex::default(),
         api_keys: access::ApiKeys::default(),
+        key_search: keys::Search::default(),
         backups: backups::Seen::default(),
         known: Mutex::default(),
         config: config.clone(),
@@ -263,6 +266,7 @@ async fn housekeeping(context: Arc<Context>, ready: Arc<AtomicBool>) {
         for (uid, host) in gone {
             context.ssh.forget(&uid);
             context.backups.forget(&uid);
+            context.key_search.forget(&uid);
             context.metrics.host_gone(&host.namespace, &host.name);
             tracing::info!(host = host.name, "no longer described: its connection is closed");
         }

@@ -246,7 +246,7 @@ pub(super) fn command(step: &Step, api_key: Option<SecretString>) -> Result<Chan
         Step::StartKubectlProxy { port, kubectl } => {
             change("start-kubectl-proxy", START_KUBECTL_PROXY, vec![port.to_string(), kubectl.clone()], 20)
         }
-        Step::DeleteRoutes { .. } => return Err(CannotExecute::NoCommandLine),
+        Step::DeleteRoutes { .. } | Step::WriteApiKey { .. } => return Err(CannotExecute::NoCommandLine),
         Step::InsertRedirect { interface, from, to } => {
             change("insert-redirect", INSERT_REDIRECT, vec![interface.clone(), from.to_string(), to.to_string()], 20)
         }

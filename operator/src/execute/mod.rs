@@ -14,6 +14,7 @@ use crate::facets::Step;
 use crate::gate::Permit;
 use crate::hosts::Session;
 use crate::power::{KeyAdded, Power, SshKey, State};
+use futures::future::BoxFuture;
 use secrecy::SecretString;
 use std::sync::Arc;
 
@@ -30,8 +31,17 @@ pub struct Means<'a> {
     /// The open connection to the host with the build server, for the steps that are done there
     /// ([`Step::goes_to_build_server`]).
     pub build_server: Option<Arc<Session>>,
+    /// The Secret that is to have the API key, for the step that puts it there ([`Step::WriteApiKey`]).
+    pub key_place: Option<Box<dyn KeyPlace>>,
     /// Where backups lie, for the step that makes one ([`Step::BackUp`]).
     pub backups: Option<Backups>,
+}
+
+/// The Secret that is to have the API key.
+pub trait KeyPlace: Send + Sync {
+    /// Puts the key there, beside whatever else is there, unless there is one by now. The permit is spent. Gives what came
+    /// of it.
+    fn put(&self, permit: Permit, key: SecretString) -> BoxFuture<'_, Sent>;
 }
 
 /// Where backups lie, and which of them are kept.
@@ -76,6 +86,9 @@ pub enum CannotExecute {
     /// The step is done by the build server, and there is no connection to its host.
     #[error("there is no connection to the host with the build server")]
     NoBuildServer,
+    /// The API key has nowhere to go, or is not known any more.
+    #[error("the API key is not known any more, or no Secret is named for it")]
+    NoKeyPlace,
     /// A backup has nowhere to go.
     #[error("there is no place for backups that can be used")]
     NoPlaceForBackups,
@@ -112,6 +125,10 @@ pub async fn carry_out(step: &Step, permit: Permit, means: Means<'_>) -> Sent {
         Step::FailBuild { .. } | Step::RebuildBuild { .. } | Step::FailUnusableBuild { .. } | Step::BackUp { .. } => {
             database::carry_out(step, permit, means).await
         }
+        Step::WriteApiKey { .. } => match (means.key_place, means.api_key) {
+            (Some(place), Some(key)) => Ok(place.put(permit, key).await),
+            _ => Err(CannotExecute::NoKeyPlace),
+        },
         _ => on_the_host(step, permit, means).await,
     };
     sent.unwrap_or_else(Sent::from)

@@ -2,14 +2,22 @@
 //! another one (an environment of somebody's, or a key that was replaced since), and whoever calls it is turned away.
 
 use super::services;
-use super::{Check, Drift, DriftKind, Facet, Rung};
+use super::{Check, Drift, DriftKind, Facet, Rung, Step};
 use crate::catalogue;
+use crate::seen::keys::{Found, KeySearch, Put};
 use crate::seen::servers::Key;
 use crate::seen::{Ask, Blind, Observation, Reason, pm2};
 use binder_crds::{Desired, conditions};
+use std::time::Duration;
 
 /// The facet.
 pub struct ApiKeys;
+
+/// What a missing key is about.
+pub const SUBJECT: &str = "api-key";
+
+/// How long it may take until the Secret is read with the key in it.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
 
 impl Facet for ApiKeys {
     fn condition(&self) -> &'static str {
@@ -25,6 +33,9 @@ impl Facet for ApiKeys {
     }
 
     fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
+        if let Some(search) = &seen.key_search {
+            return unknown(search);
+        }
         let (servers, machine, table) = (seen.servers.get()?, seen.machine.get()?, seen.pm2.get()?);
         let mut check = Check::default();
         let (mut fine, mut silent) = (Vec::new(), None);
@@ -61,9 +72,77 @@ impl Facet for ApiKeys {
         }
     }
 
-    fn ladder(&self, desired: &Desired, _: &Observation, drift: &Drift) -> Vec<Rung> {
+    fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
+        if let Some(search) = seen.key_search.as_ref().filter(|_| drift.subject == SUBJECT) {
+            let may = matches!(search.found, Found::Agreed { .. }) && !matches!(search.put, Put::ByHand(_));
+            let step = Step::WriteApiKey { secret: search.secret.clone(), entry: search.entry.clone() };
+            return if may { vec![Rung { step, takes_effect: WRITTEN_WITHIN }] } else { Vec::new() };
+        }
         // What is then missing is started with the key that the Secret holds.
         let components = catalogue::described(desired);
         components.iter().find(|component| component.name == drift.subject).map_or_else(Vec::new, services::clear)
     }
+}
+
+/// The Secret does not have the key: what the servers' logs tell of it, and who puts it back.
+fn unknown(search: &KeySearch) -> Result<Check, Blind> {
+    let KeySearch { namespace, secret, entry, .. } = search;
+    let lack = match search.secret_is_there {
+        true => format!("the Secret {secret} has no API key under {entry}"),
+        false => format!("the Secret {secret} with the API key does not exist"),
+    };
+    let put = |from: &str, file: &str| {
+        format!(
+            "{from}kubectl -n {namespace} create secret generic {secret} --from-file={entry}={file} --dry-run=client -o yaml \
+             | kubectl -n {namespace} apply --server-side -f -"
+        )
+    };
+    let from_a_file = || format!("put the right one into a file and that into the Secret: {}", put("", "FILE"));
+    let mut check = Check::default();
+    let (kind, evidence) = match &search.found {
+        Found::Unseen(why) => {
+            let message = format!("{lack}, and whether the servers' logs agree on one is not known: {why}");
+            return Err(Blind { reason: Reason::NotSeen, message });
+        }
+        Found::Nowhere => {
+            (DriftKind::KeyUnknown, format!("{lack}, and no log of a server tells one; {}", from_a_file()))
+        }
+        Found::Unproven(who) => {
+            let why = format!("only the log of {who} tells one, and no server runs that could prove it");
+            (DriftKind::KeyUnknown, format!("{lack}, and {why}; {}", from_a_file()))
+        }
+        Found::Odd(who) => {
+            let why = format!("the log of {who} tells something that is no key of Binder's making");
+            (DriftKind::KeysDisagree, format!("{lack}, and {why}; {}", from_a_file()))
+        }
+        Found::Refused(who) => {
+            let why = format!("{who} refuses the one that the servers' logs tell");
+            (DriftKind::KeysDisagree, format!("{lack}, and {why}; {}", from_a_file()))
+        }
+        Found::Disagree(groups) => {
+            let why = format!("the servers' logs tell different ones: {}", groups.join("; "));
+            (DriftKind::KeysDisagree, format!("{lack}, and {why}. Find out which is right, {}", from_a_file()))
+        }
+        Found::Agreed { logs, taken_by } => {
+            let proof = match &taken_by[..] {
+                [] => String::new(),
+                all => format!(", which {} took", all.join(" and ")),
+            };
+            let by_hand = match &search.put {
+                Put::ByHand(from) => format!("; put it there: {}", put(&format!("{from} | "), "/dev/stdin")),
+                Put::Here | Put::ByWayOf(_) => String::new(),
+            };
+            let tell = match &logs[..] {
+                [one] => format!("the log of {one} tells one"),
+                all => format!("the logs of {} tell the same one", all.join(" and ")),
+            };
+            (DriftKind::KeyUnknown, format!("{lack}; {tell}{proof}{by_hand}"))
+        }
+    };
+    if let Put::ByWayOf(host) = &search.put {
+        check.held.push((SUBJECT.to_owned(), format!("{host} to put the API key into the Secret")));
+    }
+    let short = "the API key is not in its Secret".to_owned();
+    check.drifts.push(Drift { kind, subject: SUBJECT.to_owned(), short, evidence });
+    Ok(check)
 }

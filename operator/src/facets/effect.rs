@@ -81,6 +81,10 @@ pub fn effect(step: &Step, seen: &Observation, checks: &[&Check], age: Duration)
                 Effect::NotYet(format!("{node} is not Ready yet, {} nodes are", nodes.ready))
             })
         }
+        Step::WriteApiKey { secret, .. } => Ok(match &seen.key_search {
+            None => Effect::Seen(format!("the Secret {secret} has the API key")),
+            Some(_) => Effect::NotYet(format!("the Secret {secret} still lacks the API key")),
+        }),
         // That it was looked at at all is the effect.
         Step::AuthorizeKey { user, .. } => Ok(Effect::Seen(format!("{user} is let in"))),
         Step::Reboot { .. } | Step::PowerCycle { .. } | Step::PowerOn { .. } => {

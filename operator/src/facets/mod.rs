@@ -220,6 +220,10 @@ kinds! {
     NoSuchHost => "endpoints",
     /// A server answers 403 to the Secret's API key.
     KeyRefused => "api-key",
+    /// The Secret does not have the API key.
+    KeyUnknown => "api-key",
+    /// The Secret does not have the API key, and what the servers tell of it does not fit together.
+    KeysDisagree => "api-key",
     /// What `/health/` says is old.
     HealthStale => "health",
     /// `/health/` says down of what works.

@@ -85,6 +85,13 @@ pub enum Step {
         /// The public key, as a line of `authorized_keys`.
         public_key: String,
     },
+    /// Put the API key that the servers' logs agree on into the Secret that lacks it. The key itself is in no step.
+    WriteApiKey {
+        /// The Secret's name.
+        secret: String,
+        /// The entry.
+        entry: String,
+    },
     /// Reset the instance of a node that is not Ready, or start it if it is off. Instances are named as their nodes.
     RestartNode {
         /// The node's name.
@@ -256,6 +263,7 @@ impl Step {
             Self::DeleteRoutes { .. } => "DeleteRoutes",
             Self::DeleteExtraRedirects { .. } => "DeleteExtraRedirects",
             Self::AuthorizeKey { .. } => "AuthorizeKey",
+            Self::WriteApiKey { .. } => "WriteApiKey",
             Self::RestartNode { .. } => "RestartNode",
             Self::Reboot { .. } => "Reboot",
             Self::PowerCycle { .. } => "PowerCycle",
@@ -301,6 +309,9 @@ impl Step {
             Self::AuthorizeKey { user, .. } => {
                 format!("add the operator's public key to the instance's SSH keys, for {user}")
             }
+            Self::WriteApiKey { secret, .. } => {
+                format!("put the API key from the servers' logs into the Secret {secret}")
+            }
             Self::RestartNode { node } => format!("restart the instance of the node {node}"),
             Self::Reboot { .. } => "reboot the machine".to_owned(),
             Self::PowerCycle { .. } => "power-cycle the machine".to_owned(),
@@ -336,6 +347,7 @@ impl Step {
             | Self::DeleteRoutes { .. }
             | Self::DeleteExtraRedirects { .. }
             | Self::AuthorizeKey { .. }
+            | Self::WriteApiKey { .. }
             | Self::RemoveContainers { .. }
             | Self::RemoveImages { .. }
             | Self::EmptyPackageCache
@@ -426,7 +438,8 @@ impl Step {
 
     /// Whether the command reads the API key.
     pub fn needs_api_key(&self) -> bool {
-        matches!(self, Self::StartProcess { start: Start::Server { .. }, .. }) || self.goes_to_build_server()
+        matches!(self, Self::StartProcess { start: Start::Server { .. }, .. } | Self::WriteApiKey { .. })
+            || self.goes_to_build_server()
     }
 
     /// Whether the step is done on the host with the build server, whichever host it is about.

@@ -16,7 +16,7 @@ use crate::facets;
 use crate::hosts::{ConnectError, LoginKey, LookError, NotConnected, Probe, Retry, Section, SectionOutput, Session};
 use crate::plan::{FailureKind, LookFailure, Looked};
 use crate::seen::servers::Key;
-use crate::seen::{Answer, Ask, Blind, Observation, Reason};
+use crate::seen::{Answer, Ask, Blind, Observation, Reason, keys};
 use binder_crds::Desired;
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -32,13 +32,18 @@ pub struct Around {
     pub build_server: Option<String>,
     /// The API key of Binder's servers, or what stands in the way of knowing it; `None` where nobody needs it.
     pub api_key: Option<Result<SecretString, String>>,
+    /// Whether the API key is to be looked for in the servers' logs.
+    pub search_logs: bool,
     /// The way to the fleet's cluster.
     pub cluster: Option<kubernetes::Way>,
 }
 
 /// Looks at a host. The time of the look is that at which all answers are there.
 pub async fn look(session: &Session, desired: &Desired, around: &Around) -> Looked {
-    let asks = facets::asks(desired);
+    let mut asks = facets::asks(desired);
+    if around.search_logs {
+        asks.insert(0, keys::ask(server_processes(desired)));
+    }
     let sections = asks.iter().map(section).collect();
     let probe = match Probe::new(sections) {
         Ok(probe) => probe,
@@ -148,6 +153,12 @@ pub fn needs_api_key(desired: &Desired) -> bool {
         || catalogue::described(desired)
             .iter()
             .any(|component| matches!(component.start, catalogue::Start::Server { .. }))
+}
+
+/// The names in pm2 of a description's servers, whose logs may tell the API key.
+fn server_processes(desired: &Desired) -> Vec<String> {
+    let server = |component: &catalogue::Component| matches!(component.start, catalogue::Start::Server { .. });
+    catalogue::described(desired).into_iter().filter(server).map(|component| component.process).collect()
 }
 
 /// Whether a description has a server that can be asked about the API key.

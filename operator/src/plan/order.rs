@@ -58,6 +58,8 @@ pub fn explained_by_dependency(kind: DriftKind) -> bool {
         | DriftKind::NameNotFound
         | DriftKind::NoSuchHost
         | DriftKind::KeyRefused
+        | DriftKind::KeyUnknown
+        | DriftKind::KeysDisagree
         | DriftKind::ApiNotAnswering
         | DriftKind::ApiSlow
         | DriftKind::ApiStarved

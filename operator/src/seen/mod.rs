@@ -8,6 +8,7 @@ pub mod crashes;
 pub mod database;
 pub mod disks;
 pub mod docker;
+pub mod keys;
 pub mod kubernetes;
 pub mod lasting;
 pub mod machine;
@@ -186,6 +187,10 @@ pub struct Observation {
     pub reaches: Known<reach::Reaches>,
     /// What Binder's servers here say.
     pub servers: Known<servers::Servers>,
+    /// What the logs of Binder's servers tell of the API key; asked only while the Secret does not have it.
+    pub log_keys: Known<BTreeMap<String, keys::InLog>>,
+    /// What was found of the API key in the whole fleet, while the Secret does not have it.
+    pub key_search: Option<keys::KeySearch>,
     /// The Kubernetes API that the host serves.
     pub kubernetes: Known<kubernetes::Api>,
     /// The routes of Binder's proxy.
@@ -219,6 +224,8 @@ impl Observation {
             proxy: Known::NotAsked,
             reaches: Known::NotAsked,
             servers: Known::NotAsked,
+            log_keys: Known::NotAsked,
+            key_search: None,
             kubernetes: Known::NotAsked,
             routes: Known::NotAsked,
             lasting: lasting::Lasting::default(),
@@ -257,6 +264,7 @@ impl Observation {
             crashes: known(asked, answers, crashes::NAME, crashes::read),
             settings: known(asked, answers, settings::NAME, settings::read),
             modules: known(asked, answers, modules::NAME, modules::read),
+            log_keys: known(asked, answers, keys::NAME, keys::read),
             ..Self::nothing(at)
         }
     }

@@ -1,13 +1,16 @@
 //! Faults of Binder's own status: a server with another API key, a health checker that is wrong or silent.
 
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::Value;
 
 use super::binder::DELETE;
 use super::{Act, Fault, FaultError, Healer, Site, Target, shows, unseen};
+use crate::cluster::kubeconfig;
 use crate::files;
 use crate::host::enter::HostError;
 use crate::http::Request;
 use crate::inventory::{Role, USER};
+use crate::stage::{API_KEY_SECRET, NAMESPACE};
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
@@ -16,6 +19,14 @@ pub(super) const FAULTS: &[Fault] = &[
         healed_by: Healer::Operator,
         target: Target::The(Role::Build),
         inflict: OTHER_KEY,
+        undo: None,
+    },
+    Fault {
+        name: "key-unknown",
+        does: "somebody has deleted the Secret with the API key; the servers run on with it",
+        healed_by: Healer::Operator,
+        target: Target::The(Role::Build),
+        inflict: LOSE_KEY,
         undo: None,
     },
     Fault {
@@ -38,6 +49,7 @@ pub(super) const FAULTS: &[Fault] = &[
 ];
 
 const OTHER_KEY: Act = |site| Box::pin(unseen(site, other_key(site)));
+const LOSE_KEY: Act = |site| Box::pin(lose_key(site));
 const STALE: Act = |site| Box::pin(stale(site));
 const WRONG: Act = |site| Box::pin(wrong(site));
 
@@ -65,6 +77,20 @@ async fn other_key(site: Site<'_>) -> Result<(), FaultError> {
         }
     };
     Ok(site.host.until("the build server answers 403", super::SHOWS, refused).await?)
+}
+
+async fn lose_key(site: Site<'_>) -> Result<(), FaultError> {
+    let client = kubeconfig::client(&site.lab.status()?.kubeconfig).await?;
+    let secrets = kube::Api::<Secret>::namespaced(client, NAMESPACE);
+    let failed = |source| FaultError::Api { what: format!("the Secret {API_KEY_SECRET}"), source: Box::new(source) };
+    secrets.delete(API_KEY_SECRET, &kube::api::DeleteParams::default()).await.map_err(failed)?;
+    match secrets.get_opt(API_KEY_SECRET).await.map_err(failed)? {
+        None => Ok(()),
+        Some(_) => Err(FaultError::NothingToBreak {
+            host: site.host.name().to_owned(),
+            what: format!("the Secret {API_KEY_SECRET} was made anew at once"),
+        }),
+    }
 }
 
 /// Stops the checker where it stands. It sets its own title, which the kernel cuts: its pid is pm2's to tell.

@@ -4,7 +4,7 @@
 //! one kind, and [`all`] is the only place that names the modules. No fault only says that something is broken: it ends
 //! with a look at the host that must show it.
 //!
-//! Knows hosts and the Binder software on them; nothing of the operator.
+//! Knows hosts, the Binder software on them and what the owner has in the cluster; nothing of the operator.
 
 pub mod apps;
 mod binder;
@@ -33,6 +33,7 @@ use crate::binder::database::DatabaseError;
 use crate::binder::settle::SettleError;
 use crate::cgroup::CgroupError;
 use crate::cloud::metadata::MetadataError;
+use crate::cluster::kubeconfig::AccessError;
 use crate::command::CommandError;
 use crate::files::FileError;
 use crate::host::enter::{Host, HostError};
@@ -92,6 +93,18 @@ pub enum FaultError {
     /// It could not be made to end with the lab.
     #[error(transparent)]
     Group(#[from] CgroupError),
+    /// The owner's cluster could not be reached.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The owner's cluster said no.
+    #[error("cannot change {what}")]
+    Api {
+        /// What.
+        what: String,
+        /// Why not.
+        #[source]
+        source: Box<kube::Error>,
+    },
     /// There is nothing that could be broken.
     #[error("on {host}: {what}")]
     NothingToBreak {

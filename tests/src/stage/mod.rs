@@ -150,6 +150,7 @@ impl Stage {
             .args(["template", RELEASE])
             .args([&chart])
             .args(["--namespace", SYSTEM, "--set", "image.repository=none.invalid/binder-operator"])
+            .args(["--set".to_owned(), format!("apiKeySecrets={{{API_KEY_SECRET}}}")])
             .limit(Duration::from_secs(60))
             .succeed()
             .await?;

@@ -68,6 +68,7 @@ pub fn file(status: &Status, mode: &str) -> Value {
                 "user": status.hosts.first().map(|host| host.user.clone()),
                 "keySecretRef": {"name": LOGIN_SECRET},
                 "mayAuthorizeKey": true,
+                "mayWriteApiKey": true,
             },
             "apiKeySecretRef": {"name": API_KEY_SECRET, "key": "api-key"},
             "power": {"gce": {"project": PROJECT, "credentialsSecretRef": {"name": CLOUD_SECRET}}},

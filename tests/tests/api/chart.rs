@@ -49,6 +49,7 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     trials.push(trial(place, "chart::the_api_server_takes_it", taken));
     trials.push(trial(place, "chart::its_pod_is_restricted", restricted));
     trials.push(trial(place, "chart::the_api_server_grants_its_rights_and_no_others", granted));
+    trials.push(trial(place, "chart::an_api_key_may_be_written_only_where_the_values_say_so", may_write));
 }
 
 async fn lint(place: &Place) -> Outcome {
@@ -78,6 +79,8 @@ async fn bad_values(place: &Place) -> Outcome {
         ("keepActionsHours=0", "keepActionsHours"),
         ("gceEndpoint=http://compute.example.org", "gceEndpoint"),
         ("backups.volume.hostPath.path=/", "volume"),
+        ("apiKeySecrets=binder-api-key", "apiKeySecrets"),
+        ("apiKeySecrets={Not_A_Name}", "apiKeySecrets"),
         ("backups.volume.name=mine", "volume"),
         ("log.format=xml", "format"),
         ("runAsUser=0", "runAsUser"),
@@ -284,6 +287,51 @@ async fn granted(place: &Place) -> Outcome {
         ensure(!may, || format!("it may read {resource}"))?;
     }
     works(api, operator).await
+}
+
+/// With the value `apiKeySecrets`, a Secret of that name may be made and added to by server-side apply; no other one may.
+async fn may_write(place: &Place) -> Outcome {
+    let api = place.api().await?;
+    let namespace = "chart-keys";
+    for namespace in ["binder-system", namespace] {
+        api.namespace(namespace, json!({})).await?;
+    }
+    let watched = format!("watchNamespace={namespace}");
+    let mut objects = rendered(place, &[IMAGE, &watched, "apiKeySecrets={the-key}"]).await?;
+    let rules = Vec::<PolicyRule>::deserialize(&one(&objects, "Role")?["rules"])?;
+    let named: Vec<&PolicyRule> = rules.iter().filter(|rule| rule.resource_names.is_some()).collect();
+    let [rule] = &named[..] else { return Err(Failed::from(format!("{named:?}"))) };
+    ensure(rule.resource_names.as_deref() == Some(&["the-key".to_owned()]), || format!("{rule:?}"))?;
+    ensure(rule.verbs == ["create", "patch"], || format!("{rule:?}"))?;
+    // Another release, beside that of the other test.
+    for object in &mut objects {
+        object["metadata"]["name"] = json!("keys");
+    }
+    for kind in ["ServiceAccount", "Role"] {
+        api.create(one(&objects, kind)?, false).await?;
+    }
+    let mut binding = one(&objects, "RoleBinding")?.clone();
+    binding["roleRef"]["name"] = json!("keys");
+    binding["subjects"][0]["name"] = json!("keys");
+    api.create(&binding, false).await?;
+    let kubeconfig = Kubeconfig::from_yaml(&api.kubeconfig_for("binder-system", "keys").await?)?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let operator = kube::Client::try_from(config)?;
+    let write = async |name: &str, entry: &str| {
+        let secret =
+            json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "data": { entry: "eA==" } });
+        let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}?fieldManager=binder-operator");
+        let request = http::Request::patch(path)
+            .header(http::header::CONTENT_TYPE, "application/apply-patch+yaml")
+            .body(serde_json::to_vec(&secret).map_err(kube::Error::SerdeError)?)
+            .map_err(kube::Error::HttpError)?;
+        operator.request::<Value>(request).await
+    };
+    write("the-key", "api-key").await?;
+    write("the-key", "another").await?;
+    let other = write("another", "api-key").await;
+    let forbidden = matches!(&other, Err(kube::Error::Api(status)) if status.code == 403);
+    ensure(forbidden, || format!("another Secret was written: {other:?}"))
 }
 
 /// What the operator does first, really done: hosts made by server-side apply for a fleet that they block.

@@ -173,35 +173,38 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         set.stage.kubectl.run(&["-n", NAMESPACE, "delete", "bh", "by-hand"]).await.map_err(failed)?;
         set.all_healthy(LIMIT).await
     }));
-    trials.push(trial(place, "described::no_secret_is_in_what_anybody_can_read", async |set| {
-        let status = set.stage.lab.status().map_err(failed)?;
-        let key = std::fs::read_to_string(&status.api_key_file).map_err(failed)?.trim().to_owned();
-        let mut places = vec![("the operator's log".to_owned(), set.stage.operator_log().map_err(failed)?)];
-        places.push(("/metrics".to_owned(), set.stage.operator_says("/metrics").await.map_err(failed)?));
-        let objects = set.stage.kubectl.run(&["-n", NAMESPACE, "get", "bf,bh,ba,events", "-o", "yaml"]).await;
-        places.push(("the objects and events".to_owned(), objects.map_err(failed)?));
-        for host in ["binder-web-deploy", BUILD] {
-            let host = set.stage.lab.host(host).map_err(failed)?;
-            let processes = host.script("cat /proc/[0-9]*/cmdline | tr '\\0' ' '", &[]).await.map_err(failed)?;
-            places.push((format!("the arguments of {}'s processes", host.name()), processes));
-            places.push((
-                format!("what {}'s sshd was asked", host.name()),
-                host.asked_over_ssh().map_err(failed)?.join("\n"),
-            ));
-        }
-        for (place, text) in &places {
-            ensure(!text.is_empty(), || format!("{place}: nothing was read"))?;
-            // The key itself is not in the failure's text.
-            ensure(!text.contains(&key), || format!("the API key is in {place}"))?;
-        }
-        let login = std::fs::read_to_string(set.stage.lab.layout().login_key()).map_err(failed)?;
-        let body = login.lines().nth(1).unwrap_or("no key").to_owned();
-        ensure(body.len() > 20, || format!("the Secret {LOGIN_SECRET} holds no key"))?;
-        for (place, text) in &places {
-            ensure(!text.contains(&body), || format!("the login key is in {place}"))?;
-        }
-        Ok(())
-    }));
+    trials.push(trial(place, "described::no_secret_is_in_what_anybody_can_read", async |set| no_secret_is_shown(set).await));
+}
+
+/// Neither the API key nor the login key is in anything that others than their owners can read.
+pub(crate) async fn no_secret_is_shown(set: &Set) -> Outcome {
+    let status = set.stage.lab.status().map_err(failed)?;
+    let key = std::fs::read_to_string(&status.api_key_file).map_err(failed)?.trim().to_owned();
+    let mut places = vec![("the operator's log".to_owned(), set.stage.operator_log().map_err(failed)?)];
+    places.push(("/metrics".to_owned(), set.stage.operator_says("/metrics").await.map_err(failed)?));
+    let objects = set.stage.kubectl.run(&["-n", NAMESPACE, "get", "bf,bh,ba,events", "-o", "yaml"]).await;
+    places.push(("the objects and events".to_owned(), objects.map_err(failed)?));
+    for host in ["binder-web-deploy", BUILD] {
+        let host = set.stage.lab.host(host).map_err(failed)?;
+        let processes = host.script("cat /proc/[0-9]*/cmdline | tr '\\0' ' '", &[]).await.map_err(failed)?;
+        places.push((format!("the arguments of {}'s processes", host.name()), processes));
+        places.push((
+            format!("what {}'s sshd was asked", host.name()),
+            host.asked_over_ssh().map_err(failed)?.join("\n"),
+        ));
+    }
+    for (place, text) in &places {
+        ensure(!text.is_empty(), || format!("{place}: nothing was read"))?;
+        // The key itself is not in the failure's text.
+        ensure(!text.contains(&key), || format!("the API key is in {place}"))?;
+    }
+    let login = std::fs::read_to_string(set.stage.lab.layout().login_key()).map_err(failed)?;
+    let body = login.lines().nth(1).unwrap_or("no key").to_owned();
+    ensure(body.len() > 20, || format!("the Secret {LOGIN_SECRET} holds no key"))?;
+    for (place, text) in &places {
+        ensure(!text.contains(&body), || format!("the login key is in {place}"))?;
+    }
+    Ok(())
 }
 
 async fn echoes(set: &Set) -> Outcome {

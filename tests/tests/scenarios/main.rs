@@ -19,6 +19,7 @@ mod described;
 mod docker;
 mod evidence;
 mod heals;
+mod keys;
 mod modules;
 mod observe;
 mod place;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
     backups::trials(&place, &mut trials);
     docker::trials(&place, &mut trials);
     modules::trials(&place, &mut trials);
+    keys::trials(&place, &mut trials);
     together::trials(&place, &mut trials);
     restarts::trials(&place, &mut trials);
     access::trials(&place, &mut trials);

@@ -4,6 +4,7 @@
 
 mod database;
 mod docker;
+mod keys;
 mod modules;
 mod outage;
 mod servers;

@@ -7,6 +7,7 @@ use crate::plan::memory::{FleetView, Memory, Past, Patience};
 use crate::plan::{Decision, FailureKind, Host, LookFailure, Looked, Next, Run, WATCH, decide};
 use crate::seen::backups::{Backups, Good};
 use crate::seen::database::{Build, Database};
+use crate::seen::keys::KeySearch;
 use crate::seen::lasting::Lasting;
 use crate::seen::machine::{Machine, Process};
 use crate::seen::modules::{Found, Installed, Modules};
@@ -67,6 +68,8 @@ pub(super) struct World {
     pub(super) boot: u32,
     /// Why nobody can look at it, if so.
     pub(super) silent: bool,
+    /// What is found of the API key, while the Secret lacks it.
+    pub(super) key_search: Option<KeySearch>,
     /// Whether it refuses our login.
     pub(super) refuses: bool,
     /// Processes that start and end at once, by pm2's name.
@@ -113,6 +116,7 @@ impl World {
             docker: None,
             boot: 1,
             silent: false,
+            key_search: None,
             refuses: false,
             broken: Vec::new(),
             other_key: BTreeSet::new(),
@@ -239,6 +243,7 @@ impl World {
                 self.listeners.insert(*port, pid);
             }
             Step::AuthorizeKey { .. } => self.refuses = false,
+            Step::WriteApiKey { .. } => self.key_search = None,
             Step::RestartNode { .. } => {}
             Step::Reboot { boot_id } if *boot_id != self.boot_id() => {}
             Step::Reboot { .. } | Step::PowerCycle { .. } | Step::PowerOn { .. } => self.restart(),
@@ -346,6 +351,7 @@ impl World {
                 cluster: if served { identity } else { Cluster::NoAnswer("refused".to_owned()) },
             }),
             servers: Known::Seen(self.servers()),
+            key_search: self.key_search.clone(),
             routes: Known::Seen(Routes { live: 1, orphans: self.orphans.clone(), ..Routes::default() }),
             climbing: self.climbing.map(|name| (name.to_owned(), CLIMB)).into_iter().collect(),
             modules: self.web_module.as_ref().map_or(Known::NotAsked, |(version, since)| {

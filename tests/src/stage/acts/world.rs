@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Secret};
 use kube::Api;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -12,7 +12,7 @@ use crate::cluster::kubeconfig;
 use crate::faults::apps::{LIST_ROUTES, LIVE, STALE};
 use crate::faults::database;
 use crate::http::Request;
-use crate::stage::{Stage, owner};
+use crate::stage::{API_KEY_SECRET, NAMESPACE, Stage, owner};
 
 /// Asks the kubectl proxy for the namespace that every cluster has, from the host itself: it listens on loopback only. A
 /// static busybox has a wget, which crashes here.
@@ -335,6 +335,24 @@ pub async fn let_in(stage: &Stage) -> Result<String, String> {
     let host = stage.lab.host("binder-services").map_err(|error| text(&error))?;
     crate::faults::let_in_again(&stage.lab, &host).await.map_err(|error| text(&error))?;
     Ok("our key is in the instance's metadata beside the others', the login works, and the boot is the same".to_owned())
+}
+
+/// The Secret has the API key with which the servers were started, and a server takes it.
+///
+/// # Errors
+/// It is not so yet, or could not be looked at.
+pub async fn key_is_back(stage: &Stage) -> Result<String, String> {
+    let api = Api::<Secret>::namespaced(stage.client(), NAMESPACE);
+    let secret = api.get_opt(API_KEY_SECRET).await.map_err(|error| text(&error))?;
+    let secret = secret.ok_or_else(|| format!("there is no Secret {API_KEY_SECRET}"))?;
+    let held = secret.data.as_ref().and_then(|data| data.get("api-key")).map(|value| value.0.clone());
+    let file = stage.lab.status().map_err(|error| text(&error))?.api_key_file;
+    let key = crate::files::read(&file).map_err(|error| text(&error))?;
+    // Compared and not shown.
+    if held.as_deref() != Some(key.trim().as_bytes()) {
+        return Err(format!("the Secret {API_KEY_SECRET} holds something else"));
+    }
+    Ok(format!("the Secret {API_KEY_SECRET} holds the same key; {}", build_takes_the_key(stage).await?))
 }
 
 /// The build server takes the one API key.

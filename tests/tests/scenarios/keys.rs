@@ -1,0 +1,147 @@
+//! A lost API key where nobody may put it back, and where the servers' logs disagree. That it is put back where that is
+//! allowed is an act.
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use binder_crds::conditions;
+use binder_lab::command::Run;
+use binder_lab::host::enter::ssh_options;
+use binder_lab::stage::acts::world;
+use binder_lab::stage::{API_KEY_SECRET, NAMESPACE, owner};
+use libtest_mimic::{Failed, Trial};
+
+use crate::described::no_secret_is_shown;
+use crate::place::{Place, Set};
+use crate::{Outcome, ensure, failed, trial};
+
+const LIMIT: Duration = Duration::from_secs(180);
+const BUILD: &str = "binder-tester-2";
+const WEB: &str = "binder-web-deploy";
+
+/// Adds a line with another key to the end of the newest log of the health server, as a start with that key does.
+const OTHER_KEY: &str = "printf ' - Using API key: %s\\n' 0123456789abcdef0123456789abcdef \
+    >>\"$(ls -t ~/.pm2/logs/binder-health-checker-start-out*.log | head -n 1)\"";
+
+pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
+    trials.push(trial(place, "keys::used_but_not_written_where_that_is_not_allowed", async |set| {
+        set.apply("Enforce").await?;
+        set.all_healthy(LIMIT).await?;
+        not_allowed(set).await?;
+        let mark = set.stage.mark(BUILD).await.map_err(failed)?;
+        set.inflict("key-unknown", BUILD).await?;
+        let used = used_not_written(set, &mark).await;
+        let put = match &used {
+            Ok(command) => by_a_person(set, command).await,
+            Err(_) => set.stage.secrets().await.map_err(failed),
+        };
+        used?;
+        put?;
+        set.all_healthy(LIMIT).await?;
+        let back = set.stage.until("the key is back", LIMIT, || world::key_is_back(&set.stage)).await;
+        set.apply("Enforce").await?;
+        back.map_err(failed)?;
+        no_secret_is_shown(set).await
+    }));
+    trials.push(trial(place, "keys::logs_that_disagree_are_believed_by_nobody", async |set| {
+        set.apply("Enforce").await?;
+        set.all_healthy(LIMIT).await?;
+        let web = set.stage.lab.host(WEB).map_err(failed)?;
+        let mark = set.stage.mark(BUILD).await.map_err(failed)?;
+        web.script_as_user(OTHER_KEY, &[]).await.map_err(failed)?;
+        set.inflict("key-unknown", BUILD).await?;
+        let said = disagree(set, &mark).await;
+        set.stage.secrets().await.map_err(failed)?;
+        set.all_healthy(LIMIT).await?;
+        // Started anew it has a log that tells the right one again.
+        let health = ["pm2", "delete", "binder-health-checker-start", "binder-health-checker"];
+        web.exec_as_user(&health).await.map_err(failed)?;
+        set.stage.condition(WEB, conditions::SERVICES_RUNNING, "False", None, LIMIT).await.map_err(failed)?;
+        set.all_healthy(LIMIT).await?;
+        said
+    }));
+}
+
+/// The owner's file without the permission to put a key back.
+async fn not_allowed(set: &Set) -> Outcome {
+    let mut file = owner::file(&set.stage.lab.status().map_err(failed)?, "Enforce");
+    file["spec"]["access"]["mayWriteApiKey"] = false.into();
+    set.stage.kubectl.apply(&file.to_string()).await.map_err(failed)?;
+    Ok(())
+}
+
+/// Whether the Secret is there.
+async fn secret(set: &Set) -> Result<bool, Failed> {
+    let name = format!("secret/{API_KEY_SECRET}");
+    let asked = set.stage.kubectl.ask(&["-n", NAMESPACE, "get", &name, "-o", "name"], None).await.map_err(failed)?;
+    Ok(asked.ok())
+}
+
+/// A person is asked for with a command; meanwhile a server that is gone is started with the key from the logs. Gives the
+/// command.
+async fn used_not_written(set: &Set, mark: &binder_lab::stage::Mark) -> Result<String, Failed> {
+    let stage = &set.stage;
+    let stalled = stage.condition(BUILD, conditions::STALLED, "True", Some("NeedsPerson"), LIMIT).await;
+    let stalled = stalled.map_err(failed)?.message;
+    let command = stalled.split_once("put it there: ").and_then(|(_, rest)| rest.split_once(". There is no remedy"));
+    let Some((command, _)) = command else { return Err(Failed::from(format!("no command: {stalled}"))) };
+
+    let build = stage.lab.host(BUILD).map_err(failed)?;
+    build.exec_as_user(&["pm2", "delete", "binder-build-start"]).await.map_err(failed)?;
+    stage.condition(BUILD, conditions::SERVICES_RUNNING, "False", None, LIMIT).await.map_err(failed)?;
+    stage.condition(BUILD, conditions::SERVICES_RUNNING, "True", None, LIMIT).await.map_err(failed)?;
+    let takes = stage.until("it takes the key", LIMIT, || world::build_takes_the_key(stage)).await;
+    takes.map_err(failed)?;
+    ensure(!secret(set).await?, || "the Secret was written where that is not allowed".to_owned())?;
+    for host in [BUILD, WEB] {
+        let all = stage.actions_since(host, mark).await.map_err(failed)?;
+        let steps: Vec<&str> = all.iter().map(|action| action.spec.step.as_str()).collect();
+        ensure(!steps.contains(&"WriteApiKey"), || format!("{host}: {steps:?}"))?;
+    }
+    no_secret_is_shown(set).await?;
+    Ok(command.to_owned())
+}
+
+/// Runs the command as a person would, with an `ssh` and a `kubectl` that find their way around the lab.
+async fn by_a_person(set: &Set, command: &str) -> Outcome {
+    let status = set.stage.lab.status().map_err(failed)?;
+    let folder = set.stage.lab.layout().dir().join("person");
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    let host = set.stage.lab.host(BUILD).map_err(failed)?;
+    let about = status.host(BUILD).ok_or("the lab has no such host")?;
+    let options = ssh_options(about, &host.known_hosts(about).map_err(failed)?);
+    // The last one is the login, which the command says itself.
+    let options: Vec<String> =
+        options.iter().rev().skip(1).rev().map(|option| option.to_string_lossy().into_owned()).collect();
+    let options = shlex::try_join(options.iter().map(String::as_str)).map_err(failed)?;
+    let kubectl = set.stage.kubectl.program().display().to_string();
+    let config = status.kubeconfig.display().to_string();
+    for (name, script) in [
+        ("ssh", format!("#!/bin/sh\nexec /usr/bin/ssh {options} \"$@\"\n")),
+        ("kubectl", format!("#!/bin/sh\nKUBECONFIG={config} exec {kubectl} \"$@\"\n")),
+    ] {
+        let file = folder.join(name);
+        std::fs::write(&file, script).map_err(failed)?;
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).map_err(failed)?;
+    }
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+    Run::new("sh").args(["-c", command]).env("PATH", path).limit(LIMIT).succeed().await.map_err(failed)?;
+    Ok(())
+}
+
+/// It is said who tells which, and nothing is written or done.
+async fn disagree(set: &Set, mark: &binder_lab::stage::Mark) -> Outcome {
+    let stage = &set.stage;
+    for host in [BUILD, WEB] {
+        let kind = conditions::API_KEY_ACCEPTED;
+        let said = stage.condition(host, kind, "False", Some("KeysDisagree"), LIMIT).await.map_err(failed)?;
+        let message = said.message;
+        ensure(message.contains("; binder-health-checker-start on binder-web-deploy. Find out which is right"), || message.clone())?;
+        stage.condition(host, conditions::STALLED, "True", Some("NeedsPerson"), LIMIT).await.map_err(failed)?;
+        let done = stage.actions_since(host, mark).await.map_err(failed)?;
+        ensure(done.is_empty(), || format!("{host}: {} steps were done", done.len()))?;
+    }
+    ensure(!secret(set).await?, || "the Secret was written though the logs disagree".to_owned())?;
+    no_secret_is_shown(set).await
+}
