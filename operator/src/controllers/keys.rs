@@ -8,6 +8,7 @@ use crate::execute::{KeyPlace, Sent};
 use crate::facets::Step;
 use crate::gate::Permit;
 use crate::hosts::Session;
+use crate::metrics::Metrics;
 use crate::observe::{self, Around};
 use crate::plan::Looked;
 use crate::seen::keys::{Found, FoundKey, KeySearch, Put, Told, candidate, together};
@@ -22,7 +23,7 @@ use kube::api::{ObjectMeta, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A namespace, and what a fleet or host in it names.
 type Place = (String, SecretKeyRef);
@@ -251,7 +252,8 @@ fn by_hand(members: &[Member], told: &BTreeMap<String, Told>) -> String {
 pub(super) fn place(context: &Context, namespace: &str, step: &Step) -> Option<Box<dyn KeyPlace>> {
     let Step::WriteApiKey { secret, entry } = step else { return None };
     let api = context.api::<Secret>(namespace);
-    Some(Box::new(SecretEntry { api, secret: secret.clone(), entry: entry.clone() }))
+    let metrics = context.metrics.clone();
+    Some(Box::new(SecretEntry { api, secret: secret.clone(), entry: entry.clone(), metrics }))
 }
 
 /// An entry of a Secret.
@@ -259,6 +261,7 @@ struct SecretEntry {
     api: Api<Secret>,
     secret: String,
     entry: String,
+    metrics: Arc<Metrics>,
 }
 
 impl KeyPlace for SecretEntry {
@@ -280,6 +283,7 @@ impl KeyPlace for SecretEntry {
             };
             // By server-side apply and not by force: other entries stay, and so does one that somebody else wrote meanwhile.
             let parameters = PatchParams::apply(MANAGER);
+            self.metrics.wrote("Secret");
             match self.api.patch(&self.secret, &parameters, &Patch::Apply(&secret)).await {
                 Ok(_) => Sent { may_have_run: true, said: "written".to_owned() },
                 // Whatever came of it counts as an attempt: it must not be made for ever.

@@ -4,7 +4,7 @@
 use super::services;
 use super::{Check, Drift, DriftKind, Facet, Rung, Step};
 use crate::catalogue;
-use crate::seen::keys::{Found, KeySearch, Put};
+use crate::seen::keys::{Found, KeySearch, Put, few};
 use crate::seen::servers::Key;
 use crate::seen::{Ask, Blind, Observation, Reason, pm2};
 use binder_crds::{Desired, conditions};
@@ -120,13 +120,13 @@ fn unknown(search: &KeySearch) -> Result<Check, Blind> {
             (DriftKind::KeysDisagree, format!("{lack}, and {why}; {}", from_a_file()))
         }
         Found::Disagree(groups) => {
-            let why = format!("the servers' logs tell different ones: {}", groups.join("; "));
+            let why = format!("the servers' logs tell different ones: {}", few_groups(groups));
             (DriftKind::KeysDisagree, format!("{lack}, and {why}. Find out which is right, {}", from_a_file()))
         }
         Found::Agreed { logs, taken_by } => {
             let proof = match &taken_by[..] {
                 [] => String::new(),
-                all => format!(", which {} took", all.join(" and ")),
+                all => format!(", which {} took", few(all)),
             };
             let by_hand = match &search.put {
                 Put::ByHand(from) => format!("; put it there: {}", put(&format!("{from} | "), "/dev/stdin")),
@@ -134,15 +134,23 @@ fn unknown(search: &KeySearch) -> Result<Check, Blind> {
             };
             let tell = match &logs[..] {
                 [one] => format!("the log of {one} tells one"),
-                all => format!("the logs of {} tell the same one", all.join(" and ")),
+                all => format!("the logs of {} tell the same one", few(all)),
             };
             (DriftKind::KeyUnknown, format!("{lack}; {tell}{proof}{by_hand}"))
         }
     };
-    if let Put::ByWayOf(host) = &search.put {
+    if let (Found::Agreed { .. }, Put::ByWayOf(host)) = (&search.found, &search.put) {
         check.held.push((SUBJECT.to_owned(), format!("{host} to put the API key into the Secret")));
     }
     let short = "the API key is not in its Secret".to_owned();
     check.drifts.push(Drift { kind, subject: SUBJECT.to_owned(), short, evidence });
     Ok(check)
+}
+
+/// Groups of servers, the first few of them.
+fn few_groups(groups: &[String]) -> String {
+    let shown: Vec<&str> = groups.iter().take(3).map(String::as_str).collect();
+    let more = groups.len() - shown.len();
+    let rest = if more > 0 { format!("; and {more} more keys") } else { String::new() };
+    format!("{}{rest}", shown.join("; "))
 }

@@ -141,6 +141,17 @@ pub enum Found {
     },
 }
 
+/// The first few of a list, for a sentence: `a, b and c`, or `a, b, c and 5 more`.
+pub fn few(names: &[String]) -> String {
+    const SHOWN: usize = 3;
+    match names {
+        [] => String::new(),
+        [one] => one.clone(),
+        many if many.len() > SHOWN => format!("{} and {} more", many[..SHOWN].join(", "), many.len() - SHOWN),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
 /// The one key that every log tells, whatever the servers make of it: what to ask them with.
 pub fn candidate<'t>(all: impl IntoIterator<Item = &'t Told>) -> Option<FoundKey> {
     let mut keys = all.into_iter().flat_map(|told| told.logs.values());
@@ -177,7 +188,7 @@ pub fn together<'t>(all: impl IntoIterator<Item = &'t Told>) -> Found {
         })
     };
     if !rest.is_empty() {
-        return Found::Disagree(groups.iter().map(|(_, members)| members.join(" and ")).collect());
+        return Found::Disagree(groups.iter().map(|(_, members)| few(members)).collect());
     }
     if let Some(refuses) = answered(false).next() {
         return Found::Refused(refuses);
@@ -272,6 +283,14 @@ mod tests {
         assert_eq!(together([&web, &odd]), Found::Odd("binder-build-start on tester".to_owned()));
         assert_eq!(candidate([&odd, &web]), None);
         assert_eq!(candidate([&web, &odd]), None);
+    }
+
+    #[test]
+    fn a_long_list_is_told_by_its_first_few() {
+        let names = |count: usize| (1..=count).map(|number| number.to_string()).collect::<Vec<String>>();
+        for (count, says) in [(0, ""), (1, "1"), (2, "1 and 2"), (3, "1, 2 and 3"), (9, "1, 2, 3 and 6 more")] {
+            assert_eq!(few(&names(count)), says);
+        }
     }
 
     #[test]

@@ -293,9 +293,7 @@ async fn granted(place: &Place) -> Outcome {
 async fn may_write(place: &Place) -> Outcome {
     let api = place.api().await?;
     let namespace = "chart-keys";
-    for namespace in ["binder-system", namespace] {
-        api.namespace(namespace, json!({})).await?;
-    }
+    api.namespace(namespace, json!({})).await?;
     let watched = format!("watchNamespace={namespace}");
     let mut objects = rendered(place, &[IMAGE, &watched, "apiKeySecrets={the-key}"]).await?;
     let rules = Vec::<PolicyRule>::deserialize(&one(&objects, "Role")?["rules"])?;
@@ -303,18 +301,17 @@ async fn may_write(place: &Place) -> Outcome {
     let [rule] = &named[..] else { return Err(Failed::from(format!("{named:?}"))) };
     ensure(rule.resource_names.as_deref() == Some(&["the-key".to_owned()]), || format!("{rule:?}"))?;
     ensure(rule.verbs == ["create", "patch"], || format!("{rule:?}"))?;
-    // Another release, beside that of the other test.
     for object in &mut objects {
-        object["metadata"]["name"] = json!("keys");
+        object["metadata"]["namespace"] = json!(namespace);
+        if object["kind"] == "RoleBinding" {
+            object["subjects"][0]["namespace"] = json!(namespace);
+        }
     }
-    for kind in ["ServiceAccount", "Role"] {
+    for kind in ["ServiceAccount", "Role", "RoleBinding"] {
         api.create(one(&objects, kind)?, false).await?;
     }
-    let mut binding = one(&objects, "RoleBinding")?.clone();
-    binding["roleRef"]["name"] = json!("keys");
-    binding["subjects"][0]["name"] = json!("keys");
-    api.create(&binding, false).await?;
-    let kubeconfig = Kubeconfig::from_yaml(&api.kubeconfig_for("binder-system", "keys").await?)?;
+    let account = one(&objects, "ServiceAccount")?["metadata"]["name"].as_str().ok_or("the account has no name")?;
+    let kubeconfig = Kubeconfig::from_yaml(&api.kubeconfig_for(namespace, account).await?)?;
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     let operator = kube::Client::try_from(config)?;
     let write = async |name: &str, entry: &str| {

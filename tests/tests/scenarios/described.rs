@@ -173,7 +173,9 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         set.stage.kubectl.run(&["-n", NAMESPACE, "delete", "bh", "by-hand"]).await.map_err(failed)?;
         set.all_healthy(LIMIT).await
     }));
-    trials.push(trial(place, "described::no_secret_is_in_what_anybody_can_read", async |set| no_secret_is_shown(set).await));
+    trials.push(trial(place, "described::no_secret_is_in_what_anybody_can_read", async |set| {
+        no_secret_is_shown(set).await
+    }));
 }
 
 /// Neither the API key nor the login key is in anything that others than their owners can read.

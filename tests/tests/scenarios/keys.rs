@@ -137,7 +137,10 @@ async fn disagree(set: &Set, mark: &binder_lab::stage::Mark) -> Outcome {
         let kind = conditions::API_KEY_ACCEPTED;
         let said = stage.condition(host, kind, "False", Some("KeysDisagree"), LIMIT).await.map_err(failed)?;
         let message = said.message;
-        ensure(message.contains("; binder-health-checker-start on binder-web-deploy. Find out which is right"), || message.clone())?;
+        ensure(
+            message.contains("; binder-health-checker-start on binder-web-deploy. Find out which is right"),
+            || message.clone(),
+        )?;
         stage.condition(host, conditions::STALLED, "True", Some("NeedsPerson"), LIMIT).await.map_err(failed)?;
         let done = stage.actions_since(host, mark).await.map_err(failed)?;
         ensure(done.is_empty(), || format!("{host}: {} steps were done", done.len()))?;

@@ -94,13 +94,15 @@ fn what_does_not_fit_together_is_never_written() {
         (Found::Unproven(who()), "KeyUnknown", "only the log of binder-web-start on web tells one"),
         (Found::Nowhere, "KeyUnknown", "no log of a server tells one"),
     ] {
-        let (mut operator, mut world) = searching(found.clone(), Put::Here);
-        operator.run(&mut world, 30);
-        assert!(operator.ran.is_empty(), "{found:?}: {:?}", operator.ran);
-        assert_eq!(operator.condition(conditions::API_KEY_ACCEPTED), ("False", reason));
-        assert_eq!(operator.condition(conditions::STALLED), ("True", "NeedsPerson"));
-        let message = message(&operator, conditions::STALLED);
-        assert!(message.contains(says) && message.contains("--from-file=api-key=FILE"), "{message}");
+        for put in [Put::Here, Put::ByWayOf("t".to_owned()), Put::ByHand("ssh t".to_owned())] {
+            let (mut operator, mut world) = searching(found.clone(), put);
+            operator.run(&mut world, 30);
+            assert!(operator.ran.is_empty(), "{found:?}: {:?}", operator.ran);
+            assert_eq!(operator.condition(conditions::API_KEY_ACCEPTED), ("False", reason));
+            assert_eq!(operator.condition(conditions::STALLED), ("True", "NeedsPerson"));
+            let message = message(&operator, conditions::STALLED);
+            assert!(message.contains(says) && message.contains("--from-file=api-key=FILE"), "{message}");
+        }
     }
 }
 
