@@ -9,7 +9,7 @@ use binder_crds::conditions;
 use binder_lab::command::Run;
 use binder_lab::host::enter::ssh_options;
 use binder_lab::stage::acts::world;
-use binder_lab::stage::{API_KEY_SECRET, NAMESPACE, owner};
+use binder_lab::stage::{API_KEY_SECRET, Mark, NAMESPACE, owner};
 use libtest_mimic::{Failed, Trial};
 
 use crate::described::no_secret_is_shown;
@@ -29,9 +29,9 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         set.apply("Enforce").await?;
         set.all_healthy(LIMIT).await?;
         not_allowed(set).await?;
-        let mark = set.stage.mark(BUILD).await.map_err(failed)?;
+        let marks = marks(set).await?;
         set.inflict("key-unknown", BUILD).await?;
-        let used = used_not_written(set, &mark).await;
+        let used = used_not_written(set, &marks).await;
         let put = match &used {
             Ok(command) => by_a_person(set, command).await,
             Err(_) => set.stage.secrets().await.map_err(failed),
@@ -48,10 +48,10 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         set.apply("Enforce").await?;
         set.all_healthy(LIMIT).await?;
         let web = set.stage.lab.host(WEB).map_err(failed)?;
-        let mark = set.stage.mark(BUILD).await.map_err(failed)?;
+        let marks = marks(set).await?;
         web.script_as_user(OTHER_KEY, &[]).await.map_err(failed)?;
         set.inflict("key-unknown", BUILD).await?;
-        let said = disagree(set, &mark).await;
+        let said = disagree(set, &marks).await;
         set.stage.secrets().await.map_err(failed)?;
         set.all_healthy(LIMIT).await?;
         // Started anew it has a log that tells the right one again.
@@ -61,6 +61,14 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         set.all_healthy(LIMIT).await?;
         said
     }));
+}
+
+/// What was recorded of the hosts with servers until now.
+type Marks = [(&'static str, Mark); 2];
+
+async fn marks(set: &Set) -> Result<Marks, Failed> {
+    let mark = async |host| set.stage.mark(host).await.map_err(failed);
+    Ok([(BUILD, mark(BUILD).await?), (WEB, mark(WEB).await?)])
 }
 
 /// The owner's file without the permission to put a key back.
@@ -80,7 +88,7 @@ async fn secret(set: &Set) -> Result<bool, Failed> {
 
 /// A person is asked for with a command; meanwhile a server that is gone is started with the key from the logs. Gives the
 /// command.
-async fn used_not_written(set: &Set, mark: &binder_lab::stage::Mark) -> Result<String, Failed> {
+async fn used_not_written(set: &Set, marks: &Marks) -> Result<String, Failed> {
     let stage = &set.stage;
     let stalled = stage.condition(BUILD, conditions::STALLED, "True", Some("NeedsPerson"), LIMIT).await;
     let stalled = stalled.map_err(failed)?.message;
@@ -94,7 +102,7 @@ async fn used_not_written(set: &Set, mark: &binder_lab::stage::Mark) -> Result<S
     let takes = stage.until("it takes the key", LIMIT, || world::build_takes_the_key(stage)).await;
     takes.map_err(failed)?;
     ensure(!secret(set).await?, || "the Secret was written where that is not allowed".to_owned())?;
-    for host in [BUILD, WEB] {
+    for (host, mark) in marks {
         let all = stage.actions_since(host, mark).await.map_err(failed)?;
         let steps: Vec<&str> = all.iter().map(|action| action.spec.step.as_str()).collect();
         ensure(!steps.contains(&"WriteApiKey"), || format!("{host}: {steps:?}"))?;
@@ -131,9 +139,9 @@ async fn by_a_person(set: &Set, command: &str) -> Outcome {
 }
 
 /// It is said who tells which, and nothing is written or done.
-async fn disagree(set: &Set, mark: &binder_lab::stage::Mark) -> Outcome {
+async fn disagree(set: &Set, marks: &Marks) -> Outcome {
     let stage = &set.stage;
-    for host in [BUILD, WEB] {
+    for (host, mark) in marks {
         let kind = conditions::API_KEY_ACCEPTED;
         let said = stage.condition(host, kind, "False", Some("KeysDisagree"), LIMIT).await.map_err(failed)?;
         let message = said.message;
