@@ -8,16 +8,45 @@ use std::time::Duration;
 use super::{Act, Fault, FaultError, Healer, Site, Target, shows, unseen};
 use crate::inventory::Role;
 
-/// The module.
-pub const MODULE: &str = "binder-web";
-/// The folder that it is installed in.
+/// A module of the lab, and the server that it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Module {
+    /// Its name.
+    pub name: &'static str,
+    /// The process in pm2 that runs it.
+    pub process: &'static str,
+    /// The port that it listens on.
+    pub port: &'static str,
+    /// The version that the lab's software has.
+    pub current: &'static str,
+    /// An older one.
+    pub old: &'static str,
+    /// A newer one, which ends as soon as it is started.
+    pub broken: &'static str,
+}
+
+/// The web server.
+pub const WEB: Module = Module {
+    name: "binder-web",
+    process: "binder-web-start",
+    port: "3000",
+    current: "1.1.17",
+    old: "1.1.16",
+    broken: "1.1.18",
+};
+
+/// The build server.
+pub const BUILD: Module = Module {
+    name: "binder-build",
+    process: "binder-build-start",
+    port: "8082",
+    current: "1.0.13",
+    old: "1.0.12",
+    broken: "1.0.14",
+};
+
+/// The folder that modules are installed in.
 pub const FOLDER: &str = crate::binder::software::INSIDE;
-/// The version that the lab's software has.
-pub const CURRENT: &str = "1.1.17";
-/// The older one.
-pub const OLD: &str = "1.1.16";
-/// The newer one, which ends as soon as it is started.
-pub const BROKEN: &str = "1.1.18";
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
@@ -25,7 +54,15 @@ pub(super) const FAULTS: &[Fault] = &[
         does: "the web server runs in binder-web 1.1.16, which npm has installed in place of 1.1.17",
         healed_by: Healer::Operator,
         target: Target::The(Role::WebDeploy),
-        inflict: OLDER,
+        inflict: OLDER_WEB,
+        undo: None,
+    },
+    Fault {
+        name: "module-old-build",
+        does: "the build server runs in binder-build 1.0.12, which npm has installed in place of 1.0.13",
+        healed_by: Healer::Operator,
+        target: Target::The(Role::Build),
+        inflict: OLDER_BUILD,
         undo: None,
     },
     Fault {
@@ -38,31 +75,32 @@ pub(super) const FAULTS: &[Fault] = &[
     },
 ];
 
-const OLDER: Act = |site| Box::pin(unseen(site, older(site)));
+const OLDER_WEB: Act = |site| Box::pin(unseen(site, older(site, WEB)));
+const OLDER_BUILD: Act = |site| Box::pin(unseen(site, older(site, BUILD)));
 const OFFER: Act = |site| Box::pin(offer_broken(site));
 const TAKE_BACK: Act = |site| Box::pin(unseen(site, take_back(site)));
 
 /// npm with an empty cache, and pm2, on a computer that is compiling beside it.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Packs the installed `binder-web` as version `$1`, as it was published and without the modules that npm has put into it; with
-/// a second argument, as one that ends at once.
+/// Packs the installed module `$1` as version `$2`, as it was published and without the modules that npm has put into it; with
+/// a third argument, the file in it that is to end whatever loads it.
 const PUBLISH: &str = r#"
 registry=/var/lib/binder-registry
 mkdir -p "$registry"
 packing=$(mktemp -d)
 mkdir "$packing/package"
-tar -C /usr/local/lib/binder/node_modules/binder-web --exclude=./node_modules -cf - . | tar -C "$packing/package" -xf -
+tar -C "/usr/local/lib/binder/node_modules/$1" --exclude=./node_modules -cf - . | tar -C "$packing/package" -xf -
 node -e '
   const fs = require("fs")
   const [file, version] = process.argv.slice(1)
   const manifest = JSON.parse(fs.readFileSync(file, "utf8"))
   fs.writeFileSync(file, JSON.stringify({ ...manifest, version }, null, 2) + "\n")
-' "$packing/package/package.json" "$1"
-[ -z "${2:-}" ] || cat >"$packing/package/server/index.js" <<'END'
+' "$packing/package/package.json" "$2"
+[ -z "${3:-}" ] || cat >"$packing/package/$3" <<'END'
 module.exports = function () { throw new Error('this version is broken') }
 END
-tar -czf "$registry/binder-web-$1.tgz" -C "$packing" package
+tar -czf "$registry/$1-$2.tgz" -C "$packing" package
 rm -rf "$packing"
 "#;
 
@@ -73,55 +111,55 @@ const REGISTRY: &str = "ss -ltnH 'sport = :4873' | grep -q . || \
 /// Succeeds when the registry listens.
 const LISTENS: &str = "ss -ltnH 'sport = :4873' | grep .";
 
-/// Installs version `$1`, as a person does.
+/// Installs the module `$1` in version `$2`, as a person does.
 const INSTALL: &str = "cd / && npm install --prefix /usr/local/lib/binder --save-exact --ignore-scripts --no-audit --no-fund \
-    --loglevel=error \"binder-web@$1\"";
+    --loglevel=error \"$1@$2\"";
 
-/// The version that is installed.
-const VERSION: &str = "exec node -p 'require(\"/usr/local/lib/binder/node_modules/binder-web/package.json\").version'";
+/// The version of the module `$1` that is installed.
+const VERSION: &str =
+    "exec node -p 'require(process.argv[1]).version' \"/usr/local/lib/binder/node_modules/$1/package.json\"";
 
-/// Starts the web server again, with the key that it has.
-const RESTART: &str = "pm2 restart binder-web-start";
-/// Succeeds when it runs since after the module was put there, and listens.
+/// Starts the process `$1` again, with the key that it has.
+const RESTART: &str = "pm2 restart \"$1\"";
+/// Succeeds when whoever listens on `$2` runs since after the module `$1` was put there. Both times are cut to whole seconds.
 const RUNS: &str = r#"
-pid=$(ss -ltnpH 'sport = :3000' | sed -n 's/.*pid=\([0-9]*\).*/\1/p')
+pid=$(ss -ltnpH "sport = :$2" | sed -n 's/.*pid=\([0-9]*\).*/\1/p')
 [ -n "$pid" ]
-package=/usr/local/lib/binder/node_modules/binder-web/package.json
+package=/usr/local/lib/binder/node_modules/$1/package.json
 [ "$(($(date +%s) - $(ps -o etimes= -p "$pid") + 1))" -ge "$(stat -c %Z "$package")" ]
 "#;
 
-async fn older(site: Site<'_>) -> Result<(), FaultError> {
-    publish(site, CURRENT, false).await?;
-    publish(site, OLD, false).await?;
-    install(site, OLD).await
+async fn older(site: Site<'_>, module: Module) -> Result<(), FaultError> {
+    publish(site, &[module.name, module.current]).await?;
+    publish(site, &[module.name, module.old]).await?;
+    install(site, module, module.old).await
 }
 
 async fn offer_broken(site: Site<'_>) -> Result<(), FaultError> {
-    publish(site, CURRENT, false).await?;
-    publish(site, BROKEN, true).await
+    publish(site, &[WEB.name, WEB.current]).await?;
+    publish(site, &[WEB.name, WEB.broken, "server/index.js"]).await
 }
 
-async fn publish(site: Site<'_>, version: &str, broken: bool) -> Result<(), FaultError> {
-    let args = [version, "broken"];
-    site.host.script(PUBLISH, if broken { &args } else { &args[..1] }).await?;
+async fn publish(site: Site<'_>, what: &[&str]) -> Result<(), FaultError> {
+    site.host.script(PUBLISH, what).await?;
     site.host.script(REGISTRY, &[]).await?;
     shows(site.host, "the registry listens", LISTENS, &[]).await
 }
 
-async fn install(site: Site<'_>, version: &str) -> Result<(), FaultError> {
-    let npm = site.host.entering("root", &["sh", "-euc", INSTALL, "script", version])?.limit(LIMIT);
+async fn install(site: Site<'_>, module: Module, version: &str) -> Result<(), FaultError> {
+    let npm = site.host.entering("root", &["sh", "-euc", INSTALL, "script", module.name, version])?.limit(LIMIT);
     npm.succeed().await?;
-    let found = site.host.script(VERSION, &[]).await?;
+    let found = site.host.script(VERSION, &[module.name]).await?;
     if found.trim() != version {
-        let what = format!("npm has ended, and binder-web is {}", found.trim());
+        let what = format!("npm has ended, and {} is {}", module.name, found.trim());
         return Err(FaultError::NothingToBreak { host: site.host.name().to_owned(), what });
     }
-    site.host.script_as_user(RESTART, &[]).await?;
-    shows(site.host, "the web server runs in it", RUNS, &[]).await
+    site.host.script_as_user(RESTART, &[module.process]).await?;
+    shows(site.host, "the server runs in it", RUNS, &[module.name, module.port]).await
 }
 
 async fn take_back(site: Site<'_>) -> Result<(), FaultError> {
-    site.host.script("rm -f /var/lib/binder-registry/binder-web-1.1.18.tgz", &[]).await?;
-    let found = site.host.script(VERSION, &[]).await?;
-    if found.trim() == CURRENT { Ok(()) } else { install(site, CURRENT).await }
+    site.host.script("rm -f \"/var/lib/binder-registry/$1-$2.tgz\"", &[WEB.name, WEB.broken]).await?;
+    let found = site.host.script(VERSION, &[WEB.name]).await?;
+    if found.trim() == WEB.current { Ok(()) } else { install(site, WEB, WEB.current).await }
 }

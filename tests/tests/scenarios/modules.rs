@@ -1,16 +1,29 @@
-//! A new version of a module that does not come up is taken back, and that is said; once, and not in a loop.
+//! New versions of modules: on one host at a time; and one that does not come up is taken back, which is said, once and not in a
+//! loop.
 
 use std::sync::Arc;
 
 use binder_crds::{ActionOutcome, conditions};
-use binder_lab::faults::modules::{BROKEN, CURRENT};
-use binder_lab::stage::acts::modules::{HOST, WITHIN, asked, runs};
+use binder_lab::faults::modules::{BUILD, WEB};
+use binder_lab::stage::Mark;
+use binder_lab::stage::acts::modules::{BUILD_HOST, HOST, WITHIN, asked, runs};
+use jiff::Timestamp;
 use libtest_mimic::{Failed, Trial};
 
 use crate::place::{Place, Set};
 use crate::{Outcome, ensure, failed, trial};
 
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
+    trials.push(trial(place, "modules::one_host_at_a_time", async |set| {
+        set.apply("Enforce").await?;
+        set.stage.healthy(&[HOST, BUILD_HOST], crate::place::FIRST_HEALTHY).await.map_err(failed)?;
+        set.inflict("module-old", HOST).await?;
+        set.inflict("module-old-build", BUILD_HOST).await?;
+        let played = in_turn(set).await;
+        let unasked = set.apply("Enforce").await;
+        played?;
+        unasked
+    }));
     trials.push(trial(place, "modules::a_version_that_does_not_come_up_is_taken_back", async |set| {
         set.apply("Enforce").await?;
         set.stage.healthy(&[HOST], crate::place::FIRST_HEALTHY).await.map_err(failed)?;
@@ -26,12 +39,39 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     }));
 }
 
+/// The time from the first to the last that was done on a host since a mark, for a new version and for what uses it.
+async fn turn(set: &Set, host: &str, mark: &Mark) -> Result<(Timestamp, Timestamp), Failed> {
+    let actions = set.stage.actions_since(host, mark).await.map_err(failed)?;
+    let steps: Vec<&str> = actions.iter().map(|action| action.spec.step.as_str()).collect();
+    let expected = ["InstallModule", "DeleteEntries", "StartProcess"];
+    ensure(steps == expected, || format!("{host}: done was {steps:?}"))?;
+    let first = actions.first().and_then(|action| action.metadata.creation_timestamp.as_ref()).map(|time| time.0);
+    let last = actions.last().and_then(|action| action.status.as_ref()?.finished_at.as_ref()).map(|time| time.0);
+    first.zip(last).ok_or_else(|| Failed::from(format!("{host}: an action has no time")))
+}
+
+async fn in_turn(set: &Set) -> Outcome {
+    let marks = (set.stage.mark(HOST).await.map_err(failed)?, set.stage.mark(BUILD_HOST).await.map_err(failed)?);
+    let versions = [(HOST, WEB, WEB.current), (BUILD_HOST, BUILD, BUILD.current)];
+    asked(&set.stage, &versions).await.map_err(Failed::from)?;
+    for (host, module, version) in versions {
+        let look = || runs(&set.stage, host, module, version);
+        let seen = set.stage.until("the version that is asked for", WITHIN, look).await.map_err(failed)?;
+        eprintln!("  {host}: {seen}");
+    }
+    set.stage.healthy(&[HOST, BUILD_HOST], WITHIN).await.map_err(failed)?;
+    let (web, build) = (turn(set, HOST, &marks.0).await?, turn(set, BUILD_HOST, &marks.1).await?);
+    let (first, then) = if web.0 < build.0 { (web, build) } else { (build, web) };
+    ensure(then.0 >= first.1, || format!("one host was done at {}, and the other begun at {}", first.1, then.0))
+}
+
 async fn taken_back(set: &Set) -> Outcome {
     let mark = set.stage.mark(HOST).await.map_err(failed)?;
-    asked(&set.stage, BROKEN).await.map_err(Failed::from)?;
+    asked(&set.stage, &[(HOST, WEB, WEB.broken)]).await.map_err(Failed::from)?;
     let stalled = set.stage.condition(HOST, conditions::STALLED, "True", Some("NeedsPerson"), WITHIN);
     stalled.await.map_err(failed)?;
-    let seen = set.stage.until("the page in the old version", WITHIN, || runs(&set.stage, CURRENT)).await;
+    let seen =
+        set.stage.until("the page in the old version", WITHIN, || runs(&set.stage, HOST, WEB, WEB.current)).await;
     eprintln!("  {}", seen.map_err(failed)?);
     set.stage.condition(HOST, conditions::SERVICES_RUNNING, "True", None, WITHIN).await.map_err(failed)?;
     let host = set.stage.host(HOST).await.map_err(failed)?;
