@@ -83,8 +83,17 @@ pub async fn build() -> Result<PathBuf, OperatorError> {
             build.env_remove(name);
         }
     }
+    // With the features of the whole workspace, which whoever runs this was built with too: nothing is built twice.
     let output = build
-        .args(["build", "--quiet", "--package", "binder-operator", "--message-format", "json-render-diagnostics"])
+        .args([
+            "build",
+            "--quiet",
+            "--workspace",
+            "--bin",
+            "binder-operator",
+            "--message-format",
+            "json-render-diagnostics",
+        ])
         .current_dir(super::workspace())
         .stdin(Stdio::null())
         .output()
