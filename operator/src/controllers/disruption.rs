@@ -94,3 +94,73 @@ fn this_incident(action: &BinderAction, status: &BinderHostStatus) -> bool {
     let created = action.creation_timestamp().map(|created| created.0);
     since.zip(created).is_some_and(|(since, created)| created >= since)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+    use serde_json::json;
+
+    fn action(step: &str, outcome: Option<ActionOutcome>) -> BinderAction {
+        let mut action: BinderAction = serde_json::from_value(json!({
+            "apiVersion": "fleet.binder-project.org/v1alpha1",
+            "kind": "BinderAction",
+            "metadata": {"name": "a", "creationTimestamp": "2026-11-22T03:00:10Z"},
+            "spec": {
+                "host": "web", "hostUid": "uid", "step": step, "subject": "module binder-web@1.1.18", "description": "",
+                "parameters": {}, "drift": "ModuleOld", "evidence": "", "attempt": 1, "deadline": "2026-11-22T03:05:00Z",
+            },
+        }))
+        .unwrap();
+        action.status = outcome.map(|outcome| binder_crds::BinderActionStatus {
+            outcome: Some(outcome),
+            ..binder_crds::BinderActionStatus::default()
+        });
+        action
+    }
+
+    fn status(services: &str, modules: &str, since: &str) -> BinderHostStatus {
+        let since = Time(since.parse().unwrap());
+        let condition = |kind: &str, is: &str| Condition {
+            type_: kind.to_owned(),
+            status: is.to_owned(),
+            reason: "Any".to_owned(),
+            message: String::new(),
+            observed_generation: None,
+            last_transition_time: since.clone(),
+        };
+        BinderHostStatus {
+            incident_since: Some(since.clone()),
+            conditions: vec![
+                condition(conditions::SERVICES_RUNNING, services),
+                condition(conditions::MODULES_AT_VERSION, modules),
+            ],
+            ..BinderHostStatus::default()
+        }
+    }
+
+    const NOW: &str = "2026-11-22T03:00:00Z";
+
+    #[test]
+    fn a_new_version_holds_the_next_host_back_until_it_has_proven_itself() {
+        let done = action("InstallModule", Some(ActionOutcome::Succeeded));
+        assert!(updates(&action("InstallModule", None), &status("True", "True", NOW)));
+        assert!(updates(&done, &status("True", "False", NOW)), "installed, and not run yet");
+        assert!(updates(&done, &status("False", "True", NOW)), "what uses it is not up");
+        assert!(updates(&done, &status("True", "Unknown", NOW)), "unknown is not well");
+        assert!(!updates(&done, &status("True", "True", NOW)));
+        assert!(!updates(&done, &status("True", "False", "2026-11-22T04:00:00Z")), "another incident, not ours");
+        assert!(!updates(&action("InstallModule", Some(ActionOutcome::Abandoned)), &status("True", "False", NOW)));
+        assert!(!updates(&action("Reboot", Some(ActionOutcome::Succeeded)), &status("False", "False", NOW)));
+    }
+
+    #[test]
+    fn a_version_that_was_taken_back_holds_no_restart_of_another_machine_back() {
+        let done = action("InstallModule", Some(ActionOutcome::Succeeded));
+        let taken_back = status("True", "False", NOW);
+        assert!(updates(&done, &taken_back), "no other host is given it");
+        assert!(!disrupts(&done, &taken_back));
+        assert!(disrupts(&done, &status("False", "True", NOW)));
+    }
+}

@@ -5,6 +5,7 @@ use super::{conditions, well};
 use crate::facets::Step;
 use crate::plan::memory::Disrupted;
 use binder_crds::desired::Module;
+use binder_crds::fleet::Window;
 
 const OLD: &str = "1.1.16";
 const NEW: &str = "1.1.17";
@@ -134,8 +135,13 @@ fn one_host_at_a_time_in_the_order_of_dependency_and_within_the_budget() {
         "{}",
         operator.status.waits_for
     );
-    assert!(operator.ran.is_empty());
     operator.fleet.disrupted.clear();
+    let window = |schedule: &str| Window { schedule: schedule.into(), time_zone: None, duration: "1h".into() };
+    operator.fleet.windows = vec![window("0 20 * * *")];
+    operator.run(&mut world, 5);
+    assert!(operator.status.waits_for.starts_with("the window that opens at"), "{}", operator.status.waits_for);
+    assert!(operator.ran.is_empty());
+    operator.fleet.windows.clear();
     operator.run(&mut world, 40);
     assert!(operator.healthy());
 }
