@@ -24,7 +24,7 @@ pub(super) const ACTS: &[Act] = &[
         condition: conditions::REACHABLE,
         reason: "Unreachable",
         steps: &["PowerCycle", "StartProcess", "StartKubectlProxy", "StartProcess", "StartProcess", "InsertRedirect"],
-        consequences: &[],
+        consequences: super::web::KUBE_STREAM,
         world: "the whole host as described, and an app that deploys",
         look: |stage| Box::pin(world::fleet(stage)),
         in_demo: false,
