@@ -321,11 +321,21 @@ impl Stage {
         ))
     }
 
-    /// The attempts on one host that were recorded after a mark, oldest first.
+    /// The attempts on one host that were recorded after a mark, oldest first, without those that may come at any time.
     ///
     /// # Errors
     /// The API server does not answer.
     pub async fn actions_since(&self, host: &str, mark: &Mark) -> Result<Vec<BinderAction>, StageError> {
+        let mut actions = self.all_actions_since(host, mark).await?;
+        actions.retain(|action| action.spec.step != acts::ANY_TIME);
+        Ok(actions)
+    }
+
+    /// All attempts on one host that were recorded after a mark, oldest first.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub async fn all_actions_since(&self, host: &str, mark: &Mark) -> Result<Vec<BinderAction>, StageError> {
         let failed = |source| StageError::Api { what: "BinderActions".to_owned(), source: Box::new(source) };
         let mut actions = self.actions().list(&Default::default()).await.map_err(failed)?.items;
         let created = |action: &BinderAction| action.metadata.creation_timestamp.as_ref().map(|time| time.0);

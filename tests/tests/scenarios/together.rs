@@ -69,9 +69,8 @@ async fn together(set: &mut Set, faults: &[&str]) -> Outcome {
             let outcome = action.status.as_ref().and_then(|status| status.outcome);
             let what = format!("{} {}", action.spec.step, action.spec.subject);
             eprintln!("  {host}: {} ({outcome:?})", action.spec.description);
-            // A proxy that goes may take deploy-kubernetes with it at any moment, also while its entries are being deleted, and
-            // the route of an app that it was just deploying is then stale.
-            if action.spec.description.contains("deploy-kubernetes") || action.spec.step == "DeleteRoutes" {
+            // A proxy that goes may take deploy-kubernetes with it at any moment, also while its entries are being deleted.
+            if action.spec.description.contains("deploy-kubernetes") {
                 continue;
             }
             ensure(outcome == Some(ActionOutcome::Succeeded), || format!("{host}: {what}: {outcome:?}"))?;

@@ -5,9 +5,8 @@ use binder_crds::conditions;
 use super::{Act, world};
 
 /// When its proxy goes away, `deploy-kubernetes` crashes in kube-stream if it was just reading one, and pm2 then loses it or
-/// its children: one cause, which differs in what it leaves behind. See `docs/runbook/restarts.md`. An app that it was just
-/// deploying leaves a stale route.
-pub(super) const KUBE_STREAM: &[&str] = &["EndOrphan", "DeleteEntries", "StartProcess", "DeleteRoutes"];
+/// its children: one cause, which differs in what it leaves behind. See `docs/runbook/restarts.md`.
+pub(super) const KUBE_STREAM: &[&str] = &["EndOrphan", "DeleteEntries", "StartProcess"];
 
 pub(super) const ACTS: &[Act] = &[
     Act {
