@@ -203,6 +203,32 @@ mod tests {
     }
 
     #[test]
+    fn an_api_that_is_now_late_and_now_silent_is_starved_all_the_same() {
+        let at = |seconds: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1000 + seconds);
+        let look = |answer, seconds| {
+            let mut seen = Observation::nothing(at(seconds));
+            seen.kubernetes = Known::Seen(Api { via: "web".to_owned(), answer, nodes: ready(2), namespaces: None });
+            let machine = Machine { uptime: 9000, memory_left: Some(4), ..Machine::default() };
+            seen.machine = Known::Seen(machine);
+            seen
+        };
+        let mut lasting = Lasting::default();
+        for (answer, seconds) in
+            [(Answers::Well(Duration::from_secs(3)), 0), (Answers::Status(500), 6), (Answers::Not("x".to_owned()), 9)]
+        {
+            lasting = lasting.carried(look(answer, seconds).marks(), at(seconds));
+        }
+        let mut last = look(Answers::Well(Duration::from_secs(2)), 12);
+        last.lasting = lasting.carried(last.marks(), at(12));
+        let desired = Desired {
+            kubernetes_api: Some(desired::KubernetesApi { ready_nodes: 2, may_restart_nodes: false }),
+            ..Desired::default()
+        };
+        let check = KubernetesApi.check(&desired, &last).unwrap();
+        assert_eq!(check.drifts.first().map(|drift| drift.kind), Some(DriftKind::ApiStarved));
+    }
+
+    #[test]
     fn a_node_is_restarted_only_where_that_is_allowed_and_a_slow_master_only_when_it_is_starved() {
         let spec = |may_restart_nodes| Desired {
             kubernetes_api: Some(desired::KubernetesApi { ready_nodes: 2, may_restart_nodes }),

@@ -178,7 +178,10 @@ pub(super) fn marks(api: &Api) -> BTreeSet<String> {
             marks.extend((*after > OBJECTIVE).then(|| LATE_MARK.to_owned()));
             marks.extend((*after > SLOW).then(|| SLOW_MARK.to_owned()));
         }
-        Answers::Status(_) | Answers::Not(_) => marks.extend([SILENT_MARK.to_owned()]),
+        // What does not answer misses every objective as well: an API that crawls is now late, now silent.
+        Answers::Status(_) | Answers::Not(_) => {
+            marks.extend([SILENT_MARK, SLOW_MARK, LATE_MARK].map(str::to_owned));
+        }
     }
     if let Ok(nodes) = &api.nodes {
         marks.insert(nodes_mark(nodes.ready));
