@@ -1,6 +1,6 @@
 //! Faults in the database: rows that Binder's own software left there, or that people made.
 
-use super::{Act, Fault, FaultError, Healer, Site, Target, shows};
+use super::{Act, Fault, FaultError, Healer, Site, Target, shows, unseen};
 use crate::inventory::{Role, with_role};
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -23,7 +23,7 @@ pub(super) const FAULTS: &[Fault] = &[
 ];
 
 const HUNG: Act = |site| Box::pin(hung(site));
-const CASED: Act = |site| Box::pin(cased(site));
+const CASED: Act = |site| Box::pin(unseen(site, cased(site)));
 const UNCASE: Act = |site| Box::pin(uncase(site));
 
 /// The build whose name is that of another but for its case.
