@@ -84,7 +84,6 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     trials.push(trial(place, "access::ssh-hung", async |set| {
         // The cluster is seen through this machine. While it hangs, nothing is known of the cluster, and nothing is done
         // about it: neither here, since everything else on it answers, nor there.
-        set.apply("Enforce").await?;
         set.calm(LIMIT).await?;
         let mut marks = Vec::new();
         for host in [OTHER, MASTER] {

@@ -7,8 +7,8 @@ use binder_lab::cluster::audit::AuditLog;
 use binder_lab::stage::Stage;
 use libtest_mimic::Trial;
 
-use crate::place::{FIRST_HEALTHY, Place};
-use crate::{ensure, failed, trial};
+use crate::place::Place;
+use crate::{ensure, failed, trial, trial_on_any};
 
 /// How long a converged fleet is watched; five minutes in the long campaign. `BINDER_QUIET_SECONDS` says otherwise.
 const QUIET: Duration = Duration::from_secs(120);
@@ -21,10 +21,9 @@ const RESTLESS: &str = "binder-kubernetes-proxy";
 
 /// From a bare fleet to a healthy one, the whole of Binder with it.
 pub(crate) fn first(place: &Arc<Place>, trials: &mut Vec<Trial>) {
-    trials.push(trial(place, "converged::a_bare_fleet_becomes_healthy", async |set| {
+    trials.push(trial_on_any(place, "converged::a_bare_fleet_becomes_healthy", async |set| {
         let began = Instant::now();
-        set.apply("Enforce").await?;
-        set.all_healthy(FIRST_HEALTHY).await?;
+        set.ready().await?;
         eprintln!("  healthy {:.0} s after the file was applied", began.elapsed().as_secs_f32());
         let binder = set.stage.lab.binder().map_err(failed)?;
         binder.healthy().await.map_err(failed)?;
@@ -45,7 +44,6 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         let seconds = std::env::var("BINDER_QUIET_SECONDS").ok().and_then(|text| text.parse().ok());
         let usual = if crate::long() { LONG_QUIET } else { QUIET };
         let quiet = seconds.map_or(usual, Duration::from_secs);
-        set.all_healthy(FIRST_HEALTHY).await?;
         // The fleet's summary follows its hosts' by a moment.
         tokio::time::sleep(Duration::from_secs(3)).await;
         let log = AuditLog::at(set.stage.lab.status().map_err(failed)?.audit_log);

@@ -17,7 +17,6 @@ const REPOSITORY: &str = "http://github.com/binder-project/example-young";
 
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     trials.push(trial(place, "database::young_builds_and_templates_stay_as_they_are", async |set| {
-        set.apply("Enforce").await?;
         set.calm(LIMIT).await?;
         let young = "binder-project-example-young";
         let started = (jiff::Timestamp::now() - jiff::SignedDuration::from_mins(170)).to_string();
@@ -38,7 +37,6 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         put(set, "remove", &["builds", young]).await
     }));
     trials.push(trial(place, "database::a_hostile_name_is_reported_and_nothing_else", async |set| {
-        set.apply("Enforce").await?;
         set.calm(LIMIT).await?;
         let mark = set.stage.mark(SERVICES).await.map_err(failed)?;
         let names = ["$(reboot)", "a\u{1b}]0;owned\u{7}\u{1b}[2Jb\n", "../../etc/passwd"];

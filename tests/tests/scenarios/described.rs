@@ -84,8 +84,6 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         Ok(())
     }));
     trials.push(trial(place, "described::a_server_and_a_service_are_stopped_and_started_by_the_spec", async |set| {
-        set.apply("Enforce").await?;
-        set.all_healthy(crate::place::FIRST_HEALTHY).await?;
         // Against the profile, which goes on describing it as running; and by its pm2 name. One after the other, and not for
         // long: without the log collector, every server ends after a while.
         let cases = [
@@ -120,7 +118,7 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
             ensure(first == Some("StopProcess"), || format!("{subject}: {first:?} came first"))?;
         }
         set.apply("Enforce").await?;
-        set.all_healthy(crate::place::FIRST_HEALTHY).await?;
+        set.all_healthy(LIMIT).await?;
         let web = set.stage.lab.host(WEB).map_err(failed)?;
         web.script("ss -ltnH 'sport = :8086' | grep -q .", &[]).await.map_err(failed)?;
         Ok(())

@@ -11,8 +11,6 @@ use crate::{evidence, failed, trial};
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     for act in acts::all() {
         trials.push(trial(place, format!("heals::{}", act.fault), async move |set| {
-            // Nothing changes when an earlier scenario has done so; alone, a fault needs a fleet that acts.
-            set.apply("Enforce").await?;
             let report = act.play(&set.stage, |line| eprintln!("  {line}")).await.map_err(failed)?;
             eprintln!(
                 "  seen after {:.1} s, well after {:.1} s, {} attempts",

@@ -26,8 +26,6 @@ const OTHER_KEY: &str = "printf ' - Using API key: %s\\n' 0123456789abcdef012345
 
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     trials.push(trial(place, "keys::used_but_not_written_where_that_is_not_allowed", async |set| {
-        set.apply("Enforce").await?;
-        set.all_healthy(LIMIT).await?;
         not_allowed(set).await?;
         let marks = marks(set).await?;
         set.inflict("key-unknown", BUILD).await?;
@@ -45,8 +43,6 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         no_secret_is_shown(set).await
     }));
     trials.push(trial(place, "keys::logs_that_disagree_are_believed_by_nobody", async |set| {
-        set.apply("Enforce").await?;
-        set.all_healthy(LIMIT).await?;
         let web = set.stage.lab.host(WEB).map_err(failed)?;
         let marks = marks(set).await?;
         web.script_as_user(OTHER_KEY, &[]).await.map_err(failed)?;

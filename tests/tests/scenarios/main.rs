@@ -30,7 +30,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use place::Place;
+use place::{Begins, Place};
 
 /// What a scenario comes to.
 type Outcome = Result<(), Failed>;
@@ -73,13 +73,22 @@ fn long() -> bool {
     std::env::var("BINDER_CAMPAIGN").is_ok_and(|form| form == "long")
 }
 
-/// A scenario by its name.
+/// A scenario by its name, which begins with a healthy fleet.
 fn trial<F>(place: &Arc<Place>, name: impl Into<String>, scenario: F) -> Trial
 where
     F: AsyncFnOnce(&mut place::Set) -> Outcome + Send + 'static,
 {
     let place = Arc::clone(place);
-    Trial::test(name, move || place.play(scenario))
+    Trial::test(name, move || place.play(Begins::Healthy, scenario))
+}
+
+/// A scenario by its name, which begins with whatever is there: a bare fleet that is only observed, at first.
+fn trial_on_any<F>(place: &Arc<Place>, name: impl Into<String>, scenario: F) -> Trial
+where
+    F: AsyncFnOnce(&mut place::Set) -> Outcome + Send + 'static,
+{
+    let place = Arc::clone(place);
+    Trial::test(name, move || place.play(Begins::AsItIs, scenario))
 }
 
 /// Fails a scenario with what it should have been.

@@ -15,8 +15,6 @@ use crate::{Outcome, ensure, failed, trial};
 
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     trials.push(trial(place, "modules::one_host_at_a_time", async |set| {
-        set.apply("Enforce").await?;
-        set.stage.healthy(&[HOST, BUILD_HOST], crate::place::FIRST_HEALTHY).await.map_err(failed)?;
         set.inflict("module-old", HOST).await?;
         set.inflict("module-old-build", BUILD_HOST).await?;
         let played = in_turn(set).await;
@@ -25,8 +23,6 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         unasked
     }));
     trials.push(trial(place, "modules::a_version_that_does_not_come_up_is_taken_back", async |set| {
-        set.apply("Enforce").await?;
-        set.stage.healthy(&[HOST], crate::place::FIRST_HEALTHY).await.map_err(failed)?;
         set.inflict("module-broken", HOST).await?;
         let played = taken_back(set).await;
         // Whatever came of it: the owner asks for nothing any more, and the version of before is there.

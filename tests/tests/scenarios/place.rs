@@ -19,7 +19,16 @@ fn name() -> String {
 }
 
 /// From a bare fleet to a healthy one, on a machine that may be compiling beside it.
-pub(crate) const FIRST_HEALTHY: Duration = Duration::from_secs(600);
+const FIRST_HEALTHY: Duration = Duration::from_secs(600);
+
+/// What a scenario needs when it begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Begins {
+    /// Nothing but the lab, as the one before left it: the first ones, which want it bare, or say themselves what they need.
+    AsItIs,
+    /// A fleet in mode `Enforce` that is healthy.
+    Healthy,
+}
 
 /// Where the scenarios play.
 pub(crate) struct Place {
@@ -42,9 +51,9 @@ impl Place {
         self.set.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Plays one scenario; when it fails, what the objects and the operator said goes with the failure. The lab then goes: what
-    /// a failure leaves behind must not fail the next ones as well.
-    pub(crate) fn play<F>(&self, scenario: F) -> Outcome
+    /// Plays one scenario on a fleet that is as it needs it; when it fails, what the objects and the operator said goes with
+    /// the failure. The lab then goes: what a failure leaves behind must not fail the next ones as well.
+    pub(crate) fn play<F>(&self, begins: Begins, scenario: F) -> Outcome
     where
         F: AsyncFnOnce(&mut Set) -> Outcome,
     {
@@ -58,7 +67,15 @@ impl Place {
                 Some(Err(error)) => return Err(Failed::from(format!("the lab could not be set: {error}"))),
                 None => return Err(Failed::from("no lab")),
             };
-            match scenario(set).await {
+            let ready = match begins {
+                Begins::AsItIs => Ok(()),
+                Begins::Healthy => set.ready().await,
+            };
+            let played = match ready {
+                Ok(()) => scenario(set).await,
+                Err(why) => Err(why),
+            };
+            match played {
                 Ok(()) => Ok(()),
                 Err(failure) => {
                     let why = failure.message().unwrap_or_default().to_owned();
@@ -109,6 +126,15 @@ impl Set {
         stage.start_operator().await?;
         tell("the operator runs");
         Ok(Self { stage })
+    }
+
+    /// Has the fleet as its owner wants it: acted on, and healthy. That is so after a scenario that went well; alone, or after
+    /// one that failed, the lab is a new one.
+    pub(crate) async fn ready(&self) -> Outcome {
+        self.apply("Enforce").await?;
+        self.all_healthy(FIRST_HEALTHY).await.map_err(|failure| {
+            Failed::from(format!("before the scenario began: {}", failure.message().unwrap_or_default()))
+        })
     }
 
     /// Applies the owner's file in a mode.

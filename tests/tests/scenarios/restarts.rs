@@ -15,8 +15,6 @@ const WEB: &str = "binder-web-deploy";
 
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     trials.push(trial(place, "restarts::a_port_in_somebody_elses_hands_is_reported_and_left_alone", async |set| {
-        set.apply("Enforce").await?;
-        set.all_healthy(crate::place::FIRST_HEALTHY).await?;
         let since = set.stage.mark(WEB).await.map_err(failed)?;
         set.inflict("port-taken", WEB).await?;
         let said = set.stage.condition(WEB, conditions::SERVICES_RUNNING, "False", Some("PortTaken"), LIMIT).await;

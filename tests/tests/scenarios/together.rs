@@ -49,7 +49,6 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
 }
 
 async fn together(set: &mut Set, faults: &[&str]) -> Outcome {
-    set.apply("Enforce").await?;
     set.calm(LIMIT).await?;
     let hosts: BTreeSet<&str> = faults.iter().filter_map(|fault| acts::host_of(fault)).collect();
     let mut marks: Vec<(&str, Mark)> = Vec::new();
