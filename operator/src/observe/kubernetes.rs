@@ -84,17 +84,16 @@ pub(super) async fn ask(desired: &Desired, around: &Around) -> Known<Api> {
 }
 
 /// Asks once more what had no answer, if the machine in between is alive: one that hangs carries no answer of anybody's, and
-/// says nothing about what is behind it. Its life is looked at between two questions, so that one which came back in the
+/// says nothing about what is behind it. Its life is looked at before and after the question, so that one which came back in the
 /// meantime is not taken for one that was there all along.
 async fn again<A>(way: &Way, question: impl Future<Output = A>) -> Result<A, String> {
-    match way.session.can_reach("127.0.0.1", way.port).await {
-        Reach::Open => {}
-        Reach::Refused => return Err(format!("the kubectl proxy on {} does not answer", way.host)),
-        other => return Err(format!("{} does not carry the question: {other}", way.host)),
-    }
-    let answer = question.await;
-    match way.session.can_reach("127.0.0.1", way.port).await {
-        Reach::Open => Ok(answer),
+    let carries = async || match way.session.can_reach("127.0.0.1", way.port).await {
+        Reach::Open => Ok(()),
+        Reach::Refused => Err(format!("the kubectl proxy on {} does not answer", way.host)),
         other => Err(format!("{} does not carry the question: {other}", way.host)),
-    }
+    };
+    carries().await?;
+    let answer = question.await;
+    carries().await?;
+    Ok(answer)
 }

@@ -80,8 +80,12 @@ impl Memory {
     ) -> impl Iterator<Item = &'m Past> {
         let kind = step.kind();
         let whole = step.disruption() == Disruption::Host;
-        let since = if whole { since } else { since.max(self.last_restart()) };
-        let since = if step.depends_on_modules() { since.max(self.last_module_change()) } else { since };
+        let since = if whole { since } else { since.max(self.last_success(|step| step.ends_boot().is_some())) };
+        let since = if step.depends_on_modules() {
+            since.max(self.last_success(|step| step.changes_module().is_some()))
+        } else {
+            since
+        };
         let counts = move |past: &Past| match &past.step {
             Some(done) if whole => step.same_machine(done),
             _ => past.kind == kind && (whole || past.subject == subject),
@@ -95,21 +99,11 @@ impl Memory {
 }
 
 impl Memory {
-    /// When the machine was last restarted by us, as far as that is remembered.
-    fn last_restart(&self) -> Option<Timestamp> {
+    /// When a step of some kind was last done with success, as far as that is remembered.
+    fn last_success(&self, of: impl Fn(&Step) -> bool) -> Option<Timestamp> {
         self.actions
             .iter()
-            .filter(|past| past.step.as_ref().is_some_and(|step| step.ends_boot().is_some()))
-            .filter(|past| past.outcome == Some(ActionOutcome::Succeeded))
-            .map(|past| past.created)
-            .max()
-    }
-
-    /// When a module was last changed by us, as far as that is remembered.
-    fn last_module_change(&self) -> Option<Timestamp> {
-        self.actions
-            .iter()
-            .filter(|past| past.step.as_ref().is_some_and(|step| step.changes_module().is_some()))
+            .filter(|past| past.step.as_ref().is_some_and(&of))
             .filter(|past| past.outcome == Some(ActionOutcome::Succeeded))
             .map(|past| past.created)
             .max()

@@ -49,8 +49,8 @@ const DEPLOY_BEFORE_PROXY: Act = |site| Box::pin(unseen(site, deploy_before_prox
 /// What deploy-kubernetes has in pm2's table.
 const ENTRIES: [&str; 3] = ["binder-deploy-kubernetes-start", "binder-kubernetes-daemon", "binder-kubernetes-proxy"];
 
-/// Both races below depend on which of two processes is faster, so they may need another try. In four crashes of four,
-/// pm2 lost the server.
+/// Both races below depend on which of two processes is faster, so they may need another try; on an idle machine, the first
+/// nearly always does.
 pub(super) const TRIES: usize = 6;
 
 /// Kills whoever listens on port `$1`.
