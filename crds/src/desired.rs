@@ -403,7 +403,8 @@ pub struct Bucket {
     /// The bucket and a folder in it: `s3://BUCKET/FOLDER` or `gs://BUCKET/FOLDER`.
     pub url: BucketUrl,
     /// A Secret with what it takes to write there, each entry under its usual name: `aws_access_key_id`,
-    /// `aws_secret_access_key`, `aws_region`, `aws_endpoint`, or `google_service_account_key`.
+    /// `aws_secret_access_key`, `aws_region`, `aws_endpoint`, or `google_service_account_key`; and `ca.crt`, if the server's
+    /// certificate is signed by an authority of your own.
     pub credentials_secret_ref: SecretRef,
 }
 

@@ -1,7 +1,11 @@
 // What the lab does to the database by hand, past the operator: `node -e THIS -- URI VERB ARGUMENT...`. Prints JSON.
 'use strict'
 
+const { createHash, randomBytes } = require('crypto')
 const { MongoClient } = require('mongodb')
+
+// Bytes; of many, only what tells them from others.
+const told = (bytes) => bytes.length < 1024 ? bytes.toString('base64') : `sha256 ${createHash('sha256').update(bytes).digest('hex')}`
 
 // A value as JSON that keeps types apart and fields in their order, which readers of JSON do not: an object becomes a list
 // of pairs.
@@ -11,7 +15,7 @@ const exact = (value) => {
   if (value instanceof Date) return { date: value.getTime() }
   if (value instanceof RegExp) return { regex: String(value) }
   if (Array.isArray(value)) return { list: value.map(exact) }
-  if (value._bsontype === 'Binary') return { Binary: value.buffer.toString('base64'), of: value.sub_type }
+  if (value._bsontype === 'Binary') return { Binary: told(value.buffer), of: value.sub_type }
   if (value._bsontype) return { [value._bsontype]: String(value._bsontype === 'Timestamp' ? value.toNumber() : value.valueOf()) }
   return Object.entries(value).map(([key, field]) => [key, exact(field)])
 }
@@ -60,6 +64,16 @@ const VERBS = {
   },
   async drop (db) {
     await db.dropDatabase()
+  },
+  async forget (db, collection) {
+    await db.collection(collection).drop()
+  },
+  // So many documents of a MiB each.
+  async large (db, count) {
+    const { Binary } = require('bson')
+    const large = db.collection('large')
+    await large.deleteMany({})
+    for (let each = 0; each < Number(count); each++) await large.insertOne({ bytes: new Binary(randomBytes(1 << 20), 0) })
   },
   // A collection of what is hard to bring back: types, fields in an odd order, a compound index.
   async odd (db) {

@@ -72,6 +72,18 @@ pub fn replace(path: &Path, contents: impl AsRef<[u8]>, mode: u32) -> Result<(),
     std::fs::rename(&beside, path).map_err(|source| FileError::new("replace", path, source))
 }
 
+/// 32 hexadecimal digits from the kernel: a key that nobody guesses.
+///
+/// # Errors
+/// The kernel gives none.
+pub fn random_hex() -> Result<String, FileError> {
+    let path = Path::new("/dev/urandom");
+    let mut bytes = [0; 16];
+    let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
+    read.map_err(|source| FileError::new("read", path, source))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// Gives a file or directory, not what is in it, to a user and group.
 ///
 /// # Errors

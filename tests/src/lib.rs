@@ -34,11 +34,13 @@
 //! | [`binder`] | the Binder software: installed, filled with data, started by hand |
 //! | [`faults`] | what can be broken |
 //! | [`cloud`] | the Compute Engine stand-in |
+//! | [`bucket`] | a server of buckets, for backups |
 //! | [`tools`], [`cluster`], [`process`] | programs in Go, control planes, long-lived processes |
 //! | [`status`], [`layout`] | what a lab says about itself, and where |
 //! | [`net`], [`cgroup`], [`command`], [`files`], [`http`] | the computer below |
 
 pub mod binder;
+pub mod bucket;
 pub mod cgroup;
 pub mod cli;
 pub mod cloud;
@@ -53,6 +55,8 @@ pub mod inventory;
 pub mod lab;
 pub mod layout;
 pub mod net;
+mod pki;
+mod ports;
 pub mod process;
 pub mod stage;
 pub mod status;

@@ -1,8 +1,6 @@
-//! The certificates of one control plane.
+//! Certificates: authorities, servers and users of an API.
 //!
-//! Two authorities, so that the certificate of a user of the API opens no door to the store: one for the API server and
-//! its clients, one for etcd and its one client. Keys are P-256, which is quick to make and to use. Knows nothing of
-//! where files lie or who gets which certificate.
+//! Keys are P-256, which is quick to make and to use. Knows nothing of where files lie or who gets which certificate.
 
 use std::net::IpAddr;
 
@@ -22,20 +20,20 @@ pub struct PkiError {
 
 /// A certificate with its key, both as PEM.
 #[derive(Clone)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     pub certificate: String,
     pub key: String,
 }
 
 /// Something that signs certificates.
-pub(super) struct Authority {
+pub(crate) struct Authority {
     name: String,
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// Whom a certificate is for.
-pub(super) enum Subject<'a> {
+pub(crate) enum Subject<'a> {
     /// A server, reached under these names and addresses. Also a client: etcd calls itself.
     Server { name: &'a str, names: &'a [&'a str], addresses: &'a [IpAddr] },
     /// A user of the API, by the name and the group that access rules speak of.
@@ -44,7 +42,7 @@ pub(super) enum Subject<'a> {
 
 impl Authority {
     /// A new one. The second part of the result is its key, to be kept for [`Authority::load`].
-    pub(super) fn create(name: &str) -> Result<(Self, String), PkiError> {
+    pub(crate) fn create(name: &str) -> Result<(Self, String), PkiError> {
         let failed = |source| PkiError { subject: name.to_owned(), source };
         let key = KeyPair::generate().map_err(failed)?;
         let pem = key.serialize_pem();
@@ -53,17 +51,17 @@ impl Authority {
     }
 
     /// One that was created before under the same name, from its certificate and its key.
-    pub(super) fn load(name: &str, certificate: String, key: &str) -> Result<Self, PkiError> {
+    pub(crate) fn load(name: &str, certificate: String, key: &str) -> Result<Self, PkiError> {
         let key = KeyPair::from_pem(key).map_err(|source| PkiError { subject: name.to_owned(), source })?;
         Ok(Self { name: name.to_owned(), certificate, issuer: Issuer::new(authority_of(name), key) })
     }
 
     /// Its own certificate: what makes others believe the ones that it signs.
-    pub(super) fn certificate(&self) -> &str {
+    pub(crate) fn certificate(&self) -> &str {
         &self.certificate
     }
 
-    pub(super) fn issue(&self, subject: &Subject<'_>) -> Result<Identity, PkiError> {
+    pub(crate) fn issue(&self, subject: &Subject<'_>) -> Result<Identity, PkiError> {
         let failed = |source| PkiError { subject: format!("{subject} ({})", self.name), source };
         let key = KeyPair::generate().map_err(failed)?;
         let certificate = subject.params().and_then(|params| params.signed_by(&key, &self.issuer)).map_err(failed)?;
@@ -72,7 +70,7 @@ impl Authority {
 }
 
 /// A key pair to sign and check service account tokens with, as PEM: private, public.
-pub(super) fn signing_pair() -> Result<(String, String), PkiError> {
+pub(crate) fn signing_pair() -> Result<(String, String), PkiError> {
     let key = KeyPair::generate().map_err(|source| PkiError { subject: "service accounts".to_owned(), source })?;
     Ok((key.serialize_pem(), key.public_key_pem()))
 }

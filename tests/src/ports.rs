@@ -13,7 +13,7 @@ const END: u16 = 32_000;
 
 /// Picks free ports on the loopback address. Starts at a place of its own each time, so two labs that start together
 /// choose from different ends.
-pub(super) fn free<const N: usize>() -> io::Result<[u16; N]> {
+pub(crate) fn free<const N: usize>() -> io::Result<[u16; N]> {
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
     let span = u32::from(END - FIRST);
     let begin = (nanos ^ std::process::id().wrapping_mul(2_654_435_761)) % span; // Knuth's multiplicative hash

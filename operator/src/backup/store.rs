@@ -5,6 +5,7 @@
 
 use super::BackupError;
 use super::manifest::{FILE, MOST_BYTES, Manifest, VERSION};
+use crate::chain::chain;
 use crate::hosts::sanitize;
 use crate::seen::backups::{Backups, Good};
 use binder_crds::desired::BackupPlace;
@@ -13,9 +14,11 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use hyper::body::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use object_store::aws::AmazonS3Builder;
+use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{Certificate, ClientOptions, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -35,6 +38,12 @@ pub const OPTIONS: &[&str] = &[
     "aws_endpoint",
     "google_service_account_key",
 ];
+/// The entry of a Secret with the authorities, as PEM, that a bucket's server is believed by beside the public ones: for a
+/// server in one's own house. Named as Kubernetes names it in its own Secrets.
+pub const AUTHORITIES: &str = "ca.crt";
+/// A question to a bucket that failed is asked again for so long, then it counts as failed: a blip is waited out, and with the
+/// library's own three minutes a bucket that is away would hold up the looks at its host.
+const ASKED_AGAIN_FOR: Duration = Duration::from_secs(10);
 
 /// One host's backups.
 #[derive(Clone, Debug)]
@@ -84,15 +93,17 @@ impl Store {
             }
             (None, Some(bucket)) => {
                 let url = bucket.url.checked().map_err(|bad| BackupError::Place(format!("to.bucket.url is {bad}")))?;
-                if let Some(other) = secret.keys().find(|key| !OPTIONS.contains(&key.as_str())) {
+                let known = |key: &&String| OPTIONS.contains(&key.as_str()) || *key == AUTHORITIES;
+                if let Some(other) = secret.keys().find(|key| !known(key)) {
                     let other = sanitize(other.as_bytes(), 60);
                     return Err(BackupError::Place(format!(
-                        "the Secret {} has an entry {other} that is not known: {}",
+                        "the Secret {} has an entry {other} that is not known: {}, {AUTHORITIES}",
                         bucket.credentials_secret_ref.name,
                         OPTIONS.join(", ")
                     )));
                 }
-                let (inner, root) = open(url, secret.iter().map(|(key, value)| (key.as_str(), value.expose_secret())))?;
+                let entries = secret.iter().map(|(key, value)| (key.as_str(), value.expose_secret()));
+                let (inner, root) = open(url, entries.collect())?;
                 let root = parsed(&[root.as_ref(), namespace, host])?;
                 Ok(Self { inner, root, shown: url.to_owned() })
             }
@@ -101,7 +112,8 @@ impl Store {
     }
 
     /// The store at a URL (`s3://`, `gs://`) or in a directory of this computer, for a person at a keyboard. What a bucket
-    /// needs is in the environment, under the library's usual names.
+    /// needs is in the environment, under the library's usual names; which authorities are believed is this computer's
+    /// business (`SSL_CERT_FILE`).
     ///
     /// # Errors
     /// [`BackupError::Place`].
@@ -111,7 +123,8 @@ impl Store {
                 .map(|(name, value)| (name.to_ascii_lowercase(), value))
                 .filter(|(name, _)| OPTIONS.contains(&name.as_str()))
                 .collect();
-            let (inner, root) = open(place, environment.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
+            let entries = environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            let (inner, root) = open(place, entries.collect())?;
             return Ok(Self { inner, root, shown: place.to_owned() });
         }
         let folder = PathBuf::from(place);
@@ -144,7 +157,7 @@ impl Store {
 
     pub(super) fn failed(&self, verb: &'static str, what: &str) -> impl FnOnce(object_store::Error) -> BackupError {
         let (what, place) = (what.to_owned(), self.shown.clone());
-        move |error| BackupError::Store { verb, what, place, said: sanitize(error.to_string().as_bytes(), 300) }
+        move |error| BackupError::Store { verb, what, place, said: sanitize(chain(&error).as_bytes(), 300) }
     }
 
     /// Writes a small file.
@@ -299,19 +312,45 @@ fn not_kept(files: &[String], keep: Keep, now: Timestamp) -> BTreeSet<String> {
     goes
 }
 
-fn open<'o>(
-    url: &str,
-    options: impl Iterator<Item = (&'o str, &'o str)>,
-) -> Result<(Arc<dyn ObjectStore>, Path), BackupError> {
-    let wrong = |why: String| BackupError::Place(format!("{} cannot be used: {why}", sanitize(url.as_bytes(), 200)));
-    let parsed = reqwest::Url::parse(url).map_err(|error| wrong(error.to_string()))?;
-    if !matches!(parsed.scheme(), "s3" | "gs") || !parsed.username().is_empty() || parsed.password().is_some() {
-        return Err(wrong("write s3://BUCKET/FOLDER or gs://BUCKET/FOLDER".to_owned()));
+/// A bucket, with what it takes to use it by the names of [`OPTIONS`] and [`AUTHORITIES`].
+fn open(url: &str, mut entries: BTreeMap<&str, &str>) -> Result<(Arc<dyn ObjectStore>, Path), BackupError> {
+    let wrong = |why: &str| BackupError::Place(format!("{} cannot be used: {why}", sanitize(url.as_bytes(), 200)));
+    let parsed = reqwest::Url::parse(url).map_err(|error| wrong(&error.to_string()))?;
+    if !parsed.username().is_empty() || parsed.password().is_some() {
+        return Err(wrong("what it takes to log in belongs into the Secret"));
     }
-    // What the library says may repeat an option, so it is not shown.
-    let (inner, root) = object_store::parse_url_opts(&parsed, options)
-        .map_err(|_| wrong("its options are wrong or incomplete".to_owned()))?;
-    Ok((Arc::from(inner), root))
+    let mut client = ClientOptions::new();
+    if let Some(authorities) = entries.remove(AUTHORITIES) {
+        let certificates = Certificate::from_pem_bundle(authorities.as_bytes()).unwrap_or_default();
+        if certificates.is_empty() {
+            return Err(wrong(&format!("the entry {AUTHORITIES} of its Secret is no PEM with a certificate")));
+        }
+        client = certificates.into_iter().fold(client, ClientOptions::with_root_certificate);
+    }
+    let retry = RetryConfig { retry_timeout: ASKED_AGAIN_FOR, ..RetryConfig::default() };
+    // What the library says of an option may repeat it, so it is not shown.
+    let incomplete = |_: object_store::Error| wrong("its options are wrong or incomplete");
+    let unknown = |name: &str| wrong(&format!("{name} is no option of such a bucket"));
+    let inner: Arc<dyn ObjectStore> = match parsed.scheme() {
+        "s3" => {
+            let mut builder = AmazonS3Builder::new().with_url(url).with_retry(retry).with_client_options(client);
+            for (name, value) in entries {
+                builder = builder.with_config(name.parse().map_err(|_| unknown(name))?, value);
+            }
+            Arc::new(builder.build().map_err(incomplete)?)
+        }
+        "gs" => {
+            let mut builder =
+                GoogleCloudStorageBuilder::new().with_url(url).with_retry(retry).with_client_options(client);
+            for (name, value) in entries {
+                builder = builder.with_config(name.parse().map_err(|_| unknown(name))?, value);
+            }
+            Arc::new(builder.build().map_err(incomplete)?)
+        }
+        _ => return Err(wrong("write s3://BUCKET/FOLDER or gs://BUCKET/FOLDER")),
+    };
+    let root = Path::from_url_path(parsed.path()).map_err(|error| wrong(&error.to_string()))?;
+    Ok((inner, root))
 }
 
 /// A path of parts that are each checked by the library: none can be `..`.
@@ -377,12 +416,24 @@ mod tests {
         assert!(said.contains("backups.volume"), "{said}");
     }
 
+    fn refused(url: &str, name: &str, value: &str) -> String {
+        let bucket = binder_crds::desired::Bucket { url: url.into(), ..Default::default() };
+        let place = BackupPlace { directory: None, bucket: Some(bucket) };
+        let secret = BTreeMap::from([(name.to_owned(), SecretString::from(value))]);
+        Store::described(&place, None, "team", "h", &secret).unwrap_err().to_string()
+    }
+
     #[test]
     fn a_secret_with_a_setting_of_its_own_is_refused_and_not_shown() {
-        let bucket = binder_crds::desired::Bucket { url: "s3://b/c".into(), ..Default::default() };
-        let place = BackupPlace { directory: None, bucket: Some(bucket) };
-        let secret = BTreeMap::from([("aws_allow_http".to_owned(), SecretString::from("s3cr3t"))]);
-        let said = Store::described(&place, None, "team", "h", &secret).unwrap_err().to_string();
-        assert!(said.contains("aws_allow_http") && !said.contains("s3cr3t"), "{said}");
+        for (url, name, words) in [
+            ("s3://b/c", "aws_allow_http", "has an entry aws_allow_http that is not known"),
+            ("s3://b/c", "ca.crt", "is no PEM"),
+            ("s3://b/c", "google_service_account_key", "google_service_account_key is no option of such a bucket"),
+            ("gs://b/c", "aws_region", "aws_region is no option of such a bucket"),
+            ("gs://b/c", "google_service_account_key", "its options are wrong or incomplete"),
+        ] {
+            let said = refused(url, name, "s3cr3t");
+            assert!(said.contains(words) && !said.contains("s3cr3t"), "{said}");
+        }
     }
 }

@@ -14,23 +14,26 @@ use std::time::{Duration, Instant};
 
 /// How long what is in a bucket is known without asking again. A directory is asked at each look.
 const FRESH: Duration = Duration::from_secs(300);
+/// The same where it could not be told: a bucket that hangs must not hold up each look at its host.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// How long a place of storage may take to tell what it has.
 const LOOK: Duration = Duration::from_secs(15);
 
 /// What was seen of backups, by the host's UID and the described place.
 #[derive(Default)]
 pub(crate) struct Seen {
-    seen: Mutex<HashMap<String, (Instant, Spec, Backups)>>,
+    seen: Mutex<HashMap<String, (Instant, Spec, Known<Backups>)>>,
 }
 
 impl Seen {
-    fn fresh(&self, uid: &str, spec: &Spec) -> Option<Backups> {
+    fn fresh(&self, uid: &str, spec: &Spec) -> Option<Known<Backups>> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, of, backups) = seen.get(uid)?;
-        (of == spec && at.elapsed() < FRESH && spec.to.bucket.is_some()).then(|| backups.clone())
+        let good_for = if backups.seen().is_some() { FRESH } else { ASK_AGAIN };
+        (of == spec && at.elapsed() < good_for && spec.to.bucket.is_some()).then(|| backups.clone())
     }
 
-    fn keep(&self, uid: &str, spec: &Spec, backups: &Backups) {
+    fn keep(&self, uid: &str, spec: &Spec, backups: &Known<Backups>) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.insert(uid.to_owned(), (Instant::now(), spec.clone(), backups.clone()));
     }
@@ -85,7 +88,7 @@ pub(super) async fn look(
 ) -> Result<Known<Backups>, Error> {
     let Some(described) = described(spec) else { return Ok(Known::NotAsked) };
     if let Some(known) = context.backups.fresh(uid, described) {
-        return Ok(Known::Seen(known));
+        return Ok(known);
     }
     let unknown = |message: String| Known::Unknown(Blind { reason: Reason::NotAnswered, message });
     let store = match place(context, namespace, host, spec).await? {
@@ -93,12 +96,11 @@ pub(super) async fn look(
         Some(Err(why)) => return Ok(Known::Seen(Backups { unusable: Some(why), ..Backups::default() })),
         Some(Ok(backups)) => backups.store,
     };
-    Ok(match tokio::time::timeout(LOOK, store.look()).await {
-        Ok(Ok(backups)) => {
-            context.backups.keep(uid, described, &backups);
-            Known::Seen(backups)
-        }
+    let known = match tokio::time::timeout(LOOK, store.look()).await {
+        Ok(Ok(backups)) => Known::Seen(backups),
         Ok(Err(error)) => unknown(format!("the backups cannot be seen: {error}")),
         Err(_) => unknown(format!("the backups cannot be seen: no answer within {} s", LOOK.as_secs())),
-    })
+    };
+    context.backups.keep(uid, described, &known);
+    Ok(known)
 }

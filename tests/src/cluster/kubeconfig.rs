@@ -14,8 +14,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde_json::json;
 
-use super::pki::Identity;
 use crate::files::{self, FileError};
+use crate::pki::Identity;
 
 /// How long one call to an API server on this computer may take: it answers in milliseconds, or it hangs.
 const CALL: Duration = Duration::from_secs(10);

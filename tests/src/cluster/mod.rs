@@ -17,8 +17,6 @@
 pub mod audit;
 pub mod kubeconfig;
 pub mod minions;
-mod pki;
-mod ports;
 mod ready;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -29,11 +27,12 @@ use kube::Client;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, FileError};
+use crate::pki::{self, Authority, PkiError, Subject};
+use crate::ports;
 use crate::process::{self, ProcessError, ProcessSpec, Running};
 use crate::tools::Programs;
 use audit::AuditLog;
 use kubeconfig::{AccessError, Credential, Server};
-use pki::{Authority, PkiError, Subject};
 pub use ready::NotReady;
 
 /// The addresses of services. They exist in objects only, and are from the range set aside for benchmarks, so even a
@@ -67,6 +66,7 @@ const API_SERVER: &str = "kube-apiserver";
 const CONTROLLER_MANAGER: &str = "kube-controller-manager";
 const SCHEDULER: &str = "kube-scheduler";
 
+// Two authorities, so that the certificate of a user of the API opens no door to the store.
 const API_AUTHORITY: &str = "lab";
 const ETCD_AUTHORITY: &str = "lab-etcd";
 

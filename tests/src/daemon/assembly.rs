@@ -129,7 +129,8 @@ pub(super) async fn assemble(
     let group = Cgroup::of_lab(layout.id())?;
     files::make_dir(&layout.dir().join("keys"))?;
     let login_key = make_key(&layout.login_key(), &format!("{USER}@{}", layout.lab())).await?;
-    files::write(&layout.api_key(), random_hex()?, 0o600)?;
+    // As Binder's own `hat()` makes its keys.
+    files::write(&layout.api_key(), files::random_hex()?, 0o600)?;
     let main = Cluster::prepare(Config::main(&layout.control_plane(), supplies.main.clone())?)?;
     let database = network.address(inventory::with_role(Role::Services).octet);
     board.change(|status| {
@@ -459,13 +460,4 @@ async fn make_key(path: &Path, comment: &str) -> Result<String, AssemblyError> {
     let mut public = path.as_os_str().to_owned();
     public.push(".pub");
     Ok(files::read(Path::new(&public))?.trim().to_owned())
-}
-
-/// 32 hexadecimal digits from the kernel, as Binder's own `hat()` makes its keys.
-fn random_hex() -> Result<String, FileError> {
-    let path = Path::new("/dev/urandom");
-    let mut bytes = [0; 16];
-    let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
-    read.map_err(|source| FileError::new("read", path, source))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

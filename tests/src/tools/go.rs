@@ -76,6 +76,16 @@ pub(super) const FERRETDB: GoProgram = GoProgram {
     usually: Duration::from_secs(95),
 };
 
+/// A server of buckets that speaks S3, for the backups.
+pub(super) const VERSITYGW: GoProgram = GoProgram {
+    title: "the server of buckets (Versity S3 Gateway)",
+    name: "versitygw",
+    package: "github.com/versity/versitygw/cmd/versitygw",
+    set: &[],
+    links: &[],
+    usually: Duration::from_secs(120),
+};
+
 /// Helm, for the tests of the chart.
 pub(super) const HELM: GoProgram = GoProgram {
     title: "Helm",

@@ -144,6 +144,14 @@ impl Tools {
         self.program(&go::FERRETDB).await
     }
 
+    /// The server of buckets. Only the scenarios of backups need it.
+    ///
+    /// # Errors
+    /// The build failed.
+    pub async fn versitygw(&self) -> Result<PathBuf, ToolError> {
+        self.program(&go::VERSITYGW).await
+    }
+
     /// Helm. Only the chart's tests need it.
     ///
     /// # Errors
