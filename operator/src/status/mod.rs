@@ -69,7 +69,7 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
     list.set(types::HEALTHY, healthy.0, healthy.1, healthy.2);
     let (is, reason, message) = remediation(host, story.fleet);
     list.set(types::REMEDIATION_ALLOWED, is, reason, message);
-    let stalled = stalled(&drifts);
+    let stalled = stalled(&drifts, story);
     let working = drifts.iter().any(|candidate| {
         candidate.rung.is_some() && !matches!(candidate.blocked, Some(BlockedBy::Attempts { .. } | BlockedBy::Observe))
     });
@@ -260,7 +260,7 @@ fn remediation(host: &Host<'_>, fleet: &FleetView) -> (Is, &'static str, String)
 }
 
 /// Nothing more will be tried for at least one drift, and nothing else can be done meanwhile that might cure it.
-fn stalled(drifts: &[&Candidate]) -> Option<(&'static str, String)> {
+fn stalled(drifts: &[&Candidate], story: &Story<'_>) -> Option<(&'static str, String)> {
     let hopeless = |candidate: &&&Candidate| match candidate.blocked {
         Some(BlockedBy::Attempts { .. }) => true,
         // What is explained by something else that is not in place waits for that.
@@ -284,8 +284,9 @@ fn stalled(drifts: &[&Candidate]) -> Option<(&'static str, String)> {
         Some(BlockedBy::Attempts { made }) => (
             "AttemptsUsedUp",
             format!(
-                "{made} attempts did not cure it for good: {}. A person is needed, see {page}",
-                first.drift.evidence
+                "{made} attempts did not cure it for good: {}{}. A person is needed, see {page}",
+                first.drift.evidence,
+                last_words(first, story)
             ),
         ),
         _ => (
@@ -296,6 +297,16 @@ fn stalled(drifts: &[&Candidate]) -> Option<(&'static str, String)> {
             ),
         ),
     })
+}
+
+/// What the last attempt that did not help said itself: where the cause often is, and otherwise only in the BinderAction.
+fn last_words(candidate: &Candidate, story: &Story<'_>) -> String {
+    let Some(rung) = &candidate.rung else { return String::new() };
+    let attempts = story.memory.attempts(&rung.step, &candidate.drift.subject, story.incident);
+    let failed = attempts.filter(|past| past.outcome != Some(ActionOutcome::Succeeded) && !past.said.is_empty()).last();
+    failed
+        .map(|past| format!("; the last one said: {}", shorten(past.said.trim_end_matches('.'), 160)))
+        .unwrap_or_default()
 }
 
 fn facet(list: &mut Conditions<'_>, checked: &Checked, story: &Story<'_>) {

@@ -45,6 +45,13 @@ pub const BUILD: Module = Module {
     broken: "1.0.14",
 };
 
+/// A module of the owner's own, among npm's global ones: a process that says its version on [`ECHO_PORT`].
+pub const ECHO: &str = "lab-echo";
+/// See [`ECHO`].
+pub const ECHO_PORT: u16 = 7777;
+/// The version of [`ECHO`] that is installed, and the one to be had.
+pub const ECHO_VERSIONS: [&str; 2] = ["1.0.0", "1.1.0"];
+
 /// The folder that modules are installed in.
 pub const FOLDER: &str = crate::binder::software::INSIDE;
 
@@ -66,6 +73,14 @@ pub(super) const FAULTS: &[Fault] = &[
         undo: None,
     },
     Fault {
+        name: "module-old-global",
+        does: "a process of the owner's own runs in lab-echo 1.0.0, which npm has installed among its global modules; 1.1.0 is to be had",
+        healed_by: Healer::Operator,
+        target: Target::The(Role::Build),
+        inflict: OLDER_ECHO,
+        undo: Some(REMOVE_ECHO),
+    },
+    Fault {
         name: "module-broken",
         does: "npm's registry offers a binder-web 1.1.18 that ends as soon as it is started",
         healed_by: Healer::Mend,
@@ -77,6 +92,8 @@ pub(super) const FAULTS: &[Fault] = &[
 
 const OLDER_WEB: Act = |site| Box::pin(unseen(site, older(site, WEB)));
 const OLDER_BUILD: Act = |site| Box::pin(unseen(site, older(site, BUILD)));
+const OLDER_ECHO: Act = |site| Box::pin(older_echo(site));
+const REMOVE_ECHO: Act = |site| Box::pin(remove_echo(site));
 const OFFER: Act = |site| Box::pin(offer_broken(site));
 const TAKE_BACK: Act = |site| Box::pin(unseen(site, take_back(site)));
 
@@ -128,6 +145,56 @@ pid=$(ss -ltnpH "sport = :$2" | sed -n 's/.*pid=\([0-9]*\).*/\1/p')
 package=/usr/local/lib/binder/node_modules/$1/package.json
 [ "$(($(date +%s) - $(ps -o etimes= -p "$pid") + 1))" -ge "$(stat -c %Z "$package")" ]
 "#;
+
+/// Packs the owner's module `$1` in version `$2`.
+const PACK: &str = r#"
+registry=/var/lib/binder-registry
+mkdir -p "$registry"
+packing=$(mktemp -d)
+mkdir "$packing/package"
+printf '{"name": "%s", "version": "%s"}\n' "$1" "$2" >"$packing/package/package.json"
+cat >"$packing/package/index.js" <<'END'
+const { version } = require('./package.json')
+require('net').createServer((socket) => socket.end(`${version}\n`)).listen(7777)
+END
+tar -czf "$registry/$1-$2.tgz" -C "$packing" package
+rm -rf "$packing"
+"#;
+
+/// Installs the module `$1` in version `$2` among npm's global ones, as a person does, and has npm ask the lab's registry there.
+const INSTALL_GLOBALLY: &str = "cd / && prefix=$(npm prefix --global) && mkdir -p \"$prefix/etc\" && \
+    echo 'registry=http://127.0.0.1:4873/' >\"$prefix/etc/npmrc\" && \
+    npm install --global --ignore-scripts --no-audit --no-fund --loglevel=error \"$1@$2\" >&2 && \
+    exec node -p 'require(process.argv[1]).version' \"$(npm root --global)/$1/package.json\"";
+
+/// Runs the global module `$1` under pm2, by its own name.
+const RUN_GLOBAL: &str = "exec pm2 start \"$(npm root --global)/$1/index.js\" --name \"$1\"";
+
+/// Takes the module `$1` away again, and the registry's entry with it.
+const REMOVE: &str =
+    "cd / && npm uninstall --global --loglevel=error \"$1\" && rm -f \"$(npm prefix --global)/etc/npmrc\"";
+
+async fn older_echo(site: Site<'_>) -> Result<(), FaultError> {
+    for version in ECHO_VERSIONS {
+        site.host.script(PACK, &[ECHO, version]).await?;
+    }
+    site.host.script(REGISTRY, &[]).await?;
+    shows(site.host, "the registry listens", LISTENS, &[]).await?;
+    let npm = site.host.entering("root", &["sh", "-euc", INSTALL_GLOBALLY, "script", ECHO, ECHO_VERSIONS[0]])?;
+    let found = npm.limit(LIMIT).succeed().await?;
+    if found.trim() != ECHO_VERSIONS[0] {
+        let what = format!("npm has ended, and {ECHO} is {}", found.trim());
+        return Err(FaultError::NothingToBreak { host: site.host.name().to_owned(), what });
+    }
+    site.host.script_as_user(RUN_GLOBAL, &[ECHO]).await?;
+    shows(site.host, "it listens", "ss -ltnH \"sport = :$1\" | grep .", &[&ECHO_PORT.to_string()]).await
+}
+
+async fn remove_echo(site: Site<'_>) -> Result<(), FaultError> {
+    site.host.script_as_user("pm2 delete \"$1\"", &[ECHO]).await?;
+    site.host.entering("root", &["sh", "-euc", REMOVE, "script", ECHO])?.limit(LIMIT).succeed().await?;
+    Ok(())
+}
 
 async fn older(site: Site<'_>, module: Module) -> Result<(), FaultError> {
     publish(site, &[module.name, module.current]).await?;

@@ -1,5 +1,5 @@
-//! A lost API key where nobody may put it back, and where the servers' logs disagree. That it is put back where that is
-//! allowed is an act.
+//! A lost API key where nobody may put it back, where the API server forbids it, where only the Secret's entry is lost, and where
+//! the servers' logs disagree. That it is put back where that is allowed is an act.
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use binder_lab::host::enter::ssh_options;
 use binder_lab::stage::acts::world;
 use binder_lab::stage::{API_KEY_SECRET, Mark, NAMESPACE, owner};
 use libtest_mimic::{Failed, Trial};
+use serde_json::{Value, json};
 
 use crate::described::no_secret_is_shown;
 use crate::place::{Place, Set};
@@ -19,6 +20,8 @@ use crate::{Outcome, ensure, failed, trial};
 const LIMIT: Duration = Duration::from_secs(180);
 const BUILD: &str = "binder-tester-2";
 const WEB: &str = "binder-web-deploy";
+/// The operator's release, which names its rights.
+const OPERATOR: &str = "binder-operator";
 
 /// Adds a line with another key to the end of the newest log of the health server, as a start with that key does.
 const OTHER_KEY: &str = "printf ' - Using API key: %s\\n' 0123456789abcdef0123456789abcdef \
@@ -42,6 +45,44 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         back.map_err(failed)?;
         no_secret_is_shown(set).await
     }));
+    trials.push(trial(place, "keys::an_entry_that_is_missing_is_added_beside_the_others", async |set| {
+        let marks = marks(set).await?;
+        let lost = json!({"stringData": {"note": "kept"}, "data": {"api-key": null}});
+        patch(set, "secret", API_KEY_SECRET, &lost).await?;
+        let back = set.stage.until("the key is back", LIMIT, || world::key_is_back(&set.stage)).await;
+        let note = ["-n", NAMESPACE, "get", "secret", API_KEY_SECRET, "-o", "jsonpath={.data.note}"];
+        let note = set.stage.kubectl.run(&note).await;
+        set.stage.secrets().await.map_err(failed)?;
+        patch(set, "secret", API_KEY_SECRET, &json!({"data": {"note": null}})).await?;
+        eprintln!("  {}", back.map_err(failed)?);
+        let mut written = Vec::new();
+        for (host, mark) in &marks {
+            let done = set.stage.actions_since(host, mark).await.map_err(failed)?;
+            written.extend(done.into_iter().map(|action| action.spec.step));
+        }
+        ensure(written == ["WriteApiKey"], || format!("done was {written:?}"))?;
+        // "kept", as Secrets show it.
+        ensure(note.as_deref().is_ok_and(|note| note.trim() == "a2VwdA=="), || format!("the other entry: {note:?}"))?;
+        set.all_healthy(LIMIT).await?;
+        no_secret_is_shown(set).await
+    }));
+    trials.push(trial(place, "keys::a_write_that_the_api_server_forbids_is_said", async |set| {
+        let role = set.stage.kubectl.run(&["get", "clusterrole", OPERATOR, "-o", "json"]).await.map_err(failed)?;
+        let role: Value = serde_json::from_str(&role).map_err(failed)?;
+        let rules = role["rules"].as_array().cloned().unwrap_or_default();
+        let (right, others): (Vec<Value>, Vec<Value>) =
+            rules.iter().cloned().partition(|rule| rule["resourceNames"] == json!([API_KEY_SECRET]));
+        ensure(right.len() == 1, || format!("the chart gives that right {} times", right.len()))?;
+        patch(set, "clusterrole", OPERATOR, &json!({"rules": others})).await?;
+        let broken = set.inflict("key-unknown", BUILD).await;
+        let said = forbidden(set).await;
+        patch(set, "clusterrole", OPERATOR, &json!({"rules": rules})).await?;
+        set.stage.secrets().await.map_err(failed)?;
+        broken?;
+        said?;
+        set.all_healthy(LIMIT).await?;
+        no_secret_is_shown(set).await
+    }));
     trials.push(trial(place, "keys::logs_that_disagree_are_believed_by_nobody", async |set| {
         let web = set.stage.lab.host(WEB).map_err(failed)?;
         let marks = marks(set).await?;
@@ -57,6 +98,31 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         set.all_healthy(LIMIT).await?;
         said
     }));
+}
+
+/// Changes an object as `kubectl patch` does; an entry that is null goes.
+async fn patch(set: &Set, kind: &str, name: &str, change: &Value) -> Outcome {
+    let change = change.to_string();
+    let words = ["-n", NAMESPACE, "patch", kind, name, "--type=merge", "-p", &change];
+    set.stage.kubectl.run(&words).await.map(|_| ()).map_err(failed)
+}
+
+/// The attempts come to an end, and the owner is told which value of the chart gives the right.
+async fn forbidden(set: &Set) -> Outcome {
+    let look = || async {
+        let mut seen = Vec::new();
+        for host in [BUILD, WEB] {
+            let status =
+                set.stage.host(host).await.map_err(|error| binder_lab::said(&error))?.status.unwrap_or_default();
+            let stalled =
+                status.conditions.into_iter().find(|it| it.type_ == conditions::STALLED && it.status == "True");
+            seen.push(stalled.map_or_else(|| status.summary, |it| format!("{}: {}", it.reason, it.message)));
+        }
+        if seen.iter().any(|said| said.contains("apiKeySecrets")) { Ok(seen.join("; ")) } else { Err(seen.join("; ")) }
+    };
+    let said = set.stage.until("the chart's value is named", LIMIT, look).await.map_err(failed)?;
+    eprintln!("  {said}");
+    ensure(!secret(set).await?, || "the Secret was written where that is forbidden".to_owned())
 }
 
 /// What was recorded of the hosts with servers until now.

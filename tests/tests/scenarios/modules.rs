@@ -1,14 +1,15 @@
-//! New versions of modules: on one host at a time; and one that does not come up is taken back, which is said, once and not in a
-//! loop.
+//! New versions of modules: on one host at a time; of an owner's own, among npm's global ones; and one that does not come up is
+//! taken back, which is said, once and not in a loop.
 
 use std::sync::Arc;
 
 use binder_crds::{ActionOutcome, conditions};
-use binder_lab::faults::modules::{BUILD, WEB};
-use binder_lab::stage::Mark;
+use binder_lab::faults::modules::{BUILD, ECHO, ECHO_PORT, ECHO_VERSIONS, WEB};
 use binder_lab::stage::acts::modules::{BUILD_HOST, HOST, WITHIN, asked, runs};
+use binder_lab::stage::{Mark, owner};
 use jiff::Timestamp;
 use libtest_mimic::{Failed, Trial};
+use serde_json::json;
 
 use crate::place::{Place, Set};
 use crate::{Outcome, ensure, failed, trial};
@@ -21,6 +22,15 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         let unasked = set.apply("Enforce").await;
         played?;
         unasked
+    }));
+    trials.push(trial(place, "modules::a_global_module_of_the_owners_own_is_brought_to_its_version", async |set| {
+        set.inflict("module-old-global", BUILD_HOST).await?;
+        let played = global(set).await;
+        let unasked = set.apply("Enforce").await;
+        let mended = set.mend("module-old-global", BUILD_HOST).await;
+        played?;
+        unasked?;
+        mended
     }));
     trials.push(trial(place, "modules::a_version_that_does_not_come_up_is_taken_back", async |set| {
         set.inflict("module-broken", HOST).await?;
@@ -59,6 +69,42 @@ async fn in_turn(set: &Set) -> Outcome {
     let (web, build) = (turn(set, HOST, &marks.0).await?, turn(set, BUILD_HOST, &marks.1).await?);
     let (first, then) = if web.0 < build.0 { (web, build) } else { (build, web) };
     ensure(then.0 >= first.1, || format!("one host was done at {}, and the other begun at {}", first.1, then.0))
+}
+
+/// What the owner's process says of the version that it runs in.
+async fn echoed(set: &Set) -> Result<String, String> {
+    let host = set.stage.lab.host(BUILD_HOST).map_err(|error| binder_lab::said(&error))?;
+    let ask = format!("cat </dev/tcp/127.0.0.1/{ECHO_PORT}");
+    let said = host.exec(&["timeout", "5", "bash", "-c", &ask]).await.map_err(|error| binder_lab::said(&error))?;
+    Ok(said.stdout.trim().to_owned())
+}
+
+async fn global(set: &Set) -> Outcome {
+    let [old, new] = ECHO_VERSIONS;
+    let runs = echoed(set).await?;
+    ensure(runs == old, || format!("it runs in {runs:?}"))?;
+    let mark = set.stage.mark(BUILD_HOST).await.map_err(failed)?;
+    let root =
+        set.stage.lab.host(BUILD_HOST).map_err(failed)?.script("npm root --global", &[]).await.map_err(failed)?;
+    let mut file = owner::file(&set.stage.lab.status().map_err(failed)?, "Enforce");
+    for host in file["spec"]["hosts"].as_array_mut().into_iter().flatten().filter(|host| host["name"] == BUILD_HOST) {
+        host["processes"] = json!([{
+            "name": ECHO,
+            "start": ["pm2", "start", format!("{}/{ECHO}/index.js", root.trim()), "--name", ECHO],
+            "ports": [ECHO_PORT],
+        }]);
+        host["modules"] = json!([{"name": ECHO, "version": new, "usedBy": [ECHO]}]);
+    }
+    set.stage.kubectl.apply(&file.to_string()).await.map_err(failed)?;
+    let look = || async {
+        let runs = echoed(set).await?;
+        if runs == new { Ok(()) } else { Err(format!("it runs in {runs:?}")) }
+    };
+    set.stage.until("it runs in the new version", WITHIN, look).await.map_err(failed)?;
+    set.stage.healthy(&[BUILD_HOST], WITHIN).await.map_err(failed)?;
+    let done = set.stage.actions_since(BUILD_HOST, &mark).await.map_err(failed)?;
+    let steps: Vec<&str> = done.iter().map(|action| action.spec.step.as_str()).collect();
+    ensure(steps == ["InstallModule", "DeleteEntries", "StartProcess"], || format!("done was {steps:?}"))
 }
 
 async fn taken_back(set: &Set) -> Outcome {
