@@ -24,7 +24,8 @@ recent=$(find "$dir" -maxdepth 1 -type f -name '*-error*.log' -mmin -15 2>/dev/n
 for name in "$@"; do
   newest=
   for file in "$dir/$name-error.log" "$dir/$name-error-"[0-9]*.log; do
-    [ -f "$file" ] && [ ! -L "$file" ] || continue
+    # Each start has a file of its own, which is empty at first: the last words are in an older one.
+    [ -f "$file" ] && [ -s "$file" ] && [ ! -L "$file" ] || continue
     if [ -z "$newest" ] || [ "$file" -nt "$newest" ]; then newest=$file; fi
   done
   [ -n "$newest" ] || continue
@@ -236,11 +237,12 @@ mod tests {
     }
 
     #[test]
-    fn the_script_reads_pm2s_own_recent_files_and_no_links() {
+    fn the_script_reads_the_last_words_in_pm2s_own_recent_files_and_no_links() {
         let home = std::env::temp_dir().join(format!("binder-crashes-{}", std::process::id()));
         let logs = home.join(".pm2/logs");
         std::fs::create_dir_all(&logs).unwrap();
         std::fs::write(logs.join("web-error-0.log"), "Error: one\n").unwrap();
+        std::fs::write(logs.join("web-error-1.log"), "").unwrap();
         std::fs::write(logs.join("old-error-0.log"), "Error: old\n").unwrap();
         std::os::unix::fs::symlink(logs.join("web-error-0.log"), logs.join("linked-error-0.log")).unwrap();
         let mut touch = std::process::Command::new("touch");

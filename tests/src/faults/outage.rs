@@ -13,7 +13,8 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::{Act, Fault, FaultError, Healer, Site, Target, shows};
+use super::cluster::KILL_LISTENER;
+use super::{Act, Fault, FaultError, Healer, Site, Target, shows, unseen};
 use crate::cgroup::Cgroup;
 use crate::cluster::kubeconfig;
 use crate::http::Request;
@@ -45,6 +46,14 @@ pub(super) const FAULTS: &[Fault] = &[
         undo: Some(WAKE),
     },
     Fault {
+        name: "web-deploy-stuck",
+        does: "a loop that somebody left behind starts the web server again whenever it ends, past pm2; a reboot ends the loop",
+        healed_by: Healer::Operator,
+        target: Target::The(Role::WebDeploy),
+        inflict: WEB_DEPLOY_STUCK,
+        undo: Some(END_LOOP),
+    },
+    Fault {
         name: "master-memory",
         does: "something eats the master's memory up to a few per cent, and its API server gets to run one part of the time in twenty; \
                a reboot ends both",
@@ -66,6 +75,14 @@ pub(super) const FAULTS: &[Fault] = &[
 const SERVICES_DOWN: Act = |site| Box::pin(hang(site, 9050));
 const MASTER_HUNG: Act = |site| Box::pin(hang(site, 6443));
 const WEB_DEPLOY_DOWN: Act = |site| Box::pin(hang(site, 3000));
+const WEB_DEPLOY_STUCK: Act = |site| Box::pin(unseen(site, loop_around(site)));
+const END_LOOP: Act = |site| {
+    Box::pin(async move {
+        site.host.script(END_THE_LOOP, &[]).await?;
+        site.host.script(KILL_LISTENER, &["3000"]).await?;
+        Ok(())
+    })
+};
 const WAKE: Act = |site| Box::pin(wake(site));
 const MASTER_MEMORY: Act = |site| Box::pin(eat_memory(site));
 const RELIEVE: Act = |site| Box::pin(relieve(site));
@@ -103,6 +120,42 @@ async fn wake(site: Site<'_>) -> Result<(), FaultError> {
     site.host.thaw()?;
     site.host.script(ANSWER, &[]).await?;
     Ok(())
+}
+
+/// Starts whoever listens on 3000 again whenever it ends, with the same words and the same environment, after pm2 has let go of
+/// it. Its listener is killed at once, so that the loop is what serves from then on.
+const LOOP: &str = r#"
+pid=$(ss -ltnpH 'sport = :3000' | sed -n 's/.*pid=\([0-9]*\).*/\1/p')
+[ -n "$pid" ] || { echo 'nobody listens on 3000'; exit 1; }
+setsid -f node -e '
+  const fs = require("fs")
+  const { spawn } = require("child_process")
+  const parts = (file) => fs.readFileSync(`/proc/${process.argv[1]}/${file}`, "utf8").split("\0").filter(Boolean)
+  const [program, ...args] = parts("cmdline")
+  const env = Object.fromEntries(parts("environ").map((line) => line.split(/=(.*)/s)))
+  delete env.NODE_CHANNEL_FD
+  const again = () => spawn(program, args, { env, stdio: "ignore" }).on("exit", () => setTimeout(again, 200))
+  fs.writeFileSync(process.argv[2], "")
+  setTimeout(again, 2000)
+' "$pid" /tmp/loop-has-read binder-lab-loop </dev/null >/dev/null 2>&1
+while [ ! -e /tmp/loop-has-read ]; do sleep 0.1; done
+rm /tmp/loop-has-read
+pm2 delete binder-web-start >/dev/null
+"#;
+/// Ends the loop, and what it has started.
+const END_THE_LOOP: &str = "pkill -KILL -f '[b]inder-lab-loop' || true";
+/// Succeeds when whoever listens on 3000 is the loop's.
+const LOOPS: &str = r#"
+pid=$(ss -ltnpH 'sport = :3000' | sed -n 's/.*pid=\([0-9]*\).*/\1/p')
+[ -n "$pid" ]
+grep -qa binder-lab-loop "/proc/$(awk '{ print $4 }' "/proc/$pid/stat")/cmdline"
+"#;
+
+async fn loop_around(site: Site<'_>) -> Result<(), FaultError> {
+    site.host.script_as_user(LOOP, &[]).await?;
+    shows(site.host, "the web server is the loop's", LOOPS, &[]).await?;
+    site.host.script(KILL_LISTENER, &["3000"]).await?;
+    shows(site.host, "the loop has started it again", LOOPS, &[]).await
 }
 
 /// Keeps the API server stopped for `$1` of every `$1` plus `$2` seconds.
