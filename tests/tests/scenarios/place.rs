@@ -79,6 +79,8 @@ impl Place {
                 Ok(()) => Ok(()),
                 Err(failure) => {
                     let why = failure.message().unwrap_or_default().to_owned();
+                    // The harness shows it at the end of the run only, which may be far away.
+                    eprintln!("  failed:   {why}");
                     let told = set.stage.told().await;
                     *guard = None;
                     if let Err(error) = gone().await {
