@@ -3,7 +3,7 @@
 use super::BackupError;
 use super::extjson;
 use super::manifest::{FILE, Manifest, Part, Sum, Tally, VERSION, sum};
-use super::store::{self, Store};
+use super::store::{self, Store, told};
 use crate::hosts::sanitize;
 use crate::seen::backups::Good;
 use futures::TryStreamExt;
@@ -184,7 +184,7 @@ async fn write(database: &Database, folder: &Store, listed: &Listed) -> Result<P
         verb: "write",
         what: file.clone(),
         place: folder.shown().to_owned(),
-        said: sanitize(error.to_string().as_bytes(), 300),
+        said: told(&error),
     };
     let mut reading = Reading::of(database, &listed.name).await?;
     while let Some(document) = reading.next().await? {

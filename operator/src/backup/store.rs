@@ -5,7 +5,6 @@
 
 use super::BackupError;
 use super::manifest::{FILE, MOST_BYTES, Manifest, VERSION};
-use crate::chain::chain;
 use crate::hosts::sanitize;
 use crate::seen::backups::{Backups, Good};
 use binder_crds::desired::BackupPlace;
@@ -157,7 +156,7 @@ impl Store {
 
     pub(super) fn failed(&self, verb: &'static str, what: &str) -> impl FnOnce(object_store::Error) -> BackupError {
         let (what, place) = (what.to_owned(), self.shown.clone());
-        move |error| BackupError::Store { verb, what, place, said: sanitize(chain(&error).as_bytes(), 300) }
+        move |error| BackupError::Store { verb, what, place, said: told(&error) }
     }
 
     /// Writes a small file.
@@ -263,6 +262,25 @@ impl Store {
         }
         Ok(goes.len())
     }
+}
+
+/// Why a place of storage failed, always in the same words for the same reason: the innermost cause, and of an answer its status,
+/// its code and its message. The library tells times and numbers of requests as well, and those would change a condition at each
+/// look.
+pub(super) fn told(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    let text = cause.to_string();
+    let (head, body) = text.split_once(": <").unwrap_or((&text, ""));
+    let tagged = |name: &str| {
+        let rest = body.split_once(&format!("<{name}>"))?.1;
+        rest.split_once(&format!("</{name}>")).map(|(text, _)| format!(": {text}"))
+    };
+    let head = head.trim_start_matches("Server returned non-2xx status code: ");
+    let words = [Some(head.to_owned()), tagged("Code"), tagged("Message")];
+    sanitize(words.into_iter().flatten().collect::<String>().trim_end_matches('.').as_bytes(), 300)
 }
 
 /// The name of a backup that begins now.
@@ -414,6 +432,29 @@ mod tests {
         assert!(Store::described(&outside, Some(volume.path()), "team", "h", &none).is_err());
         let said = Store::described(&place, None, "team", "h", &none).unwrap_err().to_string();
         assert!(said.contains("backups.volume"), "{said}");
+    }
+
+    /// An error with its cause.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Layer(&'static str, #[source] Option<Box<Layer>>);
+
+    #[test]
+    fn a_failure_is_told_by_its_cause_and_without_what_changes() {
+        let refused = "Server returned non-2xx status code: 403 Forbidden: <?xml version=\"1.0\"?>\n<Error>\
+            <Code>SignatureDoesNotMatch</Code><Message>It does not match.</Message><RequestId>83</RequestId></Error>";
+        for (cause, words) in [
+            ("Connection refused (os error 111)", "Connection refused (os error 111)"),
+            (refused, "403 Forbidden: SignatureDoesNotMatch: It does not match"),
+            (
+                "Server returned non-2xx status code: 503 Service Unavailable: <html>3.2 s</html>",
+                "503 Service Unavailable",
+            ),
+        ] {
+            let error =
+                Layer("Error performing GET in 3.83645349s, after 10 retries", Some(Box::new(Layer(cause, None))));
+            assert_eq!(told(&error), words);
+        }
     }
 
     fn refused(url: &str, name: &str, value: &str) -> String {

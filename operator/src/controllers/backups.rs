@@ -22,20 +22,28 @@ const LOOK: Duration = Duration::from_secs(15);
 /// What was seen of backups, by the host's UID and the described place.
 #[derive(Default)]
 pub(crate) struct Seen {
-    seen: Mutex<HashMap<String, (Instant, Spec, Known<Backups>)>>,
+    seen: Mutex<HashMap<String, Look>>,
+}
+
+/// One look at a place of storage.
+struct Look {
+    at: Instant,
+    of: Spec,
+    backups: Known<Backups>,
 }
 
 impl Seen {
     fn fresh(&self, uid: &str, spec: &Spec) -> Option<Known<Backups>> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, of, backups) = seen.get(uid)?;
-        let good_for = if backups.seen().is_some() { FRESH } else { ASK_AGAIN };
-        (of == spec && at.elapsed() < good_for && spec.to.bucket.is_some()).then(|| backups.clone())
+        let last = seen.get(uid)?;
+        let good_for = if last.backups.seen().is_some() { FRESH } else { ASK_AGAIN };
+        (last.of == *spec && last.at.elapsed() < good_for && spec.to.bucket.is_some()).then(|| last.backups.clone())
     }
 
     fn keep(&self, uid: &str, spec: &Spec, backups: &Known<Backups>) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.insert(uid.to_owned(), (Instant::now(), spec.clone(), backups.clone()));
+        let look = Look { at: Instant::now(), of: spec.clone(), backups: backups.clone() };
+        seen.insert(uid.to_owned(), look);
     }
 
     /// Has the place asked again at the next look: something was written there, or the host is gone.

@@ -167,14 +167,14 @@ pub fn decide(host: &Host<'_>, looked: &Looked, memory: &Memory, fleet: &FleetVi
         Looked::Seen(seen) => seen,
         Looked::Failed(failure) => return not_seen(host, failure, memory, fleet, now),
         Looked::Suspended => {
-            let status = status::suspended(host, memory, now);
+            let incident = incident_since(host.previous, Standing::Unknown, fleet, now);
+            let status = status::suspended(host, memory, incident, now);
             return Decision { status, finish: Vec::new(), next: Next::Wait(BlockedBy::Suspended), look_again: USUAL };
         }
     };
     let mut checks = what_differs(host, seen);
     let finish = what_came_of_it(memory, seen, &checks, now);
-    let drifted = checks.iter().any(|checked| checked.result.as_ref().is_ok_and(|check| !check.drifts.is_empty()));
-    let incident = incident_since(host.previous, drifted, fleet, now);
+    let incident = incident_since(host.previous, Standing::of(&checks), fleet, now);
     // An attempt that ends with this look no longer blocks, and it counts with the outcome that it has now.
     let after = finished(memory, &finish, now);
     updates::tell(&mut checks, &host.spec.desired, updates::Tried { memory: &after, incident });
@@ -255,23 +255,48 @@ fn judge(past: &Past, seen: &Observation, checks: &[&Check], now: Timestamp) -> 
     }
 }
 
-/// Since when attempts count: an incident begins when a host that has been healthy for a while differs.
-fn incident_since(previous: &BinderHostStatus, drifted: bool, fleet: &FleetView, now: Timestamp) -> Option<Timestamp> {
-    let known = previous.incident_since.as_ref().map(|time| time.0);
-    if !drifted {
-        return known;
+/// How a host is found at a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// As described.
+    Well,
+    /// Something differs.
+    Drifted,
+    /// Not all of it was seen, or it is on its way.
+    Unknown,
+}
+
+impl Standing {
+    fn of(checks: &[Checked]) -> Self {
+        let mut found = checks.iter().map(|checked| checked.result.as_ref());
+        if found.clone().any(|result| result.is_ok_and(|check| !check.drifts.is_empty())) {
+            return Self::Drifted;
+        }
+        if found.all(|result| result.is_ok_and(|check| check.settling.is_empty())) { Self::Well } else { Self::Unknown }
     }
+}
+
+/// Since when attempts count: an incident begins when a host that has been healthy for a while differs. What was before such a
+/// while is over as soon as the host is anything else than healthy: who looks later no longer sees how long it was.
+fn incident_since(
+    previous: &BinderHostStatus,
+    standing: Standing,
+    fleet: &FleetView,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let known = previous.incident_since.as_ref().map(|time| time.0);
     let refill = SignedDuration::try_from(fleet.patience.refill_after).unwrap_or(SignedDuration::from_hours(24));
     let healthy_for = previous
         .conditions
         .iter()
         .find(|condition| condition.type_ == conditions::HEALTHY && condition.status == "True")
         .map(|condition| now.duration_since(condition.last_transition_time.0));
-    match (known, healthy_for) {
-        (Some(known), Some(healthy_for)) if healthy_for < refill => Some(known),
-        (Some(known), None) => Some(known),
+    let goes_on = known.filter(|_| healthy_for.is_none_or(|healthy_for| healthy_for < refill));
+    match standing {
+        Standing::Well => known,
+        Standing::Unknown => goes_on,
         // Whole seconds, as the API keeps times: an attempt that is recorded within this second belongs to the incident.
-        (None, _) | (Some(_), Some(_)) => Some(Timestamp::from_second(now.as_second()).unwrap_or(now)),
+        Standing::Drifted => goes_on.or_else(|| Some(Timestamp::from_second(now.as_second()).unwrap_or(now))),
     }
 }
 
@@ -348,7 +373,8 @@ fn not_seen(host: &Host<'_>, failure: &LookFailure, memory: &Memory, fleet: &Fle
     let after = finished(memory, &finish, now);
     let silent = failure.kind == FailureKind::Silent;
     let refused = matches!(failure.kind, FailureKind::Refused { .. });
-    let incident = incident_since(host.previous, silent || refused, fleet, now);
+    let standing = if silent || refused { Standing::Drifted } else { Standing::Unknown };
+    let incident = incident_since(host.previous, standing, fleet, now);
     let reasoning = Reasoning { host, memory: &after, fleet, incident, schedules: &[], now };
     let (candidates, run) = match &failure.kind {
         FailureKind::Silent => reasoning.against(outage::diagnose(host, failure, fleet, now)),

@@ -203,7 +203,7 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
 }
 
 /// The status of a host that is not looked at because host or fleet is suspended.
-pub fn suspended(host: &Host<'_>, memory: &Memory, now: Timestamp) -> BinderHostStatus {
+pub fn suspended(host: &Host<'_>, memory: &Memory, incident: Option<Timestamp>, now: Timestamp) -> BinderHostStatus {
     let why = host.suspended.unwrap_or("it is suspended");
     let mut list = Conditions::new(&host.previous.conditions, host.generation, now);
     list.set(types::READY, Is::True, "Suspended", format!("{why}: neither looked at nor acted on"));
@@ -219,7 +219,7 @@ pub fn suspended(host: &Host<'_>, memory: &Memory, now: Timestamp) -> BinderHost
         plan: Vec::new(),
         last_actions: last_actions(memory, &[]),
         boot_id: host.previous.boot_id.clone(),
-        incident_since: host.previous.incident_since.clone(),
+        incident_since: incident.map(Time),
         schedules: host.previous.schedules.clone(),
         database: host.previous.database.clone(),
     }

@@ -122,19 +122,19 @@ async fn wake(site: Site<'_>) -> Result<(), FaultError> {
     Ok(())
 }
 
-/// Starts whoever listens on 3000 again whenever it ends, with the same words and the same environment, after pm2 has let go of
-/// it. Its listener is killed at once, so that the loop is what serves from then on.
+/// Starts whoever listens on 3000 again whenever it ends, as pm2 has started it, of which its environment tells, after pm2 has
+/// let go of it.
 const LOOP: &str = r#"
 pid=$(ss -ltnpH 'sport = :3000' | sed -n 's/.*pid=\([0-9]*\).*/\1/p')
 [ -n "$pid" ] || { echo 'nobody listens on 3000'; exit 1; }
 setsid -f node -e '
   const fs = require("fs")
   const { spawn } = require("child_process")
-  const parts = (file) => fs.readFileSync(`/proc/${process.argv[1]}/${file}`, "utf8").split("\0").filter(Boolean)
-  const [program, ...args] = parts("cmdline")
-  const env = Object.fromEntries(parts("environ").map((line) => line.split(/=(.*)/s)))
+  const lines = fs.readFileSync(`/proc/${process.argv[1]}/environ`, "utf8").split("\0").filter(Boolean)
+  const env = Object.fromEntries(lines.map((line) => line.split(/=(.*)/s)))
   delete env.NODE_CHANNEL_FD
-  const again = () => spawn(program, args, { env, stdio: "ignore" }).on("exit", () => setTimeout(again, 200))
+  const args = [env.pm_exec_path, ...env.args.split(",")]
+  const again = () => spawn("node", args, { env, stdio: "ignore" }).on("exit", () => setTimeout(again, 200))
   fs.writeFileSync(process.argv[2], "")
   setTimeout(again, 2000)
 ' "$pid" /tmp/loop-has-read binder-lab-loop </dev/null >/dev/null 2>&1

@@ -166,9 +166,9 @@ async fn in_a_bucket(set: &mut Set, bucket: &mut Bucket) -> Outcome {
         };
         set.stage.until(&what, LIMIT, look).await.map_err(failed)
     };
-    eprintln!("  {}", unseen("cannot be seen").await?);
+    eprintln!("  {}", unseen("Connection refused").await?);
     bucket.go_on().await.map_err(failed)?;
-    let said = unseen("403").await?;
+    let said = unseen("403 Forbidden: SignatureDoesNotMatch").await?;
     eprintln!("  {said}");
     ensure(!said.contains("not-its-secret") && !said.contains(&bucket.secret), || said.clone())?;
     give(set, bucket, &bucket.secret).await?;

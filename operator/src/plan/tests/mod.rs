@@ -197,6 +197,28 @@ fn a_fault_that_comes_back_after_a_long_healthy_time_is_a_new_incident() {
 }
 
 #[test]
+fn a_long_healthy_time_counts_although_something_could_not_be_seen_after_it() {
+    let (mut operator, mut world) = well();
+    for suspended in [false, true, false, true, false, true] {
+        // Blind or suspended for a moment, and only then does something differ.
+        if suspended {
+            operator.status = operator.decide(&Looked::Suspended, world.now).status;
+        } else {
+            world.blind_nat = true;
+            operator.pass(&mut world);
+            world.blind_nat = false;
+        }
+        assert_eq!(operator.condition(conditions::HEALTHY).0, "Unknown");
+        world.redirects = 0;
+        operator.run(&mut world, 5);
+        assert!(operator.healthy());
+        world.pass(120);
+        operator.pass(&mut world);
+    }
+    assert_eq!(operator.ran, ["InsertRedirect"; 6]);
+}
+
+#[test]
 fn what_cannot_be_seen_is_unknown_and_nothing_is_done_about_it() {
     let (mut operator, mut world) = well();
     world.redirects = 0;
