@@ -47,7 +47,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "web-deploy-stuck",
-        does: "a loop that somebody left behind starts the web server again whenever it ends, past pm2; a reboot ends the loop",
+        does: "a watchdog that somebody left behind starts the web server past pm2 whenever it ends, and takes it out of pm2; a reboot ends it",
         healed_by: Healer::Operator,
         target: Target::The(Role::WebDeploy),
         inflict: WEB_DEPLOY_STUCK,
@@ -123,7 +123,7 @@ async fn wake(site: Site<'_>) -> Result<(), FaultError> {
 }
 
 /// Starts whoever listens on 3000 again whenever it ends, as pm2 has started it, of which its environment tells, after pm2 has
-/// let go of it.
+/// let go of it: a watchdog of somebody's own, which has pm2 let go of any other that takes the port.
 const LOOP: &str = r#"
 pid=$(ss -ltnpH 'sport = :3000' | sed -n 's/.*pid=\([0-9]*\).*/\1/p')
 [ -n "$pid" ] || { echo 'nobody listens on 3000'; exit 1; }
@@ -134,7 +134,13 @@ setsid -f node -e '
   const env = Object.fromEntries(lines.map((line) => line.split(/=(.*)/s)))
   delete env.NODE_CHANNEL_FD
   const args = [env.pm_exec_path, ...env.args.split(",")]
-  const again = () => spawn("node", args, { env, stdio: "ignore" }).on("exit", () => setTimeout(again, 200))
+  const unlist = () => spawn("pm2", ["delete", "binder-web-start"], { stdio: "ignore" }).on("exit", again)
+  const again = () => {
+    const began = Date.now()
+    // One that ends at once has found the port taken.
+    const next = () => Date.now() - began < 5000 ? unlist() : again()
+    spawn("node", args, { env, stdio: "ignore" }).on("exit", next)
+  }
   fs.writeFileSync(process.argv[2], "")
   setTimeout(again, 2000)
 ' "$pid" /tmp/loop-has-read binder-lab-loop </dev/null >/dev/null 2>&1

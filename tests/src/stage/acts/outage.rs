@@ -35,18 +35,8 @@ pub(super) const ACTS: &[Act] = &[
         title: "the web server comes back past pm2 whenever it is ended",
         condition: conditions::SERVICES_RUNNING,
         reason: "LostByPm2",
-        // Ending it succeeds each time, and each time another is there: what pm2 does not know is ended three times at most.
-        steps: &[
-            "EndOrphan",
-            "EndOrphan",
-            "EndOrphan",
-            "Reboot",
-            "StartProcess",
-            "StartKubectlProxy",
-            "StartProcess",
-            "StartProcess",
-            "InsertRedirect",
-        ],
+        steps: &["Reboot", "StartProcess", "StartKubectlProxy", "StartProcess", "StartProcess", "InsertRedirect"],
+        // Before the reboot it is ended, and started, until the attempts at either are used up.
         consequences: super::web::KUBE_STREAM,
         world: "the whole host as described, and an app that deploys",
         look: |stage| Box::pin(world::fleet(stage)),
