@@ -242,15 +242,17 @@ async fn shows(host: &Host, what: &str, script: &'static str, args: &[&str]) -> 
 }
 
 /// Holds every SSH session of a host, and the door, for at most `$1` seconds, should nobody open it again.
-const HOLD_SSH: &str =
-    "pkill -STOP -x sshd; setsid -f sh -c \"sleep $1; pkill -CONT -x sshd\" </dev/null >/dev/null 2>&1";
+const HOLD_SSH: &str = "pkill -STOP -x sshd; \
+    setsid -f sh -c 'sleep \"$1\"; pkill -CONT -x sshd' binder-lab-hold \"$1\" </dev/null >/dev/null 2>&1";
+/// Opens it again, and ends whoever would do so later: it would open the door that the next fault holds.
+const OPEN_SSH: &str = "pkill -f '[b]inder-lab-hold' || true; pkill -CONT -x sshd";
 
 /// Inflicts a fault that takes several seconds and steps, so that whoever looks over SSH sees it when it is complete and
 /// not before: an operator at work would heal it half-way. To the operator its look only takes longer.
 async fn unseen(site: Site<'_>, inflict: impl Future<Output = Result<(), FaultError>>) -> Result<(), FaultError> {
     site.host.script(HOLD_SSH, &["300"]).await?;
     let inflicted = inflict.await;
-    site.host.script("pkill -CONT -x sshd", &[]).await?;
+    site.host.script(OPEN_SSH, &[]).await?;
     inflicted
 }
 

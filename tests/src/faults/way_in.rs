@@ -62,7 +62,7 @@ const ACCEPT_KEY: Act = |site| {
 const HOLD: Act = |site| Box::pin(hold(site));
 const LET_GO: Act = |site| {
     Box::pin(async move {
-        site.host.script("pkill -CONT -x sshd", &[]).await?;
+        site.host.script(super::OPEN_SSH, &[]).await?;
         Ok(())
     })
 };
