@@ -66,6 +66,8 @@ async fn together(set: &mut Set, faults: &[&str]) -> Outcome {
     broken?;
     let seen = set.stage.until("the whole fleet", LIMIT, || world::fleet(&set.stage)).await.map_err(failed)?;
     eprintln!("  {seen}");
+    // The world may be well before the operator has looked at what its last step came to.
+    set.all_healthy(LIMIT).await?;
     for (host, mark) in &marks {
         let mut done = BTreeSet::new();
         for action in set.stage.actions_since(host, mark).await.map_err(failed)? {
