@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::binder::DELETE;
-use super::{Act, CLOSED, Fault, FaultError, Healer, Site, Target, shows, unseen};
+use super::{Act, CLOSED, Fault, FaultError, Healer, OPEN, Site, Target, shows, unseen};
 use crate::host::enter::HostError;
 use crate::inventory::Role;
 
@@ -162,8 +162,7 @@ async fn start_afresh(site: Site<'_>) -> Result<(), FaultError> {
     clear(site).await?;
     let binder = site.lab.binder()?;
     binder.ask_to_start_unseen(site.host, "deploy-kubernetes", None).await?;
-    let open = "ss -ltnH \"sport = :$1\" | grep -q .";
-    shows(site.host, "deploy-kubernetes listens", open, &["8084"]).await
+    shows(site.host, "deploy-kubernetes listens", OPEN, &["8084"]).await
 }
 
 /// A `kubectl.sh` that takes its time, as on a machine that has just been started and is busy: the server starts one of its

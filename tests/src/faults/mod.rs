@@ -256,6 +256,8 @@ async fn unseen(site: Site<'_>, inflict: impl Future<Output = Result<(), FaultEr
     inflicted
 }
 
+/// Succeeds when somebody listens on port `$1`.
+const OPEN: &str = "ss -ltnH \"sport = :$1\" | grep .";
 /// Succeeds when nobody listens on port `$1`.
 const CLOSED: &str = "! ss -ltnH \"sport = :$1\" | grep .";
 

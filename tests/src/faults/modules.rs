@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Act, Fault, FaultError, Healer, Site, Target, shows, unseen};
+use super::{Act, Fault, FaultError, Healer, OPEN, Site, Target, shows, unseen};
 use crate::inventory::Role;
 
 /// A module of the lab, and the server that it is.
@@ -125,8 +125,6 @@ rm -rf "$packing"
 const REGISTRY: &str = "ss -ltnH 'sport = :4873' | grep -q . || \
     setsid -f node /usr/local/lib/binder-lab/registry.js /var/lib/binder-registry 4873 </dev/null >/var/log/registry.log 2>&1
     echo 'registry=http://127.0.0.1:4873/' >/usr/local/lib/binder/.npmrc";
-/// Succeeds when the registry listens.
-const LISTENS: &str = "ss -ltnH 'sport = :4873' | grep .";
 
 /// Installs the module `$1` in version `$2`, as a person does.
 const INSTALL: &str = "cd / && npm install --prefix /usr/local/lib/binder --save-exact --ignore-scripts --no-audit --no-fund \
@@ -178,8 +176,7 @@ async fn older_echo(site: Site<'_>) -> Result<(), FaultError> {
     for version in ECHO_VERSIONS {
         site.host.script(PACK, &[ECHO, version]).await?;
     }
-    site.host.script(REGISTRY, &[]).await?;
-    shows(site.host, "the registry listens", LISTENS, &[]).await?;
+    registry(site).await?;
     let npm = site.host.entering("root", &["sh", "-euc", INSTALL_GLOBALLY, "script", ECHO, ECHO_VERSIONS[0]])?;
     let found = npm.limit(LIMIT).succeed().await?;
     if found.trim() != ECHO_VERSIONS[0] {
@@ -187,7 +184,7 @@ async fn older_echo(site: Site<'_>) -> Result<(), FaultError> {
         return Err(FaultError::NothingToBreak { host: site.host.name().to_owned(), what });
     }
     site.host.script_as_user(RUN_GLOBAL, &[ECHO]).await?;
-    shows(site.host, "it listens", "ss -ltnH \"sport = :$1\" | grep .", &[&ECHO_PORT.to_string()]).await
+    shows(site.host, "it listens", OPEN, &[&ECHO_PORT.to_string()]).await
 }
 
 async fn remove_echo(site: Site<'_>) -> Result<(), FaultError> {
@@ -209,8 +206,12 @@ async fn offer_broken(site: Site<'_>) -> Result<(), FaultError> {
 
 async fn publish(site: Site<'_>, what: &[&str]) -> Result<(), FaultError> {
     site.host.script(PUBLISH, what).await?;
+    registry(site).await
+}
+
+async fn registry(site: Site<'_>) -> Result<(), FaultError> {
     site.host.script(REGISTRY, &[]).await?;
-    shows(site.host, "the registry listens", LISTENS, &[]).await
+    shows(site.host, "the registry listens", OPEN, &["4873"]).await
 }
 
 async fn install(site: Site<'_>, module: Module, version: &str) -> Result<(), FaultError> {

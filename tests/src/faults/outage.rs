@@ -148,7 +148,7 @@ while [ ! -e /tmp/loop-has-read ]; do sleep 0.1; done
 rm /tmp/loop-has-read
 pm2 delete binder-web-start >/dev/null
 "#;
-/// Ends the loop, and what it has started.
+/// Ends the loop; what it has started runs on.
 const END_THE_LOOP: &str = "pkill -KILL -f '[b]inder-lab-loop' || true";
 /// Succeeds when whoever listens on 3000 is the loop's.
 const LOOPS: &str = r#"

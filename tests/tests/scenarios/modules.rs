@@ -71,17 +71,9 @@ async fn in_turn(set: &Set) -> Outcome {
     ensure(then.0 >= first.1, || format!("one host was done at {}, and the other begun at {}", first.1, then.0))
 }
 
-/// What the owner's process says of the version that it runs in.
-async fn echoed(set: &Set) -> Result<String, String> {
-    let host = set.stage.lab.host(BUILD_HOST).map_err(|error| binder_lab::said(&error))?;
-    let ask = format!("cat </dev/tcp/127.0.0.1/{ECHO_PORT}");
-    let said = host.exec(&["timeout", "5", "bash", "-c", &ask]).await.map_err(|error| binder_lab::said(&error))?;
-    Ok(said.stdout.trim().to_owned())
-}
-
 async fn global(set: &Set) -> Outcome {
     let [old, new] = ECHO_VERSIONS;
-    let runs = echoed(set).await?;
+    let runs = set.says(BUILD_HOST, ECHO_PORT).await?;
     ensure(runs == old, || format!("it runs in {runs:?}"))?;
     let mark = set.stage.mark(BUILD_HOST).await.map_err(failed)?;
     let root =
@@ -97,7 +89,7 @@ async fn global(set: &Set) -> Outcome {
     }
     set.stage.kubectl.apply(&file.to_string()).await.map_err(failed)?;
     let look = || async {
-        let runs = echoed(set).await?;
+        let runs = set.says(BUILD_HOST, ECHO_PORT).await?;
         if runs == new { Ok(()) } else { Err(format!("it runs in {runs:?}")) }
     };
     set.stage.until("it runs in the new version", WITHIN, look).await.map_err(failed)?;

@@ -163,6 +163,14 @@ impl Set {
         self.stage.calm(limit).await.map_err(failed)
     }
 
+    /// What a process on a host says to whoever connects to its port.
+    pub(crate) async fn says(&self, host: &str, port: u16) -> Result<String, String> {
+        let host = self.stage.lab.host(host).map_err(|error| binder_lab::said(&error))?;
+        let ask = format!("cat </dev/tcp/127.0.0.1/{port}");
+        let said = host.exec(&["timeout", "5", "bash", "-c", &ask]).await.map_err(|error| binder_lab::said(&error))?;
+        if said.ok() { Ok(said.stdout.trim().to_owned()) } else { Err(said.said()) }
+    }
+
     /// Breaks something.
     pub(crate) async fn inflict(&self, fault: &str, host: &str) -> Outcome {
         let fault = self.stage.lab.fault(fault).map_err(failed)?;
