@@ -17,8 +17,11 @@ use std::time::{Duration, Instant};
 /// How long a login key is used without reading its Secret again while a session is open.
 const FRESH: Duration = Duration::from_secs(300);
 
-/// How long an API key is used for looking without reading its Secret again: one read for a whole fleet.
+/// How long an API key is used for looking without reading its Secret again, at most: one read for a whole fleet.
 const API_KEY_FRESH: Duration = Duration::from_secs(60);
+
+/// For how many looks at a host: whoever looks more often wants to know sooner.
+const API_KEY_LOOKS: u32 = 2;
 
 /// The type that a Secret with a login key must have (Kubernetes' own convention).
 const SSH_AUTH: &str = "kubernetes.io/ssh-auth";
@@ -51,7 +54,8 @@ pub(crate) struct ApiKeys {
 type ReadKeys = HashMap<(String, SecretKeyRef), (Instant, SecretString)>;
 
 impl ApiKeys {
-    /// The API key, from the Secret only if it was not read for a while; what stands in the way otherwise.
+    /// The API key for looks that are `every` so long, from the Secret only if it was not read for a while; what stands in
+    /// the way otherwise.
     ///
     /// # Errors
     /// [`Error`] when the API fails.
@@ -59,10 +63,11 @@ impl ApiKeys {
         context: &Context,
         namespace: &str,
         reference: Option<&SecretKeyRef>,
+        every: Duration,
     ) -> Result<Result<SecretString, KeyProblem>, Error> {
         let Some(reference) = reference else { return api_key(context, namespace, None).await };
         let place = (namespace.to_owned(), reference.clone());
-        let fresh = |(at, _): &&(Instant, SecretString)| at.elapsed() < API_KEY_FRESH;
+        let fresh = |(at, _): &&(Instant, SecretString)| at.elapsed() < API_KEY_FRESH.min(every * API_KEY_LOOKS);
         let known = context.api_keys.lock().get(&place).filter(fresh).map(|(_, key)| key.clone());
         if let Some(key) = known {
             return Ok(Ok(key));

@@ -230,7 +230,8 @@ async fn look(described: &Described, context: &Context, session: &crate::hosts::
         return Ok(observe::look(session, desired, &around).await);
     }
     let (namespace, reference) = (&described.namespace, described.spec.api_key_secret_ref.as_ref());
-    let key = access::ApiKeys::get(context, namespace, reference).await?;
+    let every = plan::usual(&described.spec);
+    let key = access::ApiKeys::get(context, namespace, reference, every).await?;
     if let Err(problem) = &key {
         let about =
             keys::About { namespace, uid: &described.uid, name: &described.object.name_any(), spec: &described.spec };
@@ -243,7 +244,7 @@ async fn look(described: &Described, context: &Context, session: &crate::hosts::
         return Ok(looked);
     }
     context.api_keys.forget(namespace, reference);
-    let now = access::ApiKeys::get(context, namespace, reference).await?;
+    let now = access::ApiKeys::get(context, namespace, reference, every).await?;
     let same = matches!((&key, &now), (Ok(key), Ok(now)) if key.expose_secret() == now.expose_secret());
     if same {
         return Ok(looked);

@@ -16,8 +16,8 @@ pub struct ApiKeys;
 /// What a missing key is about.
 pub const SUBJECT: &str = "api-key";
 
-/// How long it may take until the Secret is read with the key in it.
-const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
+/// How long it may take until the Secret is read with the key in it: the next look reads it, since no key is remembered.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 
 impl Facet for ApiKeys {
     fn condition(&self) -> &'static str {

@@ -312,8 +312,8 @@ fn finished(memory: &Memory, finish: &[Finish], now: Timestamp) -> Memory {
 }
 
 /// The pause between two looks at a healthy host.
-fn usual(host: &Host<'_>) -> Duration {
-    host.spec.interval.as_ref().and_then(|span| span.duration().ok()).unwrap_or(USUAL).max(WATCH)
+pub fn usual(spec: &BinderHostSpec) -> Duration {
+    spec.interval.as_ref().and_then(|span| span.duration().ok()).unwrap_or(USUAL).max(WATCH)
 }
 
 fn look_again(
@@ -324,7 +324,7 @@ fn look_again(
     busy: bool,
     now: Timestamp,
 ) -> Duration {
-    let usual = usual(host);
+    let usual = usual(host.spec);
     let settling = checks.iter().any(|checked| checked.result.as_ref().is_ok_and(|check| !check.settling.is_empty()));
     if busy {
         return WATCH.min(usual);
@@ -402,7 +402,7 @@ fn not_seen(host: &Host<'_>, failure: &LookFailure, memory: &Memory, fleet: &Fle
     });
     let busy = run.is_some() || after.open().next().is_some();
     // A login that was refused is not hammered at, even while a remedy is taking effect.
-    let pause = if busy && !refused { WATCH } else { usual(host).max(DRIFTED) };
+    let pause = if busy && !refused { WATCH } else { usual(host.spec).max(DRIFTED) };
     let wait = failure
         .not_before
         .filter(|_| !busy)

@@ -5,15 +5,20 @@ use std::time::{Duration, Instant};
 
 use binder_lab::cluster::audit::AuditLog;
 use binder_lab::stage::Stage;
+use binder_lab::stage::acts::world;
 use libtest_mimic::Trial;
 
 use crate::place::Place;
 use crate::{ensure, failed, trial, trial_on_any};
 
-/// How long a converged fleet is watched; five minutes in the long campaign. `BINDER_QUIET_SECONDS` says otherwise.
-const QUIET: Duration = Duration::from_secs(120);
+/// How long a converged fleet is watched; five minutes in the long campaign. `BINDER_QUIET_SECONDS` says otherwise. Longer than
+/// any period of the operator's own.
+const QUIET: Duration = Duration::from_secs(90);
 /// See [`QUIET`].
 const LONG_QUIET: Duration = Duration::from_secs(300);
+
+/// From whatever an earlier scenario left to a fleet at rest.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// A process whose restarts are no sign of anything: with a kubectl proxy that is there already it cannot bind its port, and pm2
 /// gives it up or, on a busy machine where it takes its time to fail, tries for ever.
@@ -44,6 +49,11 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         let seconds = std::env::var("BINDER_QUIET_SECONDS").ok().and_then(|text| text.parse().ok());
         let usual = if crate::long() { LONG_QUIET } else { QUIET };
         let quiet = seconds.map_or(usual, Duration::from_secs);
+        // An app that was culled while its daemon was ended in an earlier scenario has left its route: the operator is about
+        // to delete it, as it should.
+        let routes = set.stage.until("no route is stale", LIMIT, || world::no_stale_routes(&set.stage)).await;
+        eprintln!("  {}", routes.map_err(failed)?);
+        set.all_healthy(LIMIT).await?;
         // The fleet's summary follows its hosts' by a moment.
         tokio::time::sleep(Duration::from_secs(3)).await;
         let log = AuditLog::at(set.stage.lab.status().map_err(failed)?.audit_log);

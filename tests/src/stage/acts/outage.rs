@@ -5,6 +5,19 @@ use binder_crds::conditions;
 use super::{Act, world};
 
 pub(super) const ACTS: &[Act] = &[
+    // First, since an API is given its time after a boot, which the others bring.
+    Act {
+        fault: "master-memory",
+        host: "kubernetes-master",
+        title: "the Kubernetes master runs out of memory, and its API crawls",
+        condition: conditions::KUBERNETES_API_ANSWERING,
+        reason: "ApiStarved",
+        steps: &["Reboot"],
+        consequences: &[],
+        world: "every node Ready, and /health/ says running of both",
+        look: |stage| Box::pin(world::cluster_and_health(stage)),
+        in_demo: false,
+    },
     Act {
         fault: "services-down",
         host: "binder-services",
@@ -49,18 +62,6 @@ pub(super) const ACTS: &[Act] = &[
         condition: conditions::REACHABLE,
         reason: "Unreachable",
         steps: &["PowerCycle"],
-        consequences: &[],
-        world: "every node Ready, and /health/ says running of both",
-        look: |stage| Box::pin(world::cluster_and_health(stage)),
-        in_demo: false,
-    },
-    Act {
-        fault: "master-memory",
-        host: "kubernetes-master",
-        title: "the Kubernetes master runs out of memory, and its API crawls",
-        condition: conditions::KUBERNETES_API_ANSWERING,
-        reason: "ApiStarved",
-        steps: &["Reboot"],
         consequences: &[],
         world: "every node Ready, and /health/ says running of both",
         look: |stage| Box::pin(world::cluster_and_health(stage)),
