@@ -176,23 +176,28 @@ fn status_of(described: &str) -> String {
 
 fn table(voice: &Voice, acts: usize, rows: &[(&str, Result<Report, String>)]) -> bool {
     voice.title("what happened");
-    println!("{:<18} {:>6} {:>7} {:>8}  {:<70} VERIFIED", "FAULT", "SEEN", "HEALED", "ATTEMPTS", "REMEDY");
+    println!("{:<24} {:>8} {:>8} {:>8}  REMEDY, AND WHAT WAS VERIFIED", "FAULT", "SEEN", "HEALED", "ATTEMPTS");
     for (fault, row) in rows {
         match row {
             Ok(report) => {
-                let did: Vec<&str> = report.did.iter().map(|(step, _)| step.as_str()).collect();
-                let remedy = if did.is_empty() { "said, and left to a person".to_owned() } else { did.join("; ") };
                 let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f32());
-                let line = format!(
-                    "{fault:<18} {:>6} {:>7} {:>8}  {remedy:<70} {}",
+                let row = format!(
+                    "{fault:<24} {:>8} {:>8} {:>8}",
                     seconds(report.seen_after),
                     seconds(report.healed_after),
-                    report.attempts,
-                    report.verified
+                    report.attempts
                 );
-                voice.verdict(true, &line);
+                // One step a line, below each other.
+                let verified = format!("verified: {}", report.verified);
+                let mut lines: Vec<&str> = report.did.iter().map(|(step, _)| step.as_str()).collect();
+                if lines.is_empty() {
+                    lines.push("said, and left to a person");
+                }
+                lines.push(&verified);
+                let below = format!("\n{:width$}  ", "", width = row.len());
+                voice.verdict(true, &format!("{row}  {}", lines.join(&below)));
             }
-            Err(said) => voice.verdict(false, &format!("{fault:<18} FAILED: {said}")),
+            Err(said) => voice.verdict(false, &format!("{fault:<24} FAILED: {said}")),
         }
     }
     let good = rows.len() == acts && rows.iter().all(|(_, row)| row.is_ok());

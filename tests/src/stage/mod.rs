@@ -317,7 +317,7 @@ impl Stage {
     /// The API server does not answer.
     pub async fn mark(&self, host: &str) -> Result<Mark, StageError> {
         Ok(Mark(
-            self.actions_since(host, &Mark::default()).await?.into_iter().filter_map(|a| a.metadata.name).collect(),
+            self.all_actions_since(host, &Mark::default()).await?.into_iter().filter_map(|a| a.metadata.name).collect(),
         ))
     }
 
