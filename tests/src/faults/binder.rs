@@ -34,9 +34,10 @@ const WEB_LOST: Act = |site| Box::pin(web_lost(site));
 const DB_STOPPED: Act = |site| Box::pin(unseen(site, stop_service(site, "db", "9050")));
 const LOGGING_STOPPED: Act = |site| Box::pin(unseen(site, stop_service(site, "logging", "8050")));
 
-/// Deletes the process `$1` from pm2's table, if it is there: pm2 ends it first.
-pub(super) const DELETE: &str =
-    "pm2 delete \"$1\" >/dev/null 2>&1 || true; ! pm2 jlist | grep -qF \"\\\"name\\\":\\\"$1\\\"\"";
+/// Deletes the process `$1` from pm2's table, if it is there: pm2 ends it first. A server that pm2 starts at that moment may have it
+/// started anew.
+pub(super) const DELETE: &str = "for try in 1 2 3 4 5; do pm2 delete \"$1\" >/dev/null 2>&1 || true; \
+    pm2 jlist | grep -qF \"\\\"name\\\":\\\"$1\\\"\" || exit 0; sleep 0.5; done; echo \"pm2 goes on to hold $1\" >&2; exit 1";
 
 async fn web_lost(site: Site<'_>) -> Result<(), FaultError> {
     site.host.script_as_user(DELETE, &["binder-web-start"]).await?;

@@ -42,14 +42,14 @@ pub(super) const FAULTS: &[Fault] = &[
     },
 ];
 
-const PROXY_DEAD: Act = |site| Box::pin(proxy_dead(site));
+const PROXY_DEAD: Act = |site| Box::pin(silence(site));
 const DEPLOY_LOST: Act = |site| Box::pin(unseen(site, deploy_lost(site)));
 const DEPLOY_BEFORE_PROXY: Act = |site| Box::pin(unseen(site, deploy_before_proxy(site)));
 
 /// What deploy-kubernetes has in pm2's table.
 const ENTRIES: [&str; 3] = ["binder-deploy-kubernetes-start", "binder-kubernetes-daemon", "binder-kubernetes-proxy"];
 
-/// Both races below depend on which of two processes is faster, so they may need another try; on an idle machine, the first
+/// The races below depend on which of two processes is faster, so they may need another try; on an idle machine, the first
 /// nearly always does.
 pub(super) const TRIES: usize = 6;
 
@@ -57,10 +57,16 @@ pub(super) const TRIES: usize = 6;
 pub(super) const KILL_LISTENER: &str = "for pid in $(ss -ltnpH \"sport = :$1\" | grep -o 'pid=[0-9]*' | cut -d= -f2 | sort -u); \
     do kill -KILL $pid; done";
 
-async fn proxy_dead(site: Site<'_>) -> Result<(), FaultError> {
-    // pm2's own may be the one that serves, and it would start it again.
-    site.host.script_as_user(DELETE, &["binder-kubernetes-proxy"]).await?;
-    site.host.script(KILL_LISTENER, &["8085"]).await?;
+/// Ends whatever serves 8085: pm2's own first, which it would start again. A server that crashes of it, or of something else, is
+/// started again by pm2 and may bring another one.
+pub(super) async fn silence(site: Site<'_>) -> Result<(), FaultError> {
+    for _ in 0..TRIES {
+        site.host.script_as_user(DELETE, &["binder-kubernetes-proxy"]).await?;
+        site.host.script(KILL_LISTENER, &["8085"]).await?;
+        if site.host.script(CLOSED, &["8085"]).await.is_ok() {
+            return Ok(());
+        }
+    }
     shows(site.host, "nobody listens on 8085", CLOSED, &["8085"]).await
 }
 
@@ -183,7 +189,7 @@ async fn deploy_before_proxy(site: Site<'_>) -> Result<(), FaultError> {
     site.host.script(BUSY_KUBECTL, &[folder]).await?;
     for _ in 0..TRIES {
         clear(site).await?;
-        proxy_dead(site).await?;
+        silence(site).await?;
         let binder = site.lab.binder()?;
         binder.ask_to_start_unseen(site.host, "deploy-kubernetes", Some(folder)).await?;
         // It ends with the first question to the cluster; how pm2 takes that differs.

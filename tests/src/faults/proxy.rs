@@ -6,9 +6,8 @@ use std::path::Path;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::binder::DELETE;
-use super::cluster::KILL_LISTENER;
-use super::{Act, CLOSED, Fault, FaultError, Healer, Site, Target, shows, unseen};
+use super::cluster::silence;
+use super::{Act, Fault, FaultError, Healer, Site, Target, shows, unseen};
 use crate::cgroup::Cgroup;
 use crate::files;
 use crate::inventory::{Role, USER};
@@ -56,13 +55,6 @@ const START_WITH: &str = "setsid -f /home/andrew/kubernetes/cluster/kubectl.sh -
 /// Succeeds when `$1` is in what the proxy on 8085 says of the namespace that every cluster has.
 const ANSWERS: &str = "timeout 5 bash -c 'exec 3<>/dev/tcp/127.0.0.1/8085; \
     printf \"GET /api/v1/namespaces/kube-system HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n\" >&3; cat <&3' | grep -F -- \"$1\"";
-
-/// Ends whatever serves 8085, pm2's own first, which it would start again.
-async fn silence(site: Site<'_>) -> Result<(), FaultError> {
-    site.host.script_as_user(DELETE, &["binder-kubernetes-proxy"]).await?;
-    site.host.script(KILL_LISTENER, &["8085"]).await?;
-    shows(site.host, "nobody listens on 8085", CLOSED, &["8085"]).await
-}
 
 async fn wrong_cluster(site: Site<'_>) -> Result<(), FaultError> {
     let status = site.lab.status()?;
