@@ -175,14 +175,20 @@ setsid sh -c '
   done' binder-lab-slow "$1" "$2" </dev/null >/dev/null 2>&1 &
 "#;
 
-/// Holds memory until `$1` per cent of what the machine has are left. What goes into `tail` without a line's end stays in
-/// it. Should memory run out all the same, the kernel takes it from here before it ends anybody else.
+/// Holds memory so that `$1` per cent of what the machine has are left, and goes on to do so when others let go of some. What
+/// goes into `tail` without a line's end stays in it. Should memory run out all the same, the kernel takes it from here before it
+/// ends anybody else.
 const HOG: &str = r#"
-total=$(awk '$1 == "MemTotal:" {print $2}' /proc/meminfo)
-available=$(awk '$1 == "MemAvailable:" {print $2}' /proc/meminfo)
-missing=$((available - total * $1 / 100))
-[ "$missing" -gt 0 ] || exit 0
-setsid sh -c 'echo 1000 >/proc/self/oom_score_adj; head -c "${1}K" /dev/zero | tail | sleep infinity' binder-lab-hog "$missing" </dev/null >/dev/null 2>&1 &
+setsid sh -c '
+  echo 1000 >/proc/self/oom_score_adj
+  while :; do
+    while read -r key size _; do
+      case $key in MemTotal:) total=$size ;; MemAvailable:) left=$size ;; esac
+    done </proc/meminfo
+    missing=$((left - total * $1 / 100))
+    [ $((missing * 200)) -le "$total" ] || { head -c "${missing}K" /dev/zero | tail | sleep infinity; } &
+    sleep 3
+  done' binder-lab-hog "$1" </dev/null >/dev/null 2>&1 &
 "#;
 
 /// Succeeds when no more than `$1` per cent of the machine's memory are available.
@@ -223,8 +229,7 @@ async fn eat_memory(site: Site<'_>) -> Result<(), FaultError> {
 }
 
 async fn relieve(site: Site<'_>) -> Result<(), FaultError> {
-    let relieve =
-        "pkill -f '^sh -c .* binder-lab-slow' || true; pkill -CONT -x kube-apiserver || true; pkill -x tail || true";
+    let relieve = "pkill -f '^sh -c .* binder-lab-(slow|hog)' || true; pkill -CONT -x kube-apiserver || true; pkill -x tail || true";
     site.host.script(relieve, &[]).await?;
     shows(
         site.host,

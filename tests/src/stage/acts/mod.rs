@@ -31,6 +31,8 @@ const HEALED_WITHIN: Duration = Duration::from_secs(300);
 /// Apps come and go beside every act, since the health checker has one deployed every 40 s. The route of one that an earlier
 /// act cut off is stale half a minute later, and goes while the next is being played.
 pub const ANY_TIME: &str = "DeleteRoutes";
+/// How that is said.
+const ROUTES_STALE: &str = "RoutesStale";
 
 /// One fault and what becomes of it.
 #[derive(Debug, Clone, Copy)]
@@ -137,12 +139,14 @@ pub enum ActError {
 }
 
 impl Act {
-    /// What `kubectl describe` says of the host while it says the fault; one text, so that nothing in it is from later.
+    /// What `kubectl describe` says of the host while it says the fault; one text, so that nothing in it is from later. Not while
+    /// stale routes are said beside it: they can come at any time, and are deleted soon.
     async fn described(&self, stage: &Stage) -> Result<String, String> {
         let text = describe(stage, self.host).await.map_err(|error| crate::said(&error))?;
-        let says = text.lines().any(|line| line.trim().strip_prefix("Reason:").map(str::trim) == Some(self.reason));
         // Events name reasons too, in columns of their own.
-        if says { Ok(text) } else { Err(message_of(&text, "AsDescribed")) }
+        let says = |reason| text.lines().any(|line| line.trim().strip_prefix("Reason:").map(str::trim) == Some(reason));
+        let beside = self.reason != ROUTES_STALE && says(ROUTES_STALE);
+        if says(self.reason) && !beside { Ok(text) } else { Err(message_of(&text, "AsDescribed")) }
     }
 
     /// Whether every step of the act was done, in order and well, and on top of them only what may come on top.
@@ -164,6 +168,8 @@ impl Act {
     /// # Errors
     /// Any of it did not happen.
     pub async fn play(&self, stage: &Stage, mut tell: impl FnMut(&str)) -> Result<Report, ActError> {
+        // One that is stale would be said half a minute from now.
+        stage.until("no route is stale", HEALED_WITHIN, || world::no_stale_routes(stage)).await?;
         stage.calm(HEALED_WITHIN).await?;
         let fault = stage.lab.fault(self.fault).map_err(StageError::from)?;
         let mark = stage.mark(self.host).await?;
