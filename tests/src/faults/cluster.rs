@@ -57,11 +57,18 @@ pub(super) const TRIES: usize = 6;
 pub(super) const KILL_LISTENER: &str = "for pid in $(ss -ltnpH \"sport = :$1\" | grep -o 'pid=[0-9]*' | cut -d= -f2 | sort -u); \
     do kill -KILL $pid; done";
 
+/// Waits some seconds for a moment in which nobody has a connection to port `$1`. A server that asks the cluster something when the
+/// proxy ends crashes of it, which is another fault: `kube-stream-crash`.
+const AT_REST: &str =
+    "for try in $(seq 1 50); do ss -tnH state established \"dport = :$1\" | grep -q . || exit 0; sleep 0.2; done";
+
 /// Ends whatever serves 8085: pm2's own first, which it would start again. A server that crashes of it, or of something else, is
 /// started again by pm2 and may bring another one.
 pub(super) async fn silence(site: Site<'_>) -> Result<(), FaultError> {
     for _ in 0..TRIES {
+        site.host.script(AT_REST, &["8085"]).await?;
         site.host.script_as_user(DELETE, &["binder-kubernetes-proxy"]).await?;
+        site.host.script(AT_REST, &["8085"]).await?;
         site.host.script(KILL_LISTENER, &["8085"]).await?;
         if site.host.script(CLOSED, &["8085"]).await.is_ok() {
             return Ok(());

@@ -66,9 +66,10 @@ fn told(kind: &str, described: &str) -> String {
     neutral(&text)
 }
 
-/// What comes first of all where a wrong proxy serves, by fault, unless `deploy-kubernetes` was asking the cluster something when
-/// the right one ended: then it crashed, was started by pm2 beside the wrong one, and goes first.
-const FIRST: [(&str, &str); 2] = [
+/// What comes first of all where no proxy or a wrong one serves, by fault, unless `deploy-kubernetes` was asking the cluster
+/// something when the right one ended: then it crashed, was started again by pm2, and goes first.
+const FIRST: [(&str, &str); 3] = [
+    ("proxy-dead", "start the kubectl proxy on 8085"),
     ("proxy-wrong-cluster", "end the wrong kubectl proxy on 8085 (pid PID)"),
     ("proxy-wrong-kubectl", "delete kubectl-proxy from pm2"),
 ];
