@@ -11,8 +11,8 @@ use libtest_mimic::Trial;
 use crate::place::Place;
 use crate::{ensure, failed, trial, trial_on_any};
 
-/// How long a converged fleet is watched; five minutes in the long campaign. `BINDER_QUIET_SECONDS` says otherwise. Longer than
-/// any period of the operator's own.
+/// How long a converged fleet is watched; five minutes in the long campaign. `BINDER_QUIET_SECONDS` says otherwise. Many
+/// looks, and longer than the operator's longest pause after an error.
 const QUIET: Duration = Duration::from_secs(90);
 /// See [`QUIET`].
 const LONG_QUIET: Duration = Duration::from_secs(300);
