@@ -54,8 +54,8 @@ pub(crate) struct ApiKeys {
 type ReadKeys = HashMap<(String, SecretKeyRef), (Instant, SecretString)>;
 
 impl ApiKeys {
-    /// The API key for looks that are `every` so long, from the Secret only if it was not read for a while; what stands in
-    /// the way otherwise.
+    /// The API key for one of the looks that come `every` so often, from the Secret only if it was not read for a while; what
+    /// stands in the way otherwise.
     ///
     /// # Errors
     /// [`Error`] when the API fails.

@@ -430,7 +430,7 @@ impl Stage {
     }
 
     /// Waits until every host has been healthy for so long that its attempts count afresh: what an earlier fault brought on
-    /// late is over, and what is broken next is an incident of its own.
+    /// late is over, no route of Binder's proxy is stale any more, and what is broken next is an incident of its own.
     ///
     /// # Errors
     /// One of them is not in time.
@@ -438,6 +438,9 @@ impl Stage {
         let hosts: Vec<String> = self.lab.status()?.hosts.into_iter().map(|host| host.name).collect();
         let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
         let until = Instant::now() + limit;
+        // An app that was culled while its daemon was ended has left its route. The operator deletes it half a minute later, as it
+        // should, and in the middle of what comes next.
+        self.until("no route is stale", limit, || acts::world::no_stale_routes(self)).await?;
         for host in hosts {
             let left = until.saturating_duration_since(Instant::now());
             self.until(&format!("{host} is healthy, and stays so"), left, || async {

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use binder_lab::cluster::audit::AuditLog;
 use binder_lab::stage::Stage;
-use binder_lab::stage::acts::world;
 use libtest_mimic::Trial;
 
 use crate::place::Place;
@@ -49,11 +48,7 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         let seconds = std::env::var("BINDER_QUIET_SECONDS").ok().and_then(|text| text.parse().ok());
         let usual = if crate::long() { LONG_QUIET } else { QUIET };
         let quiet = seconds.map_or(usual, Duration::from_secs);
-        // An app that was culled while its daemon was ended in an earlier scenario has left its route: the operator is about
-        // to delete it, as it should.
-        let routes = set.stage.until("no route is stale", LIMIT, || world::no_stale_routes(&set.stage)).await;
-        eprintln!("  {}", routes.map_err(failed)?);
-        set.all_healthy(LIMIT).await?;
+        set.calm(LIMIT).await?;
         // The fleet's summary follows its hosts' by a moment.
         tokio::time::sleep(Duration::from_secs(3)).await;
         let log = AuditLog::at(set.stage.lab.status().map_err(failed)?.audit_log);

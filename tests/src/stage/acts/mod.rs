@@ -168,8 +168,6 @@ impl Act {
     /// # Errors
     /// Any of it did not happen.
     pub async fn play(&self, stage: &Stage, mut tell: impl FnMut(&str)) -> Result<Report, ActError> {
-        // One that is stale would be said half a minute from now.
-        stage.until("no route is stale", HEALED_WITHIN, || world::no_stale_routes(stage)).await?;
         stage.calm(HEALED_WITHIN).await?;
         let fault = stage.lab.fault(self.fault).map_err(StageError::from)?;
         let mark = stage.mark(self.host).await?;

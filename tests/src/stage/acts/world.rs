@@ -315,9 +315,8 @@ pub async fn database_reached(stage: &Stage) -> Result<String, String> {
 /// # Errors
 /// It is not so yet, or could not be looked at.
 pub async fn live_routes_only(stage: &Stage) -> Result<String, String> {
-    let host = stage.lab.host("binder-web-deploy").map_err(|error| text(&error))?;
-    let routes = host.script_as_user(LIST_ROUTES, &[]).await.map_err(|error| text(&error))?;
-    let there = |id: &str| routes.lines().any(|path| path.strip_prefix("/user/") == Some(id));
+    let routed = routed(stage).await?;
+    let there = |id: &str| routed.iter().any(|routed| routed == id);
     if let Some(id) = STALE.iter().find(|id| there(id)) {
         return Err(format!("the route of {id} is there"));
     }
@@ -327,19 +326,25 @@ pub async fn live_routes_only(stage: &Stage) -> Result<String, String> {
     Ok(format!("none of the {} stale routes is there, the live one is", STALE.len()))
 }
 
+/// The ids of the apps that Binder's proxy has a route to.
+async fn routed(stage: &Stage) -> Result<Vec<String>, String> {
+    let host = stage.lab.host("binder-web-deploy").map_err(|error| text(&error))?;
+    let routes = host.script_as_user(LIST_ROUTES, &[]).await.map_err(|error| text(&error))?;
+    Ok(routes.lines().filter_map(|path| path.strip_prefix("/user/")).map(str::to_owned).collect())
+}
+
 /// Every route of Binder's proxy leads to an app whose namespace is there.
 ///
 /// # Errors
 /// It is not so yet, or could not be looked at.
 pub async fn no_stale_routes(stage: &Stage) -> Result<String, String> {
-    let host = stage.lab.host("binder-web-deploy").map_err(|error| text(&error))?;
     // In this order: a namespace is there before its route.
-    let routes = host.script_as_user(LIST_ROUTES, &[]).await.map_err(|error| text(&error))?;
+    let apps = routed(stage).await?;
+    let host = stage.lab.host("binder-web-deploy").map_err(|error| text(&error))?;
     let list = "~/kubernetes/cluster/kubectl.sh get namespaces -o name";
     let namespaces = host.script_as_user(list, &[]).await.map_err(|error| text(&error))?;
     let namespaces: Vec<&str> = namespaces.lines().filter_map(|name| name.strip_prefix("namespace/")).collect();
-    let apps: Vec<&str> = routes.lines().filter_map(|path| path.strip_prefix("/user/")).collect();
-    match apps.iter().find(|id| !namespaces.contains(id)) {
+    match apps.iter().find(|id| !namespaces.contains(&id.as_str())) {
         Some(id) => Err(format!("the route of {id} is there, and its namespace is gone")),
         None => Ok(format!("{} routes, each with its namespace", apps.len())),
     }
