@@ -165,6 +165,11 @@ pub struct Remedies {
     /// power-cycled. Default: 2m.
     #[serde(default = "default_dead")]
     pub dead_after: Span,
+    /// How many reboots, power-cycles and starts one machine may have within 24 hours, whatever came of them and in however
+    /// many incidents. What needs another one waits for a person. Default: 1.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = 100))]
+    pub per_day: u32,
 }
 
 fn default_cooldown() -> Span {
@@ -190,6 +195,7 @@ impl Default for Remedies {
             attempts: default_attempts(),
             refill_after: default_refill(),
             dead_after: default_dead(),
+            per_day: one(),
         }
     }
 }

@@ -3,9 +3,13 @@
 //! One function with one answer. [`admit`] gives a [`Permit`] or says what blocks; nothing that changes a host can be
 //! sent without a permit, because [`Permit`] has no other constructor and the transport asks for one by value.
 //!
-//! Knows plain data only: no transport, no clock, no facet. Later checks (frozen, circuit breaker, approval, lease) are further fields of [`Request`] and further arms of [`BlockedBy`].
+//! Knows plain data only: no transport, no clock, no facet; of steps, what each demands as evidence ([`demands`]). Later
+//! checks (frozen, approval, lease) are further fields of [`Request`] and further arms of [`BlockedBy`].
+
+pub mod demands;
 
 use binder_crds::Mode;
+use demands::{Demands, Evidence, Missing};
 use jiff::Timestamp;
 
 /// Proof that the gate was passed, for one command on one host. Not `Clone`: one permit, one command.
@@ -64,8 +68,10 @@ pub struct Request<'a> {
     pub max_attempts: u32,
     /// Until when a failed attempt's pause lasts.
     pub cooldown_until: Option<Timestamp>,
-    /// Why the state that the step is for might still pass by itself, and until when that is waited for.
-    pub may_pass_until: Option<Timestamp>,
+    /// What the step demands as evidence.
+    pub demands: Demands,
+    /// What speaks for it.
+    pub evidence: Evidence,
     /// Who has yet to confirm that the host is dead, in words; `None` when nobody has to.
     pub witness: Option<&'a str>,
     /// Until when no maintenance window is open, for a step that disrupts a host; `Some(None)` if none ever opens.
@@ -109,8 +115,25 @@ pub enum BlockedBy {
         /// Until when.
         until: Timestamp,
     },
+    /// The subject is not known to have run as it is described now, so a restart of the machine would not help.
+    NeverRan {
+        /// What, and what to do.
+        what: String,
+    },
+    /// The machine had as many steps of this weight within a day as are allowed.
+    PerDay {
+        /// How many.
+        done: u32,
+        /// When the next one is allowed.
+        until: Option<Timestamp>,
+    },
     /// It might pass by itself.
     MayPass {
+        /// Until when that is waited for.
+        until: Timestamp,
+    },
+    /// The machine may still be booting.
+    Booting {
         /// Until when that is waited for.
         until: Timestamp,
     },
@@ -119,6 +142,8 @@ pub enum BlockedBy {
         /// Who, and what stands in the way.
         what: String,
     },
+    /// A second look must show the same.
+    SecondLook,
     /// No maintenance window is open.
     Window {
         /// When the next one opens, if any does.
@@ -132,17 +157,44 @@ pub enum BlockedBy {
 }
 
 impl BlockedBy {
+    /// Whether only a person can change the answer, however long it is waited for.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Attempts { .. } | Self::NeverRan { .. } | Self::PerDay { .. } => true,
+            Self::Deleted
+            | Self::Suspended
+            | Self::Observe
+            | Self::Approval
+            | Self::Order { .. }
+            | Self::TakingEffect { .. }
+            | Self::Cooldown { .. }
+            | Self::MayPass { .. }
+            | Self::Booting { .. }
+            | Self::Witness { .. }
+            | Self::SecondLook
+            | Self::Window { .. }
+            | Self::Budget { .. } => false,
+        }
+    }
+
     /// When the answer may be another one by the passing of time alone.
     pub fn until(&self) -> Option<Timestamp> {
         match self {
             Self::Window { opens } => *opens,
-            Self::TakingEffect { until, .. } | Self::Cooldown { until } | Self::MayPass { until } => Some(*until),
+            Self::TakingEffect { until, .. }
+            | Self::Cooldown { until }
+            | Self::MayPass { until }
+            | Self::Booting { until } => Some(*until),
+            Self::PerDay { until, .. } => *until,
+            // At once.
+            Self::SecondLook => Some(Timestamp::MIN),
             Self::Deleted
             | Self::Suspended
             | Self::Observe
             | Self::Approval
             | Self::Attempts { .. }
             | Self::Order { .. }
+            | Self::NeverRan { .. }
             | Self::Witness { .. }
             | Self::Budget { .. } => None,
         }
@@ -177,11 +229,20 @@ pub fn admit(request: &Request<'_>) -> Result<Permit, BlockedBy> {
     if let Some(until) = request.cooldown_until.filter(|until| *until > request.now) {
         return Err(BlockedBy::Cooldown { until });
     }
-    if let Some(until) = request.may_pass_until.filter(|until| *until > request.now) {
-        return Err(BlockedBy::MayPass { until });
+    // The second look is the last of the evidence: whatever else is missing takes longer, and says more.
+    let missing = request.demands.missing(&request.evidence, request.now);
+    match &missing {
+        Some(Missing::NeverRan(what)) => return Err(BlockedBy::NeverRan { what: what.clone() }),
+        Some(Missing::PerDay { done, until }) => return Err(BlockedBy::PerDay { done: *done, until: *until }),
+        Some(Missing::Lasting { until }) => return Err(BlockedBy::MayPass { until: *until }),
+        Some(Missing::Booting { until }) => return Err(BlockedBy::Booting { until: *until }),
+        Some(Missing::SecondLook) | None => {}
     }
     if let Some(what) = request.witness {
         return Err(BlockedBy::Witness { what: what.to_owned() });
+    }
+    if missing == Some(Missing::SecondLook) {
+        return Err(BlockedBy::SecondLook);
     }
     if let Some(opens) = request.closed_until {
         return Err(BlockedBy::Window { opens });
@@ -196,6 +257,12 @@ pub fn admit(request: &Request<'_>) -> Result<Permit, BlockedBy> {
 mod tests {
     use super::*;
 
+    const DEMANDS: Demands = Demands { looks: 2, lasting: true, has_run: true, booted: true, per_day: true };
+
+    fn evidence() -> Evidence {
+        Evidence { looks: 2, per_day: 1, ..Evidence::default() }
+    }
+
     fn request() -> Request<'static> {
         Request {
             host: "uid",
@@ -208,7 +275,8 @@ mod tests {
             attempts: 0,
             max_attempts: 3,
             cooldown_until: None,
-            may_pass_until: None,
+            demands: DEMANDS,
+            evidence: evidence(),
             witness: None,
             closed_until: None,
             over_budget: None,
@@ -231,7 +299,23 @@ mod tests {
                 BlockedBy::TakingEffect { step: "start web".to_owned(), until: later },
             ),
             (Request { cooldown_until: Some(later), ..request() }, BlockedBy::Cooldown { until: later }),
-            (Request { may_pass_until: Some(later), ..request() }, BlockedBy::MayPass { until: later }),
+            (
+                Request { evidence: Evidence { never_ran: Some("web".to_owned()), ..evidence() }, ..request() },
+                BlockedBy::NeverRan { what: "web".to_owned() },
+            ),
+            (
+                Request { evidence: Evidence { today: 1, day_ends: Some(later), ..evidence() }, ..request() },
+                BlockedBy::PerDay { done: 1, until: Some(later) },
+            ),
+            (
+                Request { evidence: Evidence { lasted_at: Some(later), ..evidence() }, ..request() },
+                BlockedBy::MayPass { until: later },
+            ),
+            (
+                Request { evidence: Evidence { booted_at: Some(later), ..evidence() }, ..request() },
+                BlockedBy::Booting { until: later },
+            ),
+            (Request { evidence: Evidence { looks: 1, ..evidence() }, ..request() }, BlockedBy::SecondLook),
             (
                 Request { witness: Some("another host"), ..request() },
                 BlockedBy::Witness { what: "another host".to_owned() },

@@ -57,6 +57,7 @@ pub(super) fn patience(remedies: &Remedies) -> Patience {
         attempts: remedies.attempts.clamp(1, 10),
         refill_after: remedies.refill_after.duration().unwrap_or(default.refill_after),
         dead_after: remedies.dead_after.duration().unwrap_or(default.dead_after),
+        per_day: remedies.per_day,
     }
 }
 

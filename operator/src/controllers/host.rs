@@ -97,6 +97,7 @@ async fn pass(object: Arc<BinderHost>, context: &Context) -> Result<Action, Erro
         suspended: described.suspended.as_deref(),
         deleted: false,
         previous: &previous,
+        demanded: &known.demanded,
     };
     let decision = plan::decide(&host, &looked, &memory, &fleet_view, Timestamp::now());
 
@@ -104,6 +105,7 @@ async fn pass(object: Arc<BinderHost>, context: &Context) -> Result<Action, Erro
     record_status(&described, context, &previous, &decision.status).await?;
     if let Some(known) = context.known().get_mut(&described.uid) {
         known.errors = 0;
+        known.demanded = decision.demanded.clone();
         // What a drifted host was tried with is read anew each time: a person may have deleted actions to have it tried
         // again. A healthy host costs no read.
         let quiet = decision.next == Next::Nothing && memory.open().next().is_none();

@@ -14,6 +14,7 @@ pub(crate) use crate::chain::chain;
 use crate::config::Config;
 use crate::hosts::Hosts;
 use crate::metrics::Metrics;
+use crate::plan::evidence::Demanded;
 use crate::plan::memory::Memory;
 use crate::power::gce::Gce;
 use crate::seen::lasting::Lasting;
@@ -71,6 +72,8 @@ pub(crate) struct Known {
     pub(crate) memory: Option<Memory>,
     /// Since when what the looks show has been so.
     pub(crate) lasting: Lasting,
+    /// The steps that the last look led to, for the next one to confirm.
+    pub(crate) demanded: Demanded,
     /// Restart counts of earlier looks; lost with the process, and then learned again.
     pub(crate) restarts: History,
     /// Errors of the API in a row.

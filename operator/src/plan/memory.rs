@@ -9,6 +9,9 @@ use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// How what is recorded of a command begins when it ended with an exit code, which follows.
+pub const EXIT_CODE: &str = "exit code ";
+
 /// One attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Past {
@@ -44,6 +47,13 @@ impl Past {
     /// What the step cost; of a step that this version does not know, the most.
     pub fn disruption(&self) -> Disruption {
         self.step.as_ref().map_or(Disruption::Host, Step::disruption)
+    }
+
+    /// The exit code of its command, if it is known. No success rests on it; see [`EXIT_CODE`].
+    pub fn exit_code(&self) -> Option<i32> {
+        let digits: String =
+            self.said.strip_prefix(EXIT_CODE)?.chars().take_while(|c| c.is_ascii_digit() || *c == '-').collect();
+        digits.parse().ok()
     }
 
     /// Takes in how the attempt ended.
@@ -134,6 +144,8 @@ pub struct Patience {
     pub refill_after: Duration,
     /// How long a host must have been silent before it may be taken for dead.
     pub dead_after: Duration,
+    /// How many steps that disrupt the whole machine one host may have within a day.
+    pub per_day: u32,
 }
 
 impl Default for Patience {
@@ -143,6 +155,7 @@ impl Default for Patience {
             attempts: 3,
             refill_after: Duration::from_secs(900),
             dead_after: Duration::from_secs(120),
+            per_day: 1,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::plan::memory::{FleetView, Memory, Past};
 use crate::plan::{Candidate, Checked, FailureKind, Finish, Host, LookFailure, order};
 use crate::seen::Observation;
 use binder_crds::conditions as types;
-use binder_crds::host::{PastAction, PlannedStep, ScheduleStatus};
+use binder_crds::host::{DriftSince, HasRun, PastAction, PlannedStep, ScheduleStatus};
 use binder_crds::{ActionOutcome, BinderHostStatus, Mode};
 use conditions::{Conditions, Is, find, shorten};
 use jiff::Timestamp;
@@ -46,6 +46,10 @@ pub struct Story<'a> {
     pub incident: Option<Timestamp>,
     /// What is done on a schedule.
     pub schedules: &'a [ScheduleStatus],
+    /// Since when what a restart of the machine may come of has been so.
+    pub since: &'a [DriftSince],
+    /// What has run as it is described now.
+    pub has_run: &'a [HasRun],
     /// The operator's clock.
     pub now: Timestamp,
 }
@@ -70,9 +74,8 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
     let (is, reason, message) = remediation(host, story.fleet);
     list.set(types::REMEDIATION_ALLOWED, is, reason, message);
     let stalled = stalled(&drifts, story);
-    let working = drifts.iter().any(|candidate| {
-        candidate.rung.is_some() && !matches!(candidate.blocked, Some(BlockedBy::Attempts { .. } | BlockedBy::Observe))
-    });
+    let working =
+        drifts.iter().any(|candidate| !candidate.is_hopeless() && candidate.blocked != Some(BlockedBy::Observe));
     if let Some((reason, message)) = &stalled {
         list.set(types::STALLED, Is::True, reason, message.clone());
     } else if (working || !settling.is_empty()) && host.mode > Mode::Observe {
@@ -109,6 +112,8 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
         plan: plan(candidates),
         last_actions: last_actions(story.memory, story.finish),
         boot_id: story.seen.boot_id().map(str::to_owned),
+        drift_since: story.since.to_vec(),
+        has_run: story.has_run.to_vec(),
         incident_since: story.incident.map(Time),
         schedules: story.schedules.to_vec(),
         database: database::status(host, story.seen),
@@ -130,19 +135,24 @@ pub struct Unseen<'a> {
     pub fleet: &'a FleetView,
     /// Since when attempts count.
     pub incident: Option<Timestamp>,
+    /// Since when it has been so for this reason.
+    pub since: &'a [DriftSince],
     /// The operator's clock.
     pub now: Timestamp,
 }
 
 /// The status of a host that could not be looked at.
 pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
-    let Unseen { host, failure, candidates, memory, fleet, incident, now } = *unseen;
+    let Unseen { host, failure, candidates, memory, fleet, incident, since: began, now } = *unseen;
     let step = candidates.iter().find(|candidate| candidate.rung.is_some());
     let needs_person = match failure.kind {
         FailureKind::Person => true,
         FailureKind::Refused { .. } => step.is_none(),
         FailureKind::Silent | FailureKind::Passing => false,
     };
+    let held = step
+        .and_then(|step| step.blocked.as_ref())
+        .filter(|blocked| matches!(blocked, BlockedBy::NeverRan { .. } | BlockedBy::PerDay { .. }));
     let used_up = step.filter(|step| matches!(step.blocked, Some(BlockedBy::Attempts { .. })));
     let evidence = candidates.first().map_or(failure.message.as_str(), |candidate| candidate.drift.evidence.as_str());
     let mut list = Conditions::new(&host.previous.conditions, host.generation, now);
@@ -161,6 +171,9 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         let what = used_up.rung.as_ref().map(|rung| rung.step.words()).unwrap_or_default();
         let message = format!("to {what} did not help: {evidence}. A person is needed, see docs/runbook/{page}.md");
         list.set(types::STALLED, Is::True, "AttemptsUsedUp", message);
+    } else if let Some(held) = held {
+        let message = format!("{evidence}. To restart the machine waits for {}", blocked_words(held));
+        list.set(types::STALLED, Is::True, "RestartHeld", message);
     } else {
         list.set(types::RECONCILING, Is::True, failure.reason, "trying to reach the host again, less and less often");
     }
@@ -196,6 +209,8 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         plan: plan(candidates),
         last_actions: last_actions(memory, &[]),
         boot_id: host.previous.boot_id.clone(),
+        drift_since: began.to_vec(),
+        has_run: host.previous.has_run.clone(),
         incident_since: incident.map(Time),
         schedules: host.previous.schedules.clone(),
         database: host.previous.database.clone(),
@@ -219,6 +234,8 @@ pub fn suspended(host: &Host<'_>, memory: &Memory, incident: Option<Timestamp>, 
         plan: Vec::new(),
         last_actions: last_actions(memory, &[]),
         boot_id: host.previous.boot_id.clone(),
+        drift_since: Vec::new(),
+        has_run: host.previous.has_run.clone(),
         incident_since: incident.map(Time),
         schedules: host.previous.schedules.clone(),
         database: host.previous.database.clone(),
@@ -261,20 +278,15 @@ fn remediation(host: &Host<'_>, fleet: &FleetView) -> (Is, &'static str, String)
 
 /// Nothing more will be tried for at least one drift, and nothing else can be done meanwhile that might cure it.
 fn stalled(drifts: &[&Candidate], story: &Story<'_>) -> Option<(&'static str, String)> {
-    let hopeless = |candidate: &&&Candidate| match candidate.blocked {
-        Some(BlockedBy::Attempts { .. }) => true,
+    let hopeless = |candidate: &&&Candidate| match &candidate.blocked {
         // What is explained by something else that is not in place waits for that.
-        Some(_) => false,
+        Some(blocked) => blocked.is_final(),
         None => candidate.rung.is_none(),
     };
     let first = drifts.iter().find(hopeless)?;
     // While another remedy is still possible, the host is not given up.
     let possible = drifts.iter().any(|candidate| {
-        candidate.rung.is_some()
-            && !matches!(
-                candidate.blocked,
-                Some(BlockedBy::Attempts { .. } | BlockedBy::Order { .. } | BlockedBy::Observe)
-            )
+        !candidate.is_hopeless() && !matches!(candidate.blocked, Some(BlockedBy::Order { .. } | BlockedBy::Observe))
     });
     if possible {
         return None;
@@ -287,6 +299,15 @@ fn stalled(drifts: &[&Candidate], story: &Story<'_>) -> Option<(&'static str, St
                 "{made} attempts did not cure it for good: {}{}. A person is needed, see {page}",
                 first.drift.evidence,
                 last_words(first, story)
+            ),
+        ),
+        Some(blocked @ (BlockedBy::NeverRan { .. } | BlockedBy::PerDay { .. })) => (
+            "RestartHeld",
+            format!(
+                "{}{}. What is left is to restart the machine, and that waits for {}. See {page}",
+                first.drift.evidence,
+                last_words(first, story),
+                blocked_words(blocked)
             ),
         ),
         _ => (
@@ -435,7 +456,16 @@ pub fn blocked_words(blocked: &BlockedBy) -> String {
         BlockedBy::Order { what } => what.clone(),
         BlockedBy::TakingEffect { step, until } => format!("the effect of \"{step}\", until {}", clock(*until)),
         BlockedBy::Cooldown { until } => format!("cooldown until {}", clock(*until)),
+        BlockedBy::NeverRan { what } => what.clone(),
+        BlockedBy::PerDay { done, until } => {
+            let again = until.map(|until| format!(", or {}", until.strftime("%Y-%m-%d %H:%MZ"))).unwrap_or_default();
+            format!(
+                "a person{again}: the machine was restarted {done} times within 24 hours, as often as remedies.perDay allows"
+            )
+        }
         BlockedBy::MayPass { until } => format!("it to come back by itself, until {}", clock(*until)),
+        BlockedBy::Booting { until } => format!("the machine to finish booting, until {}", clock(*until)),
+        BlockedBy::SecondLook => "a second look that shows the same".to_owned(),
         BlockedBy::Window { opens: Some(opens) } => {
             format!("the window that opens at {}", opens.strftime("%Y-%m-%d %H:%MZ"))
         }

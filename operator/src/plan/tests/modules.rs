@@ -185,7 +185,7 @@ fn a_server_that_is_missing_for_another_reason_is_started_and_its_module_stays()
 #[test]
 fn the_step_survives_its_record() {
     let (mut operator, mut world) = asked(OLD, NEW);
-    operator.pass(&mut world);
+    operator.run(&mut world, 2);
     let step = operator.memory.actions.iter().rev().find_map(|past| past.step.clone()).unwrap();
     let again: Step = serde_json::from_value(serde_json::to_value(&step).unwrap()).unwrap();
     assert_eq!(step, again);

@@ -3,6 +3,7 @@
 
 use crate::catalogue::{self, Component};
 use crate::facets::Step;
+use crate::plan::evidence::Demanded;
 use crate::plan::memory::{FleetView, Memory, Past, Patience};
 use crate::plan::{Decision, FailureKind, Host, LookFailure, Looked, Next, Run, WATCH, decide};
 use crate::seen::backups::{Backups, Good};
@@ -381,6 +382,7 @@ pub(super) struct Operator {
     pub(super) writes: usize,
     pub(super) ran: Vec<String>,
     pub(super) lasting: Lasting,
+    pub(super) demanded: Demanded,
 }
 
 impl Operator {
@@ -390,6 +392,8 @@ impl Operator {
             attempts: 3,
             refill_after: Duration::from_secs(60),
             dead_after: Duration::from_secs(60),
+            // Tests restart the same machine for several reasons.
+            per_day: 10,
         };
         let spec = BinderHostSpec {
             address: "192.0.2.1".into(),
@@ -413,6 +417,7 @@ impl Operator {
             writes: 0,
             ran: Vec::new(),
             lasting: Lasting::default(),
+            demanded: Demanded::default(),
         }
     }
 
@@ -426,6 +431,7 @@ impl Operator {
             suspended: None,
             deleted: false,
             previous: &self.status,
+            demanded: &self.demanded,
         };
         decide(&host, looked, &self.memory, &self.fleet, now)
     }
@@ -457,6 +463,7 @@ impl Operator {
             Looked::Seen(Box::new(seen))
         };
         let decision = self.decide(&looked, world.now);
+        self.demanded = decision.demanded.clone();
         for finish in &decision.finish {
             let past = self.memory.actions.iter_mut().find(|past| past.name == finish.action).unwrap();
             past.end(finish, world.now);
