@@ -115,8 +115,8 @@ pub enum BlockedBy {
         /// Until when.
         until: Timestamp,
     },
-    /// The subject is not known to have run as it is described now, so a restart of the machine would not help.
-    NeverRan {
+    /// A restart of the machine cannot be expected to help, or would end what works.
+    Unwarranted {
         /// What, and what to do.
         what: String,
     },
@@ -160,7 +160,7 @@ impl BlockedBy {
     /// Whether only a person can change the answer, however long it is waited for.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Attempts { .. } | Self::NeverRan { .. } | Self::PerDay { .. } => true,
+            Self::Attempts { .. } | Self::Unwarranted { .. } | Self::PerDay { .. } => true,
             Self::Deleted
             | Self::Suspended
             | Self::Observe
@@ -194,7 +194,7 @@ impl BlockedBy {
             | Self::Approval
             | Self::Attempts { .. }
             | Self::Order { .. }
-            | Self::NeverRan { .. }
+            | Self::Unwarranted { .. }
             | Self::Witness { .. }
             | Self::Budget { .. } => None,
         }
@@ -232,7 +232,7 @@ pub fn admit(request: &Request<'_>) -> Result<Permit, BlockedBy> {
     // The second look is the last of the evidence: whatever else is missing takes longer, and says more.
     let missing = request.demands.missing(&request.evidence, request.now);
     match &missing {
-        Some(Missing::NeverRan(what)) => return Err(BlockedBy::NeverRan { what: what.clone() }),
+        Some(Missing::Unwarranted(what)) => return Err(BlockedBy::Unwarranted { what: what.clone() }),
         Some(Missing::PerDay { done, until }) => return Err(BlockedBy::PerDay { done: *done, until: *until }),
         Some(Missing::Lasting { until }) => return Err(BlockedBy::MayPass { until: *until }),
         Some(Missing::Booting { until }) => return Err(BlockedBy::Booting { until: *until }),
@@ -257,7 +257,7 @@ pub fn admit(request: &Request<'_>) -> Result<Permit, BlockedBy> {
 mod tests {
     use super::*;
 
-    const DEMANDS: Demands = Demands { looks: 2, lasting: true, has_run: true, booted: true, per_day: true };
+    const DEMANDS: Demands = Demands { looks: 2, lasting: true, warranted: true, booted: true, per_day: true };
 
     fn evidence() -> Evidence {
         Evidence { looks: 2, per_day: 1, ..Evidence::default() }
@@ -300,8 +300,8 @@ mod tests {
             ),
             (Request { cooldown_until: Some(later), ..request() }, BlockedBy::Cooldown { until: later }),
             (
-                Request { evidence: Evidence { never_ran: Some("web".to_owned()), ..evidence() }, ..request() },
-                BlockedBy::NeverRan { what: "web".to_owned() },
+                Request { evidence: Evidence { unwarranted: Some("web".to_owned()), ..evidence() }, ..request() },
+                BlockedBy::Unwarranted { what: "web".to_owned() },
             ),
             (
                 Request { evidence: Evidence { today: 1, day_ends: Some(later), ..evidence() }, ..request() },

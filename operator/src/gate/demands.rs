@@ -17,9 +17,9 @@ pub struct Demands {
     pub looks: u32,
     /// Whether the reason must have lasted for `remedies.deadAfter` since it began.
     pub lasting: bool,
-    /// Whether the subject must have run before as it is described now. What never ran is not cured by a restart of the
-    /// machine: the description is what is wrong.
-    pub has_run: bool,
+    /// Whether a restart of the machine must be warranted: its subject has run before as it is described now (else the
+    /// description is what is wrong), can be started, and does not serve (what only pm2's table says is one witness).
+    pub warranted: bool,
     /// Whether the machine must have been up for `remedies.deadAfter`: what is missing during a boot may be on its way.
     pub booted: bool,
     /// Whether it counts against `remedies.perDay`.
@@ -27,14 +27,14 @@ pub struct Demands {
 }
 
 /// One whole look.
-const ONE_LOOK: Demands = Demands { looks: 1, lasting: false, has_run: false, booted: false, per_day: false };
+const ONE_LOOK: Demands = Demands { looks: 1, lasting: false, warranted: false, booted: false, per_day: false };
 /// The same in two looks.
 const TWO_LOOKS: Demands = Demands { looks: 2, ..ONE_LOOK };
 /// What restarts a machine that cannot be looked at. That it was entered before, and whether it boots, is its witnesses' and
 /// its cloud's to say.
 const SILENT: Demands = Demands { lasting: true, per_day: true, ..TWO_LOOKS };
 /// What restarts a machine that can be looked at.
-const RESTART: Demands = Demands { has_run: true, booted: true, ..SILENT };
+const RESTART: Demands = Demands { warranted: true, booted: true, ..SILENT };
 
 impl Demands {
     /// The row of the table for a step.
@@ -79,8 +79,8 @@ pub struct Evidence {
     pub lasted_at: Option<Timestamp>,
     /// When the machine will have been up for long enough.
     pub booted_at: Option<Timestamp>,
-    /// Why the subject is not known to have run as it is described now; `None` when it has.
-    pub never_ran: Option<String>,
+    /// Why a restart of the machine cannot be expected to help or would end what works; `None` when it can.
+    pub unwarranted: Option<String>,
     /// How many steps of this weight the machine had within the last day, whatever came of them.
     pub today: u32,
     /// How many it may have.
@@ -92,8 +92,8 @@ pub struct Evidence {
 /// What is still missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// The subject never ran under this description; with the reason.
-    NeverRan(String),
+    /// A restart of the machine is not warranted; with the reason.
+    Unwarranted(String),
     /// As many steps of this weight as a day allows were done.
     PerDay {
         /// How many.
@@ -118,8 +118,8 @@ pub enum Missing {
 impl Demands {
     /// The first demand that is not met; what only a person can change comes first, what a moment brings comes last.
     pub fn missing(&self, evidence: &Evidence, now: Timestamp) -> Option<Missing> {
-        if let Some(why) = evidence.never_ran.as_ref().filter(|_| self.has_run) {
-            return Some(Missing::NeverRan(why.clone()));
+        if let Some(why) = evidence.unwarranted.as_ref().filter(|_| self.warranted) {
+            return Some(Missing::Unwarranted(why.clone()));
         }
         if self.per_day && evidence.today >= evidence.per_day {
             return Some(Missing::PerDay { done: evidence.today, until: evidence.day_ends });
@@ -158,8 +158,8 @@ mod tests {
             (Evidence { lasted_at: Some(until), ..enough() }, Missing::Lasting { until }, [false, false, true, true]),
             (Evidence { booted_at: Some(until), ..enough() }, Missing::Booting { until }, [false, false, false, true]),
             (
-                Evidence { never_ran: Some("web".to_owned()), ..enough() },
-                Missing::NeverRan("web".to_owned()),
+                Evidence { unwarranted: Some("web".to_owned()), ..enough() },
+                Missing::Unwarranted("web".to_owned()),
                 [false, false, false, true],
             ),
             (

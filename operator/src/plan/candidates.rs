@@ -198,7 +198,15 @@ impl Reasoning<'_> {
         let under_way = memory.open().next();
         let looks = host.demanded.looks(&drift, step, now);
         weighed.demanded.add(&drift, step, looks, now);
-        let case = Case { memory, fleet, seen: self.seen, has_run: self.has_run, since: &weighed.since, now };
+        let case = Case {
+            desired: &host.spec.desired,
+            memory,
+            fleet,
+            seen: self.seen,
+            has_run: self.has_run,
+            since: &weighed.since,
+            now,
+        };
         let admitted = gate::admit(&Request {
             host: host.uid,
             action: &name,

@@ -134,6 +134,7 @@ fn hash(how: &serde_json::Value) -> String {
 
 /// What speaks for one step.
 pub(super) struct Case<'a> {
+    pub(super) desired: &'a Desired,
     pub(super) memory: &'a Memory,
     pub(super) fleet: &'a FleetView,
     /// What was seen; `None` of a host that could not be looked at.
@@ -154,7 +155,7 @@ impl Case<'_> {
             looks,
             lasted_at: began.checked_add(wait).ok().or(Some(Timestamp::MAX)),
             booted_at: self.seen.and_then(|seen| seen.machine.seen()).and_then(|machine| self.booted_at(machine)),
-            never_ran: self.never_ran(drift),
+            unwarranted: self.unwarranted(drift),
             today,
             per_day: self.fleet.patience.per_day,
             day_ends,
@@ -188,10 +189,16 @@ impl Case<'_> {
         (u32::try_from(created.len()).unwrap_or(u32::MAX), ends)
     }
 
-    /// Why a restart of the machine cannot be expected to help: its subject never ran as it is described now, or could not
-    /// even be started.
-    fn never_ran(&self, drift: &Drift) -> Option<String> {
+    /// Why a restart of the machine cannot be expected to help or would end what works: its subject never ran as it is
+    /// described now, could not even be started, or serves.
+    fn unwarranted(&self, drift: &Drift) -> Option<String> {
         let subject = &drift.subject;
+        if let Some(ports) = self.still_serves(drift) {
+            return Some(format!(
+                "a person: {subject} still listens on {ports}, and a reboot would end what works: put pm2's table in order \
+                 by hand"
+            ));
+        }
         let impossible = self.memory.actions.iter().rev().find(|past| {
             matches!(past.step, Some(Step::StartProcess { .. } | Step::StartKubectlProxy { .. }))
                 && past.subject == *subject
@@ -209,6 +216,35 @@ impl Case<'_> {
             )
         })
     }
+}
+
+impl Case<'_> {
+    /// The ports of a component on which something listens although pm2's table says that it does not run as it should. The
+    /// table is one witness, the kernel's list of listeners another.
+    fn still_serves(&self, drift: &Drift) -> Option<String> {
+        if !rests_on_the_table(drift.kind) {
+            return None;
+        }
+        let machine = self.seen?.machine.seen()?;
+        let components = catalogue::described(self.desired);
+        let component = components.iter().find(|component| component.name == drift.subject)?;
+        let serves =
+            !component.ports.is_empty() && component.ports.iter().all(|port| machine.listeners.contains_key(port));
+        let ports: Vec<String> = component.ports.iter().map(u16::to_string).collect();
+        serves.then(|| ports.join(" and "))
+    }
+}
+
+/// Whether a drift that may end in a reboot is told by pm2's table alone, and not by who listens.
+fn rests_on_the_table(kind: DriftKind) -> bool {
+    matches!(
+        kind,
+        DriftKind::ProcessMissing
+            | DriftKind::ProcessStopped
+            | DriftKind::ProcessErrored
+            | DriftKind::ProcessDoubled
+            | DriftKind::ChildMissing
+    )
 }
 
 /// The exit codes of a shell for a program that may not be executed and for one that is not there (POSIX, 2.8.2).

@@ -152,7 +152,7 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
     };
     let held = step
         .and_then(|step| step.blocked.as_ref())
-        .filter(|blocked| matches!(blocked, BlockedBy::NeverRan { .. } | BlockedBy::PerDay { .. }));
+        .filter(|blocked| matches!(blocked, BlockedBy::Unwarranted { .. } | BlockedBy::PerDay { .. }));
     let used_up = step.filter(|step| matches!(step.blocked, Some(BlockedBy::Attempts { .. })));
     let evidence = candidates.first().map_or(failure.message.as_str(), |candidate| candidate.drift.evidence.as_str());
     let mut list = Conditions::new(&host.previous.conditions, host.generation, now);
@@ -301,7 +301,7 @@ fn stalled(drifts: &[&Candidate], story: &Story<'_>) -> Option<(&'static str, St
                 last_words(first, story)
             ),
         ),
-        Some(blocked @ (BlockedBy::NeverRan { .. } | BlockedBy::PerDay { .. })) => (
+        Some(blocked @ (BlockedBy::Unwarranted { .. } | BlockedBy::PerDay { .. })) => (
             "RestartHeld",
             format!(
                 "{}{}. What is left is to restart the machine, and that waits for {}. See {page}",
@@ -456,7 +456,7 @@ pub fn blocked_words(blocked: &BlockedBy) -> String {
         BlockedBy::Order { what } => what.clone(),
         BlockedBy::TakingEffect { step, until } => format!("the effect of \"{step}\", until {}", clock(*until)),
         BlockedBy::Cooldown { until } => format!("cooldown until {}", clock(*until)),
-        BlockedBy::NeverRan { what } => what.clone(),
+        BlockedBy::Unwarranted { what } => what.clone(),
         BlockedBy::PerDay { done, until } => {
             let again = until.map(|until| format!(", or {}", until.strftime("%Y-%m-%d %H:%MZ"))).unwrap_or_default();
             format!(

@@ -77,7 +77,7 @@ fn what_comes_later_in_the_order_does_not_overtake_what_waits_for_its_second_loo
 }
 
 #[test]
-fn a_server_that_never_ran_does_not_restart_its_machine() {
+fn a_server_that_unwarranted_does_not_restart_its_machine() {
     let (mut operator, mut world) = (Operator::new(Mode::Enforce), World::bare());
     world.broken = vec!["binder-web-start"];
     operator.run(&mut world, 400);
@@ -104,6 +104,17 @@ fn a_start_whose_program_is_missing_does_not_restart_the_machine() {
         assert_eq!(operator.condition(conditions::STALLED), ("True", "RestartHeld"));
         assert!(operator.status.waits_for.contains(&format!("exit code {code}")), "{}", operator.status.waits_for);
     }
+}
+
+#[test]
+fn a_server_that_still_serves_is_no_reason_to_restart_its_machine() {
+    let (mut operator, mut world) = well();
+    world.rows.retain(|row| row.name != "binder-kubernetes-daemon");
+    world.deaf = true;
+    operator.run(&mut world, 400);
+    assert_eq!(operator.ran, ["DeleteEntries"; 3]);
+    assert_eq!(operator.condition(conditions::STALLED), ("True", "RestartHeld"));
+    assert!(operator.status.waits_for.contains("still listens on 8084"), "{}", operator.status.waits_for);
 }
 
 #[test]
