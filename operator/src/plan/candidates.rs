@@ -230,8 +230,8 @@ impl Reasoning<'_> {
                 *first = Some(step.words());
                 Some(BlockedBy::SecondLook)
             }
+            (Ok(_) | Err(BlockedBy::SecondLook), Some(first)) => Some(BlockedBy::Order { what: first.clone() }),
             (Err(blocked), _) => Some(blocked),
-            (Ok(_), Some(first)) => Some(BlockedBy::Order { what: first.clone() }),
             (Ok(permit), None) => {
                 let lasts = SignedDuration::try_from(rung.takes_effect).ok();
                 let deadline = lasts.and_then(|lasts| now.checked_add(lasts).ok()).unwrap_or(now);
