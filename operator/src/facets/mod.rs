@@ -198,6 +198,8 @@ kinds! {
     RedirectDoubled => "port-redirects",
     /// An earlier rule sends the port elsewhere.
     RedirectShadowed => "port-redirects",
+    /// The described network interface does not exist.
+    InterfaceMissing => "port-redirects",
     /// The file system is over its threshold.
     OverThreshold => "disks",
     /// The described path cannot be asked about.

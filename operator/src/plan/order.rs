@@ -49,6 +49,7 @@ pub fn explained_by_dependency(kind: DriftKind) -> bool {
         | DriftKind::RedirectMissing
         | DriftKind::RedirectDoubled
         | DriftKind::RedirectShadowed
+        | DriftKind::InterfaceMissing
         | DriftKind::OverThreshold
         | DriftKind::DiskUnreadable
         | DriftKind::HostSilent

@@ -95,6 +95,8 @@ pub enum Reason {
     NotAnswered,
     /// The API key, with which it would be asked, is not known.
     KeyUnknown,
+    /// What was seen does not tell whether it is as described.
+    NotJudged,
 }
 
 impl Reason {
@@ -112,6 +114,7 @@ impl Reason {
             Self::ProbeFailed => "ProbeFailed",
             Self::NotAnswered => "NotAnswered",
             Self::KeyUnknown => "KeyUnknown",
+            Self::NotJudged => "NotJudged",
         }
     }
 }
@@ -184,7 +187,7 @@ pub struct Observation {
     /// pm2's table.
     pub pm2: Known<pm2::Table>,
     /// The NAT rules for incoming connections.
-    pub nat: Known<Vec<nat::Redirect>>,
+    pub nat: Known<nat::Nat>,
     /// Use of the described file systems, by path.
     pub disks: Known<BTreeMap<String, disks::Use>>,
     /// Docker.

@@ -147,7 +147,7 @@ fn failure(what: &str, name: &str, code: i32, words: &[&str]) -> Blind {
 
 /// The line of a tool's words that says most: what sudo says of its own refusal, else the first that is neither a warning nor
 /// a usage.
-fn telling(words: &[&str]) -> String {
+pub(crate) fn telling(words: &[&str]) -> String {
     let lines: Vec<String> = words.iter().map(|line| sanitize(line.as_bytes(), WORDS)).collect();
     let chatter = |line: &str| {
         let lower = line.to_ascii_lowercase();
