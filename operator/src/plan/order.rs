@@ -50,6 +50,8 @@ pub fn explained_by_dependency(kind: DriftKind) -> bool {
         | DriftKind::RedirectDoubled
         | DriftKind::RedirectShadowed
         | DriftKind::InterfaceMissing
+        | DriftKind::ListensElsewhere
+        | DriftKind::AnotherProgram
         | DriftKind::OverThreshold
         | DriftKind::DiskUnreadable
         | DriftKind::HostSilent

@@ -265,9 +265,16 @@ impl Observation {
                 Err(blind) => Known::Unknown(blind),
             }
         }
+        let machine = known(asked, answers, machine::NAME, machine::read);
+        let proven = |answer: Option<&Answer>| {
+            let table = pm2::read(answer)?;
+            match machine.seen() {
+                Some(machine) => pm2::proven(table, machine),
+                None => Ok(table),
+            }
+        };
         Self {
-            machine: known(asked, answers, machine::NAME, machine::read),
-            pm2: known(asked, answers, pm2::NAME, pm2::read),
+            pm2: known(asked, answers, pm2::NAME, proven),
             nat: known(asked, answers, nat::NAME, nat::read),
             disks: known(asked, answers, disks::NAME, disks::read),
             docker: known(asked, answers, docker::NAME, docker::read),
@@ -276,6 +283,7 @@ impl Observation {
             settings: known(asked, answers, settings::NAME, settings::read),
             modules: known(asked, answers, modules::NAME, modules::read),
             log_keys: known(asked, answers, keys::NAME, keys::read),
+            machine,
             ..Self::nothing(at)
         }
     }

@@ -156,6 +156,7 @@ impl World {
             state: State::Online,
             restarts: 0,
             started_ms,
+            ..Row::default()
         });
     }
 
@@ -338,7 +339,7 @@ impl World {
                 listeners: self.listeners.iter().map(|(port, pid)| (*port, vec![*pid])).collect(),
                 unseen_owners: None,
             }),
-            pm2: Known::Seen(Table { daemon: true, rows: self.rows.clone() }),
+            pm2: Known::Seen(Table { daemon: true, rows: self.rows.clone(), ..Table::default() }),
             nat: if self.blind_nat {
                 Known::Unknown(Blind { reason: Reason::ProbeTimedOut, message: "took too long".to_owned() })
             } else {
@@ -349,6 +350,7 @@ impl World {
             proxy: Known::Seen(Proxy {
                 kubectl: Kubectl::Script,
                 program: None,
+                files: crate::seen::proxy::Files::default(),
                 cluster: if served { identity } else { Cluster::NoAnswer("refused".to_owned()) },
             }),
             servers: Known::Seen(self.servers()),
