@@ -157,6 +157,7 @@ impl World {
             state: State::Online,
             restarts: 0,
             started_ms,
+            ..Row::default()
         });
     }
 
@@ -324,7 +325,7 @@ impl World {
     }
 
     pub(super) fn observe(&self) -> Observation {
-        let redirect = nat::Redirect { interface: Some("eth0".to_owned()), from: 80, to: 3000, plain: true };
+        let redirect = "-A PREROUTING -i eth0 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 3000\n";
         let served = self.listeners.contains_key(&8085);
         let identity = Cluster::Identity("1b671a64-40d5-491e-99b0-da01ff1f3341".to_owned());
         Observation {
@@ -337,18 +338,20 @@ impl World {
                 memory_left: Some(60),
                 processes: self.processes.clone(),
                 listeners: self.listeners.iter().map(|(port, pid)| (*port, vec![*pid])).collect(),
+                unseen_owners: None,
             }),
-            pm2: Known::Seen(Table { daemon: true, rows: self.rows.clone() }),
+            pm2: Known::Seen(Table { daemon: true, rows: self.rows.clone(), ..Table::default() }),
             nat: if self.blind_nat {
                 Known::Unknown(Blind { reason: Reason::ProbeTimedOut, message: "took too long".to_owned() })
             } else {
-                Known::Seen(vec![redirect; self.redirects])
+                Known::Seen(nat::said(&redirect.repeat(self.redirects)))
             },
             disks: Known::Seen(BTreeMap::from([("/".to_owned(), disks::Use::Percent(self.disk()))])),
             docker: self.docker.clone().map_or(Known::NotAsked, Known::Seen),
             proxy: Known::Seen(Proxy {
                 kubectl: Kubectl::Script,
                 program: None,
+                files: crate::seen::proxy::Files::default(),
                 cluster: if served { identity } else { Cluster::NoAnswer("refused".to_owned()) },
             }),
             servers: Known::Seen(self.servers()),
