@@ -21,6 +21,7 @@ mod evidence;
 mod heals;
 mod keys;
 mod modules;
+mod no_harm;
 mod observe;
 mod place;
 mod restarts;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
     together::trials(&place, &mut trials);
     restarts::trials(&place, &mut trials);
     access::trials(&place, &mut trials);
+    no_harm::trials(&place, &mut trials);
     described::trials(&place, &mut trials);
     crash::trials(&place, &mut trials);
     converged::trials(&place, &mut trials);
@@ -94,6 +96,19 @@ where
 /// Fails a scenario with what it should have been.
 fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
     if holds { Ok(()) } else { Err(Failed::from(otherwise())) }
+}
+
+/// What sshd is asked to run for a look, always; written out here and not taken from the operator's code.
+const LOOK: &str = "exec /bin/sh";
+
+/// How many looks the operator has counted.
+fn looks(metrics: &str) -> Result<u64, Failed> {
+    let counts: Vec<u64> = metrics
+        .lines()
+        .filter(|line| line.starts_with("binder_looks_total{"))
+        .filter_map(|line| line.rsplit(' ').next().and_then(|count| count.parse().ok()))
+        .collect();
+    if counts.is_empty() { Err(Failed::from("no count of looks in /metrics")) } else { Ok(counts.iter().sum()) }
 }
 
 /// An error as a failure, with its causes.
