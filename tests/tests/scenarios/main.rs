@@ -101,16 +101,6 @@ fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
 /// What sshd is asked to run for a look, always; written out here and not taken from the operator's code.
 const LOOK: &str = "exec /bin/sh";
 
-/// How many looks the operator has counted.
-fn looks(metrics: &str) -> Result<u64, Failed> {
-    let counts: Vec<u64> = metrics
-        .lines()
-        .filter(|line| line.starts_with("binder_looks_total{"))
-        .filter_map(|line| line.rsplit(' ').next().and_then(|count| count.parse().ok()))
-        .collect();
-    if counts.is_empty() { Err(Failed::from("no count of looks in /metrics")) } else { Ok(counts.iter().sum()) }
-}
-
 /// An error as a failure, with its causes.
 fn failed(error: impl std::error::Error) -> Failed {
     Failed::from(binder_lab::said(&error))

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use binder_crds::conditions;
-use libtest_mimic::Trial;
+use libtest_mimic::{Failed, Trial};
 
 use crate::place::Place;
-use crate::{LOOK, ensure, failed, looks, trial_on_any};
+use crate::{LOOK, ensure, failed, trial_on_any};
 
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     trials.push(trial_on_any(
@@ -46,4 +46,14 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
             ensure(!plan.is_empty() && plan.iter().all(|step| step.waits_for == "mode Enforce"), || format!("{plan:?}"))
         },
     ));
+}
+
+/// How many looks the operator has counted.
+fn looks(metrics: &str) -> Result<u64, Failed> {
+    let counts: Vec<u64> = metrics
+        .lines()
+        .filter(|line| line.starts_with("binder_looks_total{"))
+        .filter_map(|line| line.rsplit(' ').next().and_then(|count| count.parse().ok()))
+        .collect();
+    if counts.is_empty() { Err(Failed::from("no count of looks in /metrics")) } else { Ok(counts.iter().sum()) }
 }
