@@ -3,7 +3,7 @@
 use super::memory::{FleetView, Memory};
 use super::outage::{self, Diagnosis};
 use super::windows::{self, Windows};
-use super::{Checked, Host, Run, chores, order, updates};
+use super::{Checked, Host, Run, brake, chores, clock, order, updates};
 use crate::facets::step::BOOTS_WITHIN;
 use crate::facets::{Disruption, Drift, FACETS, Facet, Rung, Step};
 use crate::gate::{self, BlockedBy, Request};
@@ -95,24 +95,25 @@ impl Reasoning<'_> {
                 let step = Step::Reboot { boot_id: boot_id.to_owned() };
                 ladder.push(Rung { step, takes_effect: BOOTS_WITHIN });
             }
+            let aged = || clock::waits_for(self.host.previous, seen, drift.kind, &ladder);
             Proposal {
                 drift: drift.clone(),
+                waits_for: order::waits_for(drift, desired, checks, self.fleet).or_else(aged),
                 ladder,
-                waits_for: order::waits_for(drift, desired, checks, self.fleet),
                 may_pass_until,
                 witness: None,
             }
         });
-        self.weigh(proposals.collect())
+        self.weigh(proposals.collect(), checks)
     }
 
     /// The step against a host that cannot be entered.
     pub(super) fn against(&self, diagnosis: Diagnosis) -> Weighed {
         let Diagnosis { drift, ladder, may_pass_until, witness } = diagnosis;
-        self.weigh(vec![Proposal { drift, ladder, waits_for: None, may_pass_until, witness }])
+        self.weigh(vec![Proposal { drift, ladder, waits_for: None, may_pass_until, witness }], &[])
     }
 
-    fn weigh(&self, proposals: Vec<Proposal>) -> Weighed {
+    fn weigh(&self, proposals: Vec<Proposal>, checks: &[Checked]) -> Weighed {
         let mut chosen: Vec<(Proposal, Option<Rung>)> = proposals
             .into_iter()
             .map(|proposal| {
@@ -136,14 +137,14 @@ impl Reasoning<'_> {
         }
         let (mut candidates, mut run): Weighed = (Vec::new(), None);
         for (proposal, rung) in chosen {
-            let candidate = self.consider(proposal, rung, &mut run);
+            let candidate = self.consider(proposal, rung, checks, &mut run);
             candidates.push(candidate);
         }
         (candidates, run)
     }
 
     /// Asks the gate about one step. One step at a time on one host: a person at the keyboard does not do two either.
-    fn consider(&self, proposal: Proposal, rung: Option<Rung>, run: &mut Option<Run>) -> Candidate {
+    fn consider(&self, proposal: Proposal, rung: Option<Rung>, checks: &[Checked], run: &mut Option<Run>) -> Candidate {
         let Self { host, memory, fleet, now, .. } = *self;
         let Proposal { drift, waits_for, may_pass_until, witness, .. } = proposal;
         let Some(rung) = rung else {
@@ -155,8 +156,10 @@ impl Reasoning<'_> {
         let name = action_name(host, step.kind(), &drift.subject, memory);
         let in_turn = step.takes_turns();
         let domain = host.spec.domain.as_ref().map(|domain| domain.0.as_str());
-        let over_budget = if in_turn { fleet.over_budget(domain) } else { None };
-        let closed_until = match windows::ask(&fleet.windows, now) {
+        let purpose = windows::purpose(step, drift.kind, &host.spec.desired, checks);
+        let over_budget = if in_turn { fleet.over_budget(domain, purpose) } else { None };
+        let held = brake::holds(fleet, step, drift.kind);
+        let closed_until = match windows::ask(&fleet.windows, purpose, now) {
             Windows::Closed(opens) if in_turn => Some(opens),
             Windows::Closed(_) | Windows::Open => None,
         };
@@ -167,6 +170,7 @@ impl Reasoning<'_> {
             deleted: host.deleted,
             suspended: host.suspended.is_some(),
             mode: host.mode,
+            held: held.as_deref(),
             waits_for: waits_for.as_deref(),
             taking_effect: under_way.map(|past| (past.words.as_str(), past.deadline)),
             attempts: made,
@@ -185,7 +189,7 @@ impl Reasoning<'_> {
                 let lasts = SignedDuration::try_from(rung.takes_effect).ok();
                 let deadline = lasts.and_then(|lasts| now.checked_add(lasts).ok()).unwrap_or(now);
                 let (step, drift) = (rung.step.clone(), drift.clone());
-                *run = Some(Run { permit, step, drift, attempt: made + 1, allowed, deadline });
+                *run = Some(Run { permit, step, drift, purpose, attempt: made + 1, allowed, deadline });
                 None
             }
         };

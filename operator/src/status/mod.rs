@@ -10,6 +10,7 @@ pub mod events;
 pub mod fleet;
 
 use crate::gate::BlockedBy;
+use crate::plan::clock as clock_rules;
 use crate::plan::memory::{FleetView, Memory, Past};
 use crate::plan::{Candidate, Checked, FailureKind, Finish, Host, LookFailure, order};
 use crate::seen::Observation;
@@ -69,6 +70,9 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
     list.set(types::HEALTHY, healthy.0, healthy.1, healthy.2);
     let (is, reason, message) = remediation(host, story.fleet);
     list.set(types::REMEDIATION_ALLOWED, is, reason, message);
+    if !drifts.is_empty() {
+        held(&mut list, story.fleet);
+    }
     let stalled = stalled(&drifts, story);
     let working = drifts.iter().any(|candidate| {
         candidate.rung.is_some() && !matches!(candidate.blocked, Some(BlockedBy::Attempts { .. } | BlockedBy::Observe))
@@ -83,6 +87,9 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
         list.set(types::RECONCILING, Is::True, if drifts.is_empty() { "Settling" } else { "Remedying" }, message);
     }
     list.set(types::REACHABLE, Is::True, "LoggedIn", "answers over SSH with its pinned host key");
+    if let Some(off) = clock_rules::off(host.previous, story.seen) {
+        list.set(types::CLOCK_IN_SYNC, Is::False, clock_rules::CLOCK_OFF, off);
+    }
     for checked in *checks {
         facet(&mut list, checked, story);
     }
@@ -154,6 +161,7 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         remediation(host, fleet)
     };
     list.set(types::REMEDIATION_ALLOWED, is, reason, message);
+    held(&mut list, fleet);
     if needs_person {
         list.set(types::STALLED, Is::True, failure.reason, failure.message.clone());
     } else if let Some(used_up) = used_up {
@@ -256,6 +264,13 @@ fn remediation(host: &Host<'_>, fleet: &FleetView) -> (Is, &'static str, String)
             (Is::False, "ModeApprove", format!("mode Approve ({whose}): every step waits for a person's approval"))
         }
         Mode::Enforce => (Is::True, "ModeEnforce", format!("mode Enforce ({whose})")),
+    }
+}
+
+/// That the fleet's brake holds, on a host that differs or is not seen: where somebody looks who waits for a step.
+fn held(list: &mut Conditions<'_>, fleet: &FleetView) {
+    if let (Some(held), Some(name)) = (&fleet.held, &fleet.fleet) {
+        list.set(types::REMEDIATION_HELD, Is::True, held.reason, fleet::held_message(held, name));
     }
 }
 
@@ -440,7 +455,7 @@ pub fn blocked_words(blocked: &BlockedBy) -> String {
             format!("the window that opens at {}", opens.strftime("%Y-%m-%d %H:%MZ"))
         }
         BlockedBy::Window { opens: None } => "a window, and none that is described ever opens".to_owned(),
-        BlockedBy::Witness { what } | BlockedBy::Budget { what } => what.clone(),
+        BlockedBy::Held { what } | BlockedBy::Witness { what } | BlockedBy::Budget { what } => what.clone(),
     }
 }
 

@@ -4,7 +4,7 @@ use super::well;
 use super::world::{Operator, PUBLIC_KEY, World};
 use crate::plan::memory::Disrupted;
 use crate::plan::outage::{CloudSays, Outage, Says, Witness};
-use binder_crds::fleet::Window;
+use binder_crds::fleet::{Purpose, Window};
 use binder_crds::references::{Access, GceHost, HostPower};
 use binder_crds::{ActionOutcome, Mode, conditions};
 
@@ -97,7 +97,7 @@ fn a_power_cycle_that_does_not_help_is_not_done_twice() {
 #[test]
 fn one_disrupted_host_at_a_time() {
     let (mut operator, mut world) = silent(sees_it_dead());
-    operator.fleet.disrupted = vec![Disrupted { host: "binder-services".to_owned(), domain: None }];
+    operator.fleet.disrupted = vec![Disrupted { host: "binder-services".to_owned(), domain: None, under_way: true }];
     operator.run(&mut world, 40);
     assert!(operator.ran.is_empty());
     assert!(operator.status.waits_for.starts_with("binder-services to be well again"), "{}", operator.status.waits_for);
@@ -115,7 +115,12 @@ fn one_disrupted_host_at_a_time() {
 fn a_closed_window_holds_a_power_cycle_back_and_no_light_step() {
     let (mut operator, mut world) = silent(sees_it_dead());
     // The world begins at 3 in the night.
-    operator.fleet.windows = vec![Window { schedule: "0 5 * * *".into(), time_zone: None, duration: "1h".into() }];
+    operator.fleet.windows = vec![Window {
+        holds: vec![Purpose::Planned],
+        schedule: "0 5 * * *".into(),
+        time_zone: None,
+        duration: "1h".into(),
+    }];
     operator.run(&mut world, 40);
     assert!(operator.ran.is_empty());
     assert_eq!(operator.status.waits_for, "the window that opens at 2026-11-22 05:00Z");
