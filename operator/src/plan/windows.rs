@@ -7,7 +7,7 @@
 //! wait for the night.
 
 use super::Checked;
-use crate::catalogue;
+use crate::catalogue::{self, Component};
 use crate::facets::{Check, DriftKind, Step};
 use crate::schedule::Timetable;
 use binder_crds::fleet::{Purpose, Window};
@@ -66,7 +66,8 @@ fn read(window: &Window) -> Result<(Timetable, SignedDuration), String> {
 /// | restart of a node that is not Ready | recovery |
 /// | reboot, for a Kubernetes API that does not answer, or one so short of memory that nobody can use it | recovery |
 /// | reboot, when *every* described service of the machine is down | recovery |
-/// | reboot of a machine of which anything still serves; a new version of a module; what could not all be seen | planned |
+/// | a new version of a module, when everything here that uses it is down | recovery |
+/// | reboot of a machine of which anything still serves; any other new version; what could not all be seen | planned |
 ///
 /// Services are what pm2 is described to run. A kubectl proxy, a redirect or Docker is no service of its own here: a
 /// machine of which only those are described is not taken for dead by them.
@@ -74,15 +75,20 @@ pub fn purpose(step: &Step, drift: DriftKind, desired: &Desired, checks: &[Check
     match step {
         Step::PowerCycle { .. } | Step::PowerOn { .. } | Step::RestartNode { .. } => Purpose::Recovery,
         Step::Reboot { .. } if matches!(drift, DriftKind::ApiNotAnswering | DriftKind::ApiStarved) => Purpose::Recovery,
-        Step::Reboot { .. } if all_down(desired, checks) => Purpose::Recovery,
+        Step::Reboot { .. } if all_down(&catalogue::described(desired), checks) => Purpose::Recovery,
+        // Otherwise two hosts that are down with the old version would wait for each other to get the one that mends it.
+        Step::InstallModule { change } => {
+            let modules = desired.modules.iter().filter(|module| module.name == change.module);
+            let users: Vec<Component> = modules.flat_map(|module| catalogue::users(desired, module)).collect();
+            if all_down(&users, checks) { Purpose::Recovery } else { Purpose::Planned }
+        }
         _ => Purpose::Planned,
     }
 }
 
-fn all_down(desired: &Desired, checks: &[Checked]) -> bool {
+fn all_down(components: &[Component], checks: &[Checked]) -> bool {
     let services = checks.iter().find(|checked| checked.condition == conditions::SERVICES_RUNNING);
     let Some(Ok(check)) = services.map(|checked| &checked.result) else { return false };
-    let components = catalogue::described(desired);
     !components.is_empty() && components.iter().all(|component| is_down(check, &component.name))
 }
 
@@ -106,7 +112,8 @@ fn is_down(check: &Check, component: &str) -> bool {
 mod tests {
     use super::*;
     use crate::facets::Drift;
-    use binder_crds::desired::Server;
+    use crate::facets::step::ModuleChange;
+    use binder_crds::desired::{Module, Server};
     use binder_crds::text::{Schedule, Span, TimeZone};
 
     fn window(schedule: &str, zone: Option<&str>, lasts: &str) -> Window {
@@ -209,6 +216,16 @@ mod tests {
         assert_eq!(of(ApiSlow, &[]), Purpose::Planned);
         let nothing = purpose(&reboot, DriftKind::NothingListens, &Desired::default(), &both);
         assert_eq!(nothing, Purpose::Planned, "no service is described");
+        let change: ModuleChange = serde_json::from_value(serde_json::json!({
+            "module": "binder-web", "place": "/opt/binder", "global": false, "from": "1.1.17", "to": "1.1.18", "scripts": false,
+        }))
+        .unwrap();
+        let module = Module { name: change.module.clone(), version: change.to.clone(), ..Module::default() };
+        let desired = Desired { modules: vec![module], ..desired };
+        let install = Step::InstallModule { change };
+        let of = |checks: &[Checked]| purpose(&install, DriftKind::ModuleOld, &desired, checks);
+        assert_eq!(of(&down(&[])), Purpose::Planned);
+        assert_eq!(of(&down(&[("web", ProcessErrored)])), Purpose::Recovery, "what uses it is down");
         let cycle = Step::PowerCycle { boot_id: None };
         assert_eq!(purpose(&cycle, DriftKind::HostSilent, &desired, &[]), Purpose::Recovery);
     }
