@@ -58,6 +58,8 @@ pub struct Request<'a> {
     pub suspended: bool,
     /// The mode: the lower one of the fleet's and the host's.
     pub mode: Mode,
+    /// Why the fleet's brake holds the step, in words; `None` when it does not.
+    pub held: Option<&'a str>,
     /// What must be in place first and is not.
     pub waits_for: Option<&'a str>,
     /// A step on this host whose effect is still awaited, and until when.
@@ -93,6 +95,11 @@ pub enum BlockedBy {
     Observe,
     /// The mode is `Approve`, and nobody has approved.
     Approval,
+    /// The fleet's brake holds: too much broke too fast.
+    Held {
+        /// Why, and what opens it.
+        what: String,
+    },
     /// The attempts are used up: a person is needed.
     Attempts {
         /// How many were made.
@@ -165,6 +172,7 @@ impl BlockedBy {
             | Self::Suspended
             | Self::Observe
             | Self::Approval
+            | Self::Held { .. }
             | Self::Order { .. }
             | Self::TakingEffect { .. }
             | Self::Cooldown { .. }
@@ -192,6 +200,7 @@ impl BlockedBy {
             | Self::Suspended
             | Self::Observe
             | Self::Approval
+            | Self::Held { .. }
             | Self::Attempts { .. }
             | Self::Order { .. }
             | Self::Unwarranted { .. }
@@ -216,6 +225,9 @@ pub fn admit(request: &Request<'_>) -> Result<Permit, BlockedBy> {
         Mode::Observe => return Err(BlockedBy::Observe),
         Mode::Approve => return Err(BlockedBy::Approval),
         Mode::Enforce => {}
+    }
+    if let Some(what) = request.held {
+        return Err(BlockedBy::Held { what: what.to_owned() });
     }
     if request.attempts >= request.max_attempts {
         return Err(BlockedBy::Attempts { made: request.attempts });
@@ -270,6 +282,7 @@ mod tests {
             deleted: false,
             suspended: false,
             mode: Mode::Enforce,
+            held: None,
             waits_for: None,
             taking_effect: None,
             attempts: 0,
@@ -292,6 +305,7 @@ mod tests {
             (Request { suspended: true, ..request() }, BlockedBy::Suspended),
             (Request { mode: Mode::Observe, ..request() }, BlockedBy::Observe),
             (Request { mode: Mode::Approve, ..request() }, BlockedBy::Approval),
+            (Request { held: Some("held"), attempts: 3, ..request() }, BlockedBy::Held { what: "held".to_owned() }),
             (Request { attempts: 3, ..request() }, BlockedBy::Attempts { made: 3 }),
             (Request { waits_for: Some("db"), ..request() }, BlockedBy::Order { what: "db".to_owned() }),
             (

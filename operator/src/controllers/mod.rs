@@ -2,6 +2,7 @@
 
 mod access;
 mod backups;
+mod brake;
 mod disruption;
 mod fleet;
 mod host;
@@ -59,6 +60,8 @@ pub struct Context {
     pub(crate) api_keys: access::ApiKeys,
     pub(crate) key_search: keys::Search,
     pub(crate) backups: backups::Seen,
+    pub(crate) brakes: brake::Brakes,
+    pub(crate) altered: fleet::Altered,
     known: Mutex<HashMap<String, Known>>,
 }
 
@@ -182,6 +185,8 @@ pub async fn run(
         api_keys: access::ApiKeys::default(),
         key_search: keys::Search::default(),
         backups: backups::Seen::default(),
+        brakes: brake::Brakes::default(),
+        altered: fleet::Altered::default(),
         known: Mutex::default(),
         config: config.clone(),
         client,

@@ -4,7 +4,7 @@ use super::evidence::{self, Case, Demanded};
 use super::memory::{FleetView, Memory};
 use super::outage::Diagnosis;
 use super::windows::{self, Windows};
-use super::{Checked, Host, Run, chores, order, updates};
+use super::{Checked, Host, Run, brake, chores, clock, order, updates};
 use crate::facets::step::BOOTS_WITHIN;
 use crate::facets::{Disruption, Drift, FACETS, Facet, Rung, Step};
 use crate::gate::demands::Demands;
@@ -114,24 +114,25 @@ impl Reasoning<'_> {
                 let step = Step::Reboot { boot_id: boot_id.to_owned() };
                 ladder.push(Rung { step, takes_effect: BOOTS_WITHIN });
             }
+            let aged = || clock::waits_for(self.host.previous, seen, drift.kind, &ladder);
             Proposal {
                 drift: drift.clone(),
+                waits_for: order::waits_for(drift, desired, checks, self.fleet).or_else(aged),
                 ladder,
                 reason: evidence::reason(drift.kind).to_owned(),
-                waits_for: order::waits_for(drift, desired, checks, self.fleet),
                 witness: None,
             }
         });
-        self.weigh(proposals.collect(), &settling)
+        self.weigh(proposals.collect(), &settling, checks)
     }
 
     /// The step against a host that cannot be entered, for a reason.
     pub(super) fn against(&self, diagnosis: Diagnosis, reason: &str) -> Weighed {
         let Diagnosis { drift, ladder, witness } = diagnosis;
-        self.weigh(vec![Proposal { drift, ladder, reason: reason.to_owned(), waits_for: None, witness }], &[])
+        self.weigh(vec![Proposal { drift, ladder, reason: reason.to_owned(), waits_for: None, witness }], &[], &[])
     }
 
-    fn weigh(&self, proposals: Vec<Proposal>, settling: &[&str]) -> Weighed {
+    fn weigh(&self, proposals: Vec<Proposal>, settling: &[&str], checks: &[Checked]) -> Weighed {
         let heavy =
             |proposal: &&Proposal| proposal.ladder.iter().any(|rung| rung.step.disruption() == Disruption::Host);
         let present: Vec<(String, String)> = proposals
@@ -164,7 +165,7 @@ impl Reasoning<'_> {
         let mut weighed = Weighed { since, ..Weighed::default() };
         let mut first = None;
         for (proposal, rung) in chosen {
-            let candidate = self.consider(proposal, rung, &mut weighed, &mut first);
+            let candidate = self.consider(proposal, rung, checks, &mut weighed, &mut first);
             weighed.candidates.push(candidate);
         }
         weighed
@@ -176,6 +177,7 @@ impl Reasoning<'_> {
         &self,
         proposal: Proposal,
         rung: Option<Rung>,
+        checks: &[Checked],
         weighed: &mut Weighed,
         first: &mut Option<String>,
     ) -> Candidate {
@@ -190,8 +192,10 @@ impl Reasoning<'_> {
         let name = action_name(host, step.kind(), &drift.subject, memory);
         let in_turn = step.takes_turns();
         let domain = host.spec.domain.as_ref().map(|domain| domain.0.as_str());
-        let over_budget = if in_turn { fleet.over_budget(domain) } else { None };
-        let closed_until = match windows::ask(&fleet.windows, now) {
+        let purpose = windows::purpose(step, drift.kind, &host.spec.desired, checks);
+        let over_budget = if in_turn { fleet.over_budget(domain, purpose) } else { None };
+        let held = brake::holds(fleet, step, drift.kind);
+        let closed_until = match windows::ask(&fleet.windows, purpose, now) {
             Windows::Closed(opens) if in_turn => Some(opens),
             Windows::Closed(_) | Windows::Open => None,
         };
@@ -213,6 +217,7 @@ impl Reasoning<'_> {
             deleted: host.deleted,
             suspended: host.suspended.is_some(),
             mode: host.mode,
+            held: held.as_deref(),
             waits_for: waits_for.as_deref(),
             taking_effect: under_way.map(|past| (past.words.as_str(), past.deadline)),
             attempts: made,
@@ -237,7 +242,7 @@ impl Reasoning<'_> {
                 let deadline = lasts.and_then(|lasts| now.checked_add(lasts).ok()).unwrap_or(now);
                 *first = Some(step.words());
                 let (step, drift) = (rung.step.clone(), drift.clone());
-                weighed.run = Some(Run { permit, step, drift, attempt: made + 1, allowed, deadline });
+                weighed.run = Some(Run { permit, step, drift, purpose, attempt: made + 1, allowed, deadline });
                 None
             }
         };

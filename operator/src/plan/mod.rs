@@ -4,8 +4,10 @@
 //! is under way - what explains what and what comes first ([`order`]) - which rung ([`memory`]) - may we ([`crate::gate`])
 //! - what to say ([`crate::status`]). "Waiting" is data with a reason, not an error.
 
+pub mod brake;
 pub mod candidates;
 pub mod chores;
+pub mod clock;
 pub mod evidence;
 pub mod memory;
 pub mod order;
@@ -20,7 +22,9 @@ use crate::facets::{Check, Drift, FACETS, Step};
 use crate::gate::{BlockedBy, Permit};
 use crate::seen::{Blind, Observation};
 use crate::status;
+use binder_crds::fleet::Purpose;
 use binder_crds::host::ScheduleStatus;
+use binder_crds::text::Span;
 use binder_crds::{ActionOutcome, BinderHostSpec, BinderHostStatus, Mode, conditions};
 pub use candidates::Candidate;
 use candidates::{Reasoning, Weighed};
@@ -152,6 +156,8 @@ pub struct Run {
     pub step: Step,
     /// The drift that it is to cure.
     pub drift: Drift,
+    /// Whether it disrupts something that works, or recovers what is dead: the budget counts accordingly.
+    pub purpose: Purpose,
     /// Which attempt this is, from 1.
     pub attempt: u32,
     /// How many are allowed.
@@ -337,7 +343,12 @@ fn finished(memory: &Memory, finish: &[Finish], now: Timestamp) -> Memory {
 
 /// The pause between two looks at a healthy host.
 pub fn usual(spec: &BinderHostSpec) -> Duration {
-    spec.interval.as_ref().and_then(|span| span.duration().ok()).unwrap_or(USUAL).max(WATCH)
+    usual_interval(spec.interval.as_ref())
+}
+
+/// The same by what fleet or host says.
+pub fn usual_interval(interval: Option<&Span>) -> Duration {
+    interval.and_then(|span| span.duration().ok()).unwrap_or(USUAL).max(WATCH)
 }
 
 fn look_again(

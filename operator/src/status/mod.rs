@@ -10,6 +10,7 @@ pub mod events;
 pub mod fleet;
 
 use crate::gate::BlockedBy;
+use crate::plan::clock as clock_rules;
 use crate::plan::memory::{FleetView, Memory, Past};
 use crate::plan::{Candidate, Checked, FailureKind, Finish, Host, LookFailure, order};
 use crate::seen::Observation;
@@ -73,6 +74,9 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
     list.set(types::HEALTHY, healthy.0, healthy.1, healthy.2);
     let (is, reason, message) = remediation(host, story.fleet);
     list.set(types::REMEDIATION_ALLOWED, is, reason, message);
+    if !drifts.is_empty() {
+        held(&mut list, story.fleet);
+    }
     let stalled = stalled(&drifts, story);
     let working =
         drifts.iter().any(|candidate| !candidate.is_hopeless() && candidate.blocked != Some(BlockedBy::Observe));
@@ -86,6 +90,9 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
         list.set(types::RECONCILING, Is::True, if drifts.is_empty() { "Settling" } else { "Remedying" }, message);
     }
     list.set(types::REACHABLE, Is::True, "LoggedIn", "answers over SSH with its pinned host key");
+    if let Some(off) = clock_rules::off(host.previous, story.seen) {
+        list.set(types::CLOCK_IN_SYNC, Is::False, clock_rules::CLOCK_OFF, off);
+    }
     for checked in *checks {
         facet(&mut list, checked, story);
     }
@@ -150,7 +157,7 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         FailureKind::Refused { .. } => step.is_none(),
         FailureKind::Silent | FailureKind::Passing => false,
     };
-    let held = step
+    let restart_held = step
         .and_then(|step| step.blocked.as_ref())
         .filter(|blocked| matches!(blocked, BlockedBy::Unwarranted { .. } | BlockedBy::PerDay { .. }));
     let used_up = step.filter(|step| matches!(step.blocked, Some(BlockedBy::Attempts { .. })));
@@ -164,6 +171,7 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         remediation(host, fleet)
     };
     list.set(types::REMEDIATION_ALLOWED, is, reason, message);
+    held(&mut list, fleet);
     if needs_person {
         list.set(types::STALLED, Is::True, failure.reason, failure.message.clone());
     } else if let Some(used_up) = used_up {
@@ -171,7 +179,7 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         let what = used_up.rung.as_ref().map(|rung| rung.step.words()).unwrap_or_default();
         let message = format!("to {what} did not help: {evidence}. A person is needed, see docs/runbook/{page}.md");
         list.set(types::STALLED, Is::True, "AttemptsUsedUp", message);
-    } else if let Some(held) = held {
+    } else if let Some(held) = restart_held {
         let message = format!("{evidence}. To restart the machine waits for {}", blocked_words(held));
         list.set(types::STALLED, Is::True, "RestartHeld", message);
     } else {
@@ -273,6 +281,13 @@ fn remediation(host: &Host<'_>, fleet: &FleetView) -> (Is, &'static str, String)
             (Is::False, "ModeApprove", format!("mode Approve ({whose}): every step waits for a person's approval"))
         }
         Mode::Enforce => (Is::True, "ModeEnforce", format!("mode Enforce ({whose})")),
+    }
+}
+
+/// That the fleet's brake holds, on a host that differs or is not seen: where somebody looks who waits for a step.
+fn held(list: &mut Conditions<'_>, fleet: &FleetView) {
+    if let (Some(held), Some(name)) = (&fleet.held, &fleet.fleet) {
+        list.set(types::REMEDIATION_HELD, Is::True, held.reason, fleet::held_message(held, name));
     }
 }
 
@@ -470,7 +485,7 @@ pub fn blocked_words(blocked: &BlockedBy) -> String {
             format!("the window that opens at {}", opens.strftime("%Y-%m-%d %H:%MZ"))
         }
         BlockedBy::Window { opens: None } => "a window, and none that is described ever opens".to_owned(),
-        BlockedBy::Witness { what } | BlockedBy::Budget { what } => what.clone(),
+        BlockedBy::Held { what } | BlockedBy::Witness { what } | BlockedBy::Budget { what } => what.clone(),
     }
 }
 
