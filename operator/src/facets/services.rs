@@ -60,13 +60,13 @@ impl Facet for Services {
         let mut check = Check::default();
         for component in &components {
             let found = match look(component, desired, machine, table, seen) {
-                Found::Drifted(drift) => Found::Drifted(foreign(component, table, drift)),
+                drifted @ Found::Drifted(_) => drifted,
                 other => climbing::look(component, seen).unwrap_or(other),
             };
             match found {
                 Found::Fine => {}
                 Found::Settling(why) => check.settling.push((component.name.clone(), why)),
-                Found::Drifted(drift) => check.drifts.push(drift),
+                Found::Drifted(drift) => check.drifts.push(foreign(component, table, drift)),
             }
         }
         let names: Vec<&str> = components.iter().map(|component| component.name.as_str()).collect();
