@@ -21,6 +21,8 @@ use crate::place::{Place, Set};
 use crate::{LOOK, Outcome, ensure, failed, trial};
 
 const LIMIT: Duration = Duration::from_secs(120);
+/// Three starts without an effect, each given half a minute, and the pauses between them.
+const GIVES_UP: Duration = Duration::from_secs(240);
 const WEB: &str = "binder-web-deploy";
 const SERVICES: &str = "binder-services";
 const BUILD: &str = "binder-tester-2";
@@ -154,7 +156,7 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         let broken = set.inflict("start-impossible", WEB).await;
         let watched = async {
             broken?;
-            set.stage.condition(WEB, conditions::STALLED, "True", None, LIMIT).await.map_err(failed)?;
+            set.stage.condition(WEB, conditions::STALLED, "True", None, GIVES_UP).await.map_err(failed)?;
             let said = says(set, WEB, |condition| {
                 condition.status != "True"
                     && ["binder-control", "127"].iter().any(|word| condition.message.contains(word))
