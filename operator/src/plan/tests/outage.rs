@@ -8,6 +8,7 @@ use crate::plan::outage::{CloudSays, Outage, Says, Witness};
 use binder_crds::fleet::{Purpose, Window};
 use binder_crds::references::{Access, GceHost, HostPower};
 use binder_crds::{ActionOutcome, Mode, conditions};
+use jiff::Timestamp;
 
 fn sees_it_dead() -> Outage {
     Outage { witnesses: vec![witness(Says::Dead("its SSH is silent".to_owned()))], cloud: CloudSays::Running }
