@@ -19,6 +19,7 @@ pub mod proxy;
 pub mod reach;
 pub mod restarts;
 pub mod routes;
+pub(crate) mod script;
 pub mod servers;
 pub mod settings;
 
@@ -80,6 +81,10 @@ pub enum Reason {
     Garbage,
     /// `sudo` wants a password.
     SudoNeedsPassword,
+    /// `sudo` wants a terminal (`requiretty`).
+    SudoNeedsTty,
+    /// `sudo` does not allow this login that command.
+    SudoNotAllowed,
     /// A program that it needs is not installed.
     NotInstalled,
     /// The look ended before it.
@@ -100,6 +105,8 @@ impl Reason {
             Self::TooMuchOutput => "TooMuchOutput",
             Self::Garbage => "Garbage",
             Self::SudoNeedsPassword => "SudoNeedsPassword",
+            Self::SudoNeedsTty => "SudoNeedsTty",
+            Self::SudoNotAllowed => "SudoNotAllowed",
             Self::NotInstalled => "NotInstalled",
             Self::NotSeen => "NotSeen",
             Self::ProbeFailed => "ProbeFailed",
@@ -143,7 +150,8 @@ pub const EXIT_SUDO: i32 = 77;
 /// The exit code by which our own scripts say that a program is missing (the shell's own convention).
 pub const EXIT_MISSING: i32 = 127;
 
-/// The text of an answer that a script completed with exit code 0.
+/// The text of an answer that a script completed with exit code 0. For sections that are not written with
+/// [`script`](mod@script) yet: [`script::whole`] takes its place.
 pub(crate) fn text(answer: Option<&Answer>, what: &str) -> Result<String, Blind> {
     let blind = |reason, message: String| Err(Blind { reason, message });
     match answer {
