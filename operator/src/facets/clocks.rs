@@ -7,6 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 /// What a look takes from its first section to its last, and what is called a clock that is off.
 const TOLERANCE: SignedDuration = SignedDuration::from_secs(60);
 
+/// Why no age is told.
+pub(super) const DIFFER: &str =
+    "the clocks of the host and of the operator differ by over a minute: set the host's (NTP)";
+
 /// What a step waits for that rests on an age.
 pub(super) const HELD: &str = "the host's clock, which differs from the operator's by over a minute";
 

@@ -207,19 +207,18 @@ fn module_changed(change: &ModuleChange, seen: &Observation, age: Duration) -> R
         return Ok(Effect::NotYet("npm is at work".to_owned()));
     }
     let name = &change.module;
-    Ok(match seen.modules.get()?.get(&name.0) {
-        Some(Found::Installed(installed)) if installed.version == change.to => {
-            Effect::Seen(format!("{name} {} is installed", change.to))
-        }
-        Some(Found::Installed(installed)) => {
-            let evidence = format!("npm has ended, and {name} is {}", installed.version);
+    let found = seen.modules.get()?.get(&name.0);
+    Ok(match (found, found.and_then(Found::there)) {
+        (_, Some(there)) if there.version == change.to => Effect::Seen(format!("{name} {} is installed", change.to)),
+        (_, Some(there)) => {
+            let evidence = format!("npm has ended, and {name} is {}", there.version);
             if age < NPM_APPEARS_WITHIN { Effect::NotYet(evidence) } else { Effect::Failed(evidence) }
         }
-        Some(Found::Missing) if age >= NPM_APPEARS_WITHIN => {
+        (Some(Found::Missing), None) if age >= NPM_APPEARS_WITHIN => {
             Effect::Failed(format!("npm has ended, and {name} is gone"))
         }
-        Some(Found::Missing) => Effect::NotYet(format!("{name} is not there")),
-        Some(Found::Unreadable) | None => {
+        (Some(Found::Missing), None) => Effect::NotYet(format!("{name} is not there")),
+        _ => {
             return Err(Blind { reason: Reason::Garbage, message: format!("the version of {name} cannot be read") });
         }
     })
