@@ -91,10 +91,10 @@ impl From<mongodb::error::Error> for DatabaseError {
 /// The most of the driver's words that is shown, in characters.
 const SAID: usize = 300;
 
-/// What the driver said, as it reads for as long as the cause is the same: without the port on loopback by which it went, which
+/// What the driver said, as it reads for as long as the cause is the same: without the address (`at`) by which it went, which
 /// is another one each time, and without what it measured.
-fn lasting_words(said: &str, at: SocketAddr, place: &Place) -> String {
-    let said = said.replace(&at.to_string(), &format!("127.0.0.1:{}", place.port));
+fn lasting_words(said: &str, at: &str, place: &Place) -> String {
+    let said = said.replace(at, &format!("127.0.0.1:{}", place.port));
     if let Some((_, rest)) = said.split_once("reports wire version ") {
         let version: String = rest.chars().take_while(char::is_ascii_digit).take(4).collect();
         return format!(
@@ -186,11 +186,12 @@ where
 {
     let to = Forwarding { host: "127.0.0.1".to_owned(), port: place.port, max_bytes };
     let talk = session.forwarded(&to, |at| async move {
+        let shown = at.to_string();
         let client = client(at)?;
         let result = work(client.database(&place.name)).await;
         client.shutdown().immediate(true).await;
         result.map_err(|error| match error {
-            DatabaseError::Said { said } => DatabaseError::Said { said: lasting_words(&said, at, place) },
+            DatabaseError::Said { said } => DatabaseError::Said { said: lasting_words(&said, &shown, place) },
             other => other,
         })
     });
@@ -376,7 +377,7 @@ mod tests {
 
     fn said(by: u16, words: &str) -> String {
         let place = Place { port: 9050, name: "binder".to_owned() };
-        lasting_words(&words.replace("PORT", &by.to_string()), SocketAddr::from(([127, 0, 0, 1], by)), &place)
+        lasting_words(&words.replace("PORT", &by.to_string()), &format!("127.0.0.1:{by}"), &place)
     }
 
     #[test]

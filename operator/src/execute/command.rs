@@ -343,6 +343,49 @@ mod tests {
     }
 
     #[test]
+    fn a_reboot_that_is_refused_is_not_forced() {
+        assert!(!REBOOT.contains(" -f"), "an unsynced reboot");
+        // With systemd, what it refuses (an inhibitor) ends there.
+        let after = REBOOT.split("then exec sudo -n systemctl reboot; fi").nth(1).unwrap();
+        assert!(!after.contains("systemctl") && REBOOT.contains("\nsync\n"));
+        // A command that comes late restarts nothing.
+        assert!(run(REBOOT, &["another-boot"]).1.contains("has been restarted meanwhile"));
+    }
+
+    /// Images and containers, removed by a client of this text; what it was told to remove.
+    fn removes(script: &str, args: &[&str], inspect: &str) -> Vec<String> {
+        let folder =
+            std::env::temp_dir().join(format!("binder-removes-{}-{}", std::process::id(), args.concat().len()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let client = format!(
+            "#!/bin/sh\nwhile [ $# -gt 0 ]; do case $1 in --config | --host) shift 2 ;; *) break ;; esac; done\n\
+             case $1 in info) echo ' Docker Root Dir: /nonexistent' ;; inspect) case $* in *RepoTags*) echo x:1 ;; *) {inspect} ;; esac ;;\n\
+             rm | rmi) shift; echo \"$@\" >>{}/removed ;; esac\n",
+            folder.display()
+        );
+        for (name, text) in [("docker", client.as_str()), ("sudo", "#!/bin/sh\nshift\nexec \"$@\"\n")] {
+            std::fs::write(folder.join(name), text).unwrap();
+            Command::new("chmod").arg("755").arg(folder.join(name)).status().unwrap();
+        }
+        let path = format!("{}:/usr/bin:/bin", folder.display());
+        Command::new("sh").args(["-c", script, "test"]).args(args).env("PATH", path).output().unwrap();
+        let removed = std::fs::read_to_string(folder.join("removed")).unwrap_or_default();
+        std::fs::remove_dir_all(&folder).unwrap();
+        removed.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn only_the_image_that_was_seen_is_removed_by_a_docker_of_today_and_of_2016() {
+        let now = "2026-11-22T15:22:39.8Z";
+        let today = format!("echo 'sha256:aa \"{now}\"'");
+        assert_eq!(removes(REMOVE_IMAGES, &["sha256:aa", now], &today), ["sha256:aa"]);
+        assert!(removes(REMOVE_IMAGES, &["sha256:aa", "2026-11-22T15:00:00Z"], &today).is_empty(), "named anew");
+        assert_eq!(removes(REMOVE_IMAGES, &["sha256:aa", ""], "echo 'sha256:aa -'"), ["sha256:aa"]);
+        assert!(removes(REMOVE_IMAGES, &["sha256:aa", ""], &today).is_empty(), "named since");
+        assert!(removes(REMOVE_IMAGES, &["sha256:aa", now], "echo 'sha256:aa -'").is_empty());
+    }
+
+    #[test]
     fn npm_is_asked_for_one_version_in_one_place_and_runs_no_scripts_unasked() {
         let home = std::env::temp_dir().join(format!("binder-npm-{}", std::process::id()));
         for folder in ["bin", "app/node_modules", "global/lib/node_modules", "bare/node_modules"] {

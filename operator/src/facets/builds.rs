@@ -5,13 +5,12 @@
 //! ([`HUNG_MARK`](crate::seen::database::HUNG_MARK)). A build younger than the limit is never a drift, and neither is one
 //! that does not say when it was started. Templates are not even looked at here.
 //!
-//! When a build was started was written by the build server's clock. It is compared with that of the host of the database,
-//! and only while that one agrees with ours; and a build that was not there when we began to look is as old as we have seen it,
-//! whatever was written: so a build server whose clock is behind has no build set to failed that it began this moment.
+//! When a build was started was written by the build server's clock. It is compared with that of the host of the database, and
+//! only while that one agrees with ours; the step waits while the build server's own does not (`plan::order`).
 
 use super::{Check, Drift, DriftKind, Facet, Rung, Step, clocks};
 use crate::binder::database::Place;
-use crate::seen::database::{self, Build, RUNNING, built_as};
+use crate::seen::database::{Build, RUNNING, built_as};
 use crate::seen::{Ask, Blind, Observation, Reason};
 use binder_crds::{Desired, conditions};
 use jiff::{SignedDuration, Timestamp};
@@ -139,13 +138,7 @@ fn hung(seen: &Observation, after: Duration) -> impl Iterator<Item = &Build> {
 fn is_hung(seen: &Observation, build: &Build, after: Duration) -> bool {
     let (Some(machine), Ok(limit)) = (seen.machine.seen(), SignedDuration::try_from(after)) else { return false };
     let Ok(clock) = Timestamp::from_second(machine.clock) else { return false };
-    if clocks::differ(machine, seen.at) || build.started.is_none_or(|started| clock.duration_since(started) <= limit) {
-        return false;
-    }
-    // One that was there when we began to look may be as old as is written; any other is as old as we have seen it.
-    let (watched, seen_for) =
-        (seen.lasting.age(database::WATCHED, seen.at), seen.lasting.age(&database::mark(build), seen.at));
-    seen_for >= watched || seen_for > after
+    !clocks::differ(machine, seen.at) && build.started.is_some_and(|started| clock.duration_since(started) > limit)
 }
 
 /// The repository of a build, if the build server would build it under the same name: a build of another name would leave
@@ -175,7 +168,6 @@ mod tests {
     use super::*;
     use crate::seen::Known;
     use crate::seen::database::{Database, Name};
-    use crate::seen::lasting::Lasting;
     use crate::seen::machine::Machine;
     use binder_crds::desired;
 
@@ -219,33 +211,6 @@ mod tests {
             assert!(blind.message.contains("clock"), "{}", blind.message);
             assert!(!edits(&desired(true), &seen));
         }
-    }
-
-    #[test]
-    fn a_build_that_began_while_we_looked_is_as_old_as_we_have_seen_it() {
-        // The build server's clock is five hours behind.
-        let running = vec![build("binder-example", Some("2026-05-01T07:00:00Z"))];
-        let began = seen(Database { running, ..Database::default() });
-        let at = |minutes: i64| began.at + SignedDuration::from_mins(minutes);
-        let without = seen(Database::default());
-        let lasting = Lasting::default().carried(without.marks(), at(-10));
-        let look = |now: Timestamp| {
-            let mut look = began.clone();
-            look.at = now;
-            if let Known::Seen(machine) = &mut look.machine {
-                machine.clock = now.as_second();
-            }
-            look.lasting = lasting.carried(look.marks(), at(0)).carried(look.marks(), now);
-            look
-        };
-        for minutes in [0, 1, 60, 180] {
-            assert_eq!(hang(&look(at(minutes))), 0, "{minutes}");
-        }
-        assert_eq!(hang(&look(at(181))), 1, "by our own watch");
-        // What was there from the first look on is as old as is written.
-        let mut first = began.clone();
-        first.lasting = Lasting::default().carried(first.marks(), at(0));
-        assert_eq!(hang(&first), 1);
     }
 
     #[test]

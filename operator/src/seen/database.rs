@@ -6,7 +6,7 @@
 
 use crate::hosts::sanitize;
 use jiff::Timestamp;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Running builds that are looked at, oldest first. Binder's build server runs a handful at a time.
 pub const RUNNING: usize = 64;
@@ -54,20 +54,6 @@ pub struct Build {
     pub repository: Option<String>,
     /// Whether it carries [`HUNG_MARK`]: the build server leaves it there when it builds anew.
     pub marked: bool,
-}
-
-/// The mark of a look that saw the database.
-pub const WATCHED: &str = "database";
-
-/// The mark of a running build: this very one, by its name and its start.
-pub fn mark(build: &Build) -> String {
-    let started = build.started.map(|at| at.as_millisecond()).unwrap_or_default();
-    format!("build {started} {}", build.name.raw)
-}
-
-/// What matters when it lasts: since when the database has been seen, and each running build.
-pub fn marks(database: &Database) -> BTreeSet<String> {
-    std::iter::once(WATCHED.to_owned()).chain(database.running.iter().map(mark)).collect()
 }
 
 /// A name out of the database.

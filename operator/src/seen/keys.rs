@@ -386,7 +386,7 @@ mod tests {
         #[test]
         fn any_log_is_survived(bytes in proptest::collection::vec(any::<u8>(), 0..400), line in ".{0,80}") {
             let _ = read(Some(&Answer::Said { bytes, exit: 0 }));
-            let said = format!("log binder-web-start {BEFORE}{line}\n");
+            let said = format!("log binder-web-start {BEFORE}{line}\nend\n");
             let read = read(Some(&Answer::Said { bytes: said.into_bytes(), exit: 0 })).unwrap();
             for log in read.values() {
                 if let InLog::Key(key) = log {

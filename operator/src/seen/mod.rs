@@ -286,7 +286,6 @@ impl Observation {
         if let (Some(machine), Some(docker)) = (self.machine.seen(), self.docker.seen()) {
             marks.extend(docker::marks(machine, docker));
         }
-        marks.extend(self.database.seen().map(database::marks).unwrap_or_default());
         marks.extend(self.reaches.seen().map(reach::marks).unwrap_or_default());
         marks.extend(self.servers.seen().map(servers::marks).unwrap_or_default());
         marks.extend(self.kubernetes.seen().map(kubernetes::marks).unwrap_or_default());
