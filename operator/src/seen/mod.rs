@@ -90,6 +90,10 @@ pub enum Reason {
     NotAnswered,
     /// The API key, with which it would be asked, is not known.
     KeyUnknown,
+    /// What answers speaks of the one who asks: no right, no credentials, too many questions.
+    AskerRefused,
+    /// What answers is another cluster than the one that is meant.
+    WrongCluster,
 }
 
 impl Reason {
@@ -105,6 +109,8 @@ impl Reason {
             Self::ProbeFailed => "ProbeFailed",
             Self::NotAnswered => "NotAnswered",
             Self::KeyUnknown => "KeyUnknown",
+            Self::AskerRefused => "AskerRefused",
+            Self::WrongCluster => "WrongCluster",
         }
     }
 }
