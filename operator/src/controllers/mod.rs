@@ -58,6 +58,7 @@ pub struct Context {
     pub(crate) api_keys: access::ApiKeys,
     pub(crate) key_search: keys::Search,
     pub(crate) backups: backups::Seen,
+    pub(crate) neighbours: Arc<outage::Neighbours>,
     known: Mutex<HashMap<String, Known>>,
 }
 
@@ -179,6 +180,7 @@ pub async fn run(
         api_keys: access::ApiKeys::default(),
         key_search: keys::Search::default(),
         backups: backups::Seen::default(),
+        neighbours: Arc::default(),
         known: Mutex::default(),
         config: config.clone(),
         client,
@@ -266,6 +268,7 @@ async fn housekeeping(context: Arc<Context>, ready: Arc<AtomicBool>) {
         for (uid, host) in gone {
             context.ssh.forget(&uid);
             context.backups.forget(&uid);
+            context.neighbours.forget(&uid);
             context.key_search.forget(&uid);
             context.metrics.host_gone(&host.namespace, &host.name);
             tracing::info!(host = host.name, "no longer described: its connection is closed");

@@ -109,7 +109,9 @@ impl Reasoning<'_> {
     /// The step against a host that cannot be entered.
     pub(super) fn against(&self, diagnosis: Diagnosis) -> Weighed {
         let Diagnosis { drift, ladder, may_pass_until, witness } = diagnosis;
-        self.weigh(vec![Proposal { drift, ladder, waits_for: None, may_pass_until, witness }])
+        // Where nothing can be done, what would have to be so is said all the same.
+        let waits_for = witness.clone().filter(|_| ladder.is_empty());
+        self.weigh(vec![Proposal { drift, ladder, waits_for, may_pass_until, witness }])
     }
 
     fn weigh(&self, proposals: Vec<Proposal>) -> Weighed {

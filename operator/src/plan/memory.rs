@@ -14,6 +14,8 @@ use std::time::Duration;
 pub struct Past {
     /// The BinderAction's name.
     pub name: String,
+    /// The BinderAction's UID.
+    pub uid: String,
     /// The step; `None` if a version wrote it that knew others.
     pub step: Option<Step>,
     /// The kind of step.

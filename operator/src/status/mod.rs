@@ -11,10 +11,10 @@ pub mod fleet;
 
 use crate::gate::BlockedBy;
 use crate::plan::memory::{FleetView, Memory, Past};
-use crate::plan::{Candidate, Checked, FailureKind, Finish, Host, LookFailure, order};
+use crate::plan::{Candidate, Checked, FailureKind, Finish, Host, LookFailure, order, outage};
 use crate::seen::Observation;
 use binder_crds::conditions as types;
-use binder_crds::host::{PastAction, PlannedStep, ScheduleStatus};
+use binder_crds::host::{PastAction, PlannedStep, ProvenAt, ScheduleStatus};
 use binder_crds::{ActionOutcome, BinderHostStatus, Mode};
 use conditions::{Conditions, Is, find, shorten};
 use jiff::Timestamp;
@@ -110,6 +110,10 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
         last_actions: last_actions(story.memory, story.finish),
         boot_id: story.seen.boot_id().map(str::to_owned),
         incident_since: story.incident.map(Time),
+        proven_at: Some(ProvenAt {
+            greets: story.fleet.outage.greets.iter().cloned().collect(),
+            ..outage::endpoint(story.host.spec)
+        }),
         schedules: story.schedules.to_vec(),
         database: database::status(host, story.seen),
     }
@@ -165,6 +169,14 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         list.set(types::RECONCILING, Is::True, failure.reason, "trying to reach the host again, less and less often");
     }
     list.set(types::REACHABLE, Is::False, failure.reason, failure.message.clone());
+    if let Some(mismatch) = outage::mismatch(host, &fleet.outage) {
+        list.set(
+            types::INSTANCE_MISMATCH,
+            Is::True,
+            "OtherAddress",
+            format!("{mismatch}. Nothing is done through the cloud"),
+        );
+    }
     for facet in crate::facets::FACETS.iter().filter(|facet| facet.in_use(&host.spec.desired)) {
         list.set(facet.condition(), Is::Unknown, "NotSeen", "the host could not be looked at");
     }
@@ -180,6 +192,7 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         drift: match candidates.first() {
             Some(candidate) => candidate.drift.short.clone(),
             None if needs_person => failure.message.clone(),
+            None if failure.kind == FailureKind::Passing => format!("not seen since {since}"),
             None => format!("no answer since {since}"),
         },
         next: match step {
@@ -190,6 +203,11 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         waits_for: match step {
             Some(step) => step.blocked.as_ref().map(blocked_words).unwrap_or_default(),
             None if needs_person => "a person".to_owned(),
+            None if candidates.iter().any(|candidate| candidate.blocked.is_some()) => candidates
+                .iter()
+                .find_map(|candidate| candidate.blocked.as_ref())
+                .map(blocked_words)
+                .unwrap_or_default(),
             None => "the host to answer".to_owned(),
         },
         conditions: list,
@@ -197,6 +215,7 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         last_actions: last_actions(memory, &[]),
         boot_id: host.previous.boot_id.clone(),
         incident_since: incident.map(Time),
+        proven_at: outage::proven(host.previous.proven_at.as_ref(), host.spec).cloned(),
         schedules: host.previous.schedules.clone(),
         database: host.previous.database.clone(),
     }
@@ -220,6 +239,7 @@ pub fn suspended(host: &Host<'_>, memory: &Memory, incident: Option<Timestamp>, 
         last_actions: last_actions(memory, &[]),
         boot_id: host.previous.boot_id.clone(),
         incident_since: incident.map(Time),
+        proven_at: outage::proven(host.previous.proven_at.as_ref(), host.spec).cloned(),
         schedules: host.previous.schedules.clone(),
         database: host.previous.database.clone(),
     }
