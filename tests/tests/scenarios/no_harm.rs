@@ -379,7 +379,7 @@ async fn watch(hosts: kube::Api<BinderHost>, drifts: Arc<Mutex<Vec<String>>>) {
     }
 }
 
-/// What a status says is not as described, on a fleet on which all is.
+/// What a status says is not as described, on a fleet on which all is. What could not be seen yet (Unknown) is no such word.
 fn false_word(host: &BinderHost) -> Option<String> {
     let status = host.status.as_ref()?;
     let name = host.metadata.name.clone().unwrap_or_default();
@@ -392,5 +392,5 @@ fn false_word(host: &BinderHost) -> Option<String> {
         })
         .map(|condition| format!("{} {}: {}", condition.type_, condition.reason, condition.message))
         .collect();
-    (!status.drift.is_empty() || !wrong.is_empty()).then(|| format!("{name}: {} {wrong:?}", status.drift))
+    (!wrong.is_empty()).then(|| format!("{name}: {}", wrong.join("; ")))
 }
