@@ -67,10 +67,13 @@ const LAST_LOOK: Duration = Duration::from_secs(3);
 #[derive(Debug, Default)]
 pub(crate) struct Neighbours(Mutex<Remembered>);
 
+/// What witnesses were told by one endpoint: by a witness's UID, its name and that.
+type Witnesses = HashMap<String, (String, Greeting<Instant>)>;
+
 #[derive(Debug, Default)]
 struct Remembered {
     /// By the address and port that greets, and the witness's UID; with the witness's name.
-    greetings: HashMap<(String, u16), HashMap<String, (String, Greeting<Instant>)>>,
+    greetings: HashMap<(String, u16), Witnesses>,
     /// When each host was last looked at, by UID.
     seen: HashMap<String, Instant>,
     /// When each host's neighbours were last gone through, by UID.
