@@ -15,6 +15,10 @@ pub const RECONCILING: &str = "Reconciling";
 /// Present while nothing more will be tried without a person. kstatus reads it as "failed".
 pub const STALLED: &str = "Stalled";
 
+/// Present while the operator cannot bring a pass over this host to its end: a defect of its own, or the API refuses what
+/// it has to write. Nothing is done to the host meanwhile.
+pub const RECONCILE_FAILED: &str = "ReconcileFailed";
+
 /// The host answers over SSH with its pinned key and lets us in.
 pub const REACHABLE: &str = "Reachable";
 /// Facet `services`: pm2 runs what is described.

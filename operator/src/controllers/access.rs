@@ -39,6 +39,12 @@ impl Logins {
         (at.elapsed() < FRESH).then(|| key.clone())
     }
 
+    /// Lets go of keys that would be read again anyway: those of fleets that are gone stay in no memory.
+    pub(crate) fn let_go_of_old(&self) {
+        let mut read = self.read.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        read.retain(|_, (at, _)| at.elapsed() < FRESH);
+    }
+
     fn keep(&self, namespace: &str, secret: &str, key: &LoginKey) {
         let mut read = self.read.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         read.insert((namespace.to_owned(), secret.to_owned()), (Instant::now(), key.clone()));
@@ -85,6 +91,11 @@ impl ApiKeys {
         if let Some(reference) = reference {
             self.lock().remove(&(namespace.to_owned(), reference.clone()));
         }
+    }
+
+    /// Lets go of keys that would be read again anyway.
+    pub(crate) fn let_go_of_old(&self) {
+        self.lock().retain(|_, (at, _)| at.elapsed() < API_KEY_FRESH);
     }
 
     fn lock(&self) -> MutexGuard<'_, ReadKeys> {

@@ -91,8 +91,7 @@ fn is(status: &BinderHostStatus, kind: &str) -> bool {
 
 fn this_incident(action: &BinderAction, status: &BinderHostStatus) -> bool {
     let since = status.incident_since.as_ref().map(|since| since.0);
-    let created = action.creation_timestamp().map(|created| created.0);
-    since.zip(created).is_some_and(|(since, created)| created >= since)
+    since.zip(action.decided()).is_some_and(|(since, created)| created >= since)
 }
 
 #[cfg(test)]

@@ -169,12 +169,11 @@ fn members(context: &Context, place: &Place) -> Vec<Member> {
         }
         let fleets = fleet::governing(&context.fleets, &host);
         let (spec, mode, suspended) = match fleets.as_slice() {
+            [] if fleet::named_by(&host).is_some() => (host.spec.clone(), Mode::Observe, host.spec.suspend),
             [] => (host.spec.clone(), host.spec.mode.unwrap_or_default(), host.spec.suspend),
-            [fleet] => (
-                fleet.spec.inherit(&host.spec),
-                fleet.spec.mode.min(host.spec.mode.unwrap_or(Mode::Enforce)),
-                fleet.spec.suspend || host.spec.suspend,
-            ),
+            [fleet] => {
+                (fleet.spec.inherit(&host.spec), fleet::mode(fleet, &host), fleet.spec.suspend || host.spec.suspend)
+            }
             _ => continue,
         };
         let (Some(uid), true) = (host.uid(), spec.api_key_secret_ref.as_ref() == Some(&place.1)) else { continue };

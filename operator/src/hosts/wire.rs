@@ -107,6 +107,14 @@ async fn dial_tcp(address: &str, port: u16) -> Result<TcpStream, Unreached> {
     Err(failure)
 }
 
+/// Whether somebody greets at an address by itself, as every sshd does, each part within `limit`.
+pub(super) async fn greets(address: &str, port: u16, limit: Duration) -> bool {
+    use tokio::io::AsyncReadExt;
+    let Ok(Ok(mut stream)) = tokio::time::timeout(limit, dial_tcp(address, port)).await else { return false };
+    let mut first = [0_u8; 4];
+    matches!(tokio::time::timeout(limit, stream.read_exact(&mut first)).await, Ok(Ok(_)))
+}
+
 /// The hold on a stream that was handed to the SSH library: it can be cut at any time, and it tells what came.
 ///
 /// The library's own task ends a connection only when it next looks, which during a key exchange that hangs is never.
