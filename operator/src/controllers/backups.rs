@@ -2,7 +2,7 @@
 //! is there. A bucket is asked seldom: what is there changes only when the operator itself backs up.
 
 use super::{Context, Error, access};
-use crate::backup::store::{Keep, Store};
+use crate::backup::store::{self, Keep, Store};
 use crate::execute;
 use crate::seen::backups::Backups;
 use crate::seen::{Blind, Known, Reason};
@@ -95,12 +95,16 @@ pub(super) async fn place(
     let mut entries = BTreeMap::new();
     if let Some(bucket) = &spec.to.bucket {
         let name = &bucket.credentials_secret_ref.name.0;
-        match access::entries(context, namespace, name).await? {
-            Some(found) => entries = found,
-            None => return Ok(Some(Err(format!("the Secret {name} with what the bucket needs does not exist")))),
+        match access::bucket_entries(context, namespace, name).await? {
+            Ok(found) => entries = found,
+            Err(why) => return Ok(Some(Err(why))),
         }
     }
-    let store = Store::described(&spec.to, context.config.backups_dir.as_deref(), namespace, host, &entries);
+    let means = store::Means {
+        volume: context.config.backups_dir.as_deref(),
+        ambient_identity: context.config.allow_ambient_cloud_identity,
+    };
+    let store = Store::described(&spec.to, means, namespace, host, &entries);
     let age = spec.keep_for.as_ref().and_then(|age| age.duration().ok());
     Ok(Some(match store {
         Ok(store) => Ok(execute::Backups { store, keep: Keep { number: spec.keep, age } }),

@@ -5,6 +5,7 @@ use super::{
 };
 use crate::execute::{self, Means, Sent};
 use crate::facets::Step;
+use crate::facets::backups::SHOWS;
 use crate::hosts::Session;
 use crate::inspect;
 use crate::observe::kubernetes::Way;
@@ -241,26 +242,39 @@ impl Decided {
     }
 }
 
-/// A backup is made by this process; one that is open in the records and that nobody makes was cut off with an earlier
-/// process, and is not waited for.
+/// A backup is made by this process beside the looks. One that is open in the records and that nobody makes was cut off with
+/// an earlier process; one that has ended and is not seen soon after has failed. Neither is waited for.
 async fn end_backups_that_nobody_makes(
     described: &Described,
     context: &Context,
     memory: &mut Memory,
 ) -> Result<(), Error> {
-    let orphans: Vec<plan::Finish> = memory
+    let now = Timestamp::now();
+    let over: Vec<plan::Finish> = memory
         .open()
-        .filter(|past| matches!(past.step, Some(Step::BackUp { .. })) && past.sent_at.is_none())
-        .filter(|past| !context.backups.is_being_made(&past.name))
-        .map(|past| plan::Finish {
-            action: past.name.clone(),
-            outcome: ActionOutcome::Unknown,
-            evidence: String::new(),
-            message: "the operator ended while it was made: what was written is no backup and goes with the next one"
-                .to_owned(),
-        })
+        .filter(|past| matches!(past.step, Some(Step::BackUp { .. })))
+        .filter_map(|past| backup_over(past, context.backups.is_being_made(&past.name), now))
         .collect();
-    record_ends(described, context, memory, &orphans).await
+    record_ends(described, context, memory, &over).await
+}
+
+/// How an open attempt at a backup has ended, if it has, without regard to what is seen.
+fn backup_over(past: &Past, being_made: bool, now: Timestamp) -> Option<plan::Finish> {
+    let finish = |outcome, message: String| {
+        Some(plan::Finish { action: past.name.clone(), outcome, evidence: String::new(), message })
+    };
+    match past.sent_at {
+        _ if being_made => None,
+        Some(sent) if now.duration_since(sent).unsigned_abs() > SHOWS => {
+            finish(ActionOutcome::Failed, format!("no backup came of it: {}", past.said))
+        }
+        Some(_) => None,
+        None => finish(
+            ActionOutcome::Unknown,
+            "the operator ended while it was made: what was written is no backup, and the next one removes it"
+                .to_owned(),
+        ),
+    }
 }
 
 /// Once its key was authorized, a machine that refused a login is asked once more: once for each such step.
@@ -886,6 +900,32 @@ mod tests {
         let host = host(json!({"team": "binder"}), None);
         assert_eq!(fleet::mode(&a_fleet("f", 1, false), &host), Mode::Enforce);
         assert_eq!(fleet::mode(&a_fleet("f", 1, true), &host), Mode::Observe);
+    }
+
+    #[test]
+    fn a_backup_that_nobody_makes_is_not_waited_for() {
+        let now: Timestamp = "2026-05-01T12:00:00Z".parse().unwrap();
+        let ago = |seconds| now - jiff::SignedDuration::from_secs(seconds);
+        let past = |sent_at| Past {
+            name: "services-1".to_owned(),
+            step: None,
+            kind: "BackUp".to_owned(),
+            subject: "backup".to_owned(),
+            words: String::new(),
+            attempt: 1,
+            created: ago(600),
+            deadline: now,
+            sent_at,
+            said: "the bucket refuses".to_owned(),
+            outcome: None,
+            finished_at: None,
+            message: String::new(),
+        };
+        assert_eq!(backup_over(&past(None), true, now), None, "it is being made, for ten minutes now");
+        let outcome = |past: &Past| backup_over(past, false, now).map(|finish| finish.outcome);
+        assert_eq!(outcome(&past(None)), Some(ActionOutcome::Unknown), "an earlier process was killed over it");
+        assert_eq!(outcome(&past(Some(ago(5)))), None, "it may still be seen");
+        assert_eq!(outcome(&past(Some(ago(60)))), Some(ActionOutcome::Failed));
     }
 
     #[test]
