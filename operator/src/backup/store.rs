@@ -452,6 +452,7 @@ mod tests {
 
     #[test]
     fn a_bucket_without_keys_is_not_used_with_the_operators_own_identity() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let described = |url: &str, entries: &[(&str, &str)], ambient_identity| {
             let bucket = binder_crds::desired::Bucket { url: url.into(), ..Default::default() };
             let place = BackupPlace { directory: None, bucket: Some(bucket) };
