@@ -81,10 +81,19 @@ pub(super) async fn reconcile(object: Arc<BinderHost>, context: Arc<Context>) ->
         // It went while it was looked at: a session that was opened meanwhile would be nobody's.
         context.known().remove(&uid);
         context.forget(&uid);
+        context.metrics.host_gone(&object.namespace().unwrap_or_default(), &object.name_any());
         return Ok(Action::await_change());
     }
+    if done.is_ok()
+        && let Some(known) = context.known().get_mut(&uid)
+    {
+        known.errors = 0;
+    }
+    // Another operator that acts at the same moment is no failure, unless it goes on.
+    let first = context.known().get(&uid).is_none_or(|known| known.errors < 2);
     if let Err(error) = &done
         && let Some(why) = error.told()
+        && !(first && matches!(error, Error::NameTaken(_)))
     {
         tell_failure(&object, &context, &why).await;
     }
@@ -128,8 +137,13 @@ async fn tell_failure(object: &BinderHost, context: &Context, why: &failed::Fail
 
 /// After an error of the API: again, less and less often.
 pub(super) fn on_error(object: Arc<BinderHost>, error: &Error, context: Arc<Context>) -> Action {
-    context.metrics.failed("host");
-    tracing::warn!(host = object.name_any(), error = chain(error), "will be tried again");
+    if let Error::Behind(_) = error {
+        // Somebody changed the description: nothing failed.
+        tracing::info!(host = object.name_any(), "{error}");
+    } else {
+        context.metrics.failed("host");
+        tracing::warn!(host = object.name_any(), error = chain(error), "will be tried again");
+    }
     Action::requeue(context.pause(&object.uid().unwrap_or_default()))
 }
 
@@ -204,8 +218,10 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
     let went = pace::Went { took, timed_out: pace::timed_out(&decision.status), busy };
     let mut slowness = known.slowness;
     if let Some(known) = context.known().get_mut(&described.uid) {
-        known.errors = 0;
-        known.slowness = known.slowness.after(went);
+        // What cannot be reached at all has pauses of its own.
+        if matches!(looked, Looked::Seen(_)) {
+            known.slowness = known.slowness.after(went);
+        }
         slowness = known.slowness;
         // What a drifted host was tried with is read anew each time: a person may have deleted actions to have it tried
         // again. A healthy host costs no read.
@@ -217,7 +233,9 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
         // A backup that is being made: half an hour need not be watched every two seconds.
         again = again.max(plan::DRIFTED.min(plan::usual(&described.spec)));
     }
-    let mut again = slowness.pause(again, plan::usual(&described.spec), went);
+    if matches!(looked, Looked::Seen(_)) {
+        again = slowness.pause(again, plan::usual(&described.spec), went);
+    }
     if let Next::Run(run) = decision.next {
         let decided = Decided { at: now, evidence_at };
         execute(&described, context, *run, session, &looked, &fleet_view, decided).await?;
@@ -869,7 +887,7 @@ mod tests {
         fleet.metadata.uid = Some(uid.to_owned());
         fleet.metadata.generation = Some(generation);
         fleet.metadata.deletion_timestamp =
-            deleted.then(|| k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH));
+            deleted.then_some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH));
         fleet.spec.host_selector = serde_json::from_value(json!({"matchLabels": {"team": "binder"}})).unwrap();
         fleet
     }
