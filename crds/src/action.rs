@@ -1,7 +1,7 @@
 //! `BinderAction`: one attempt at one runbook step on one host. Created before anything is touched, finished after
 //! looking again: the audit trail, and the memory that survives a crash.
 
-use crate::text::HostName;
+use crate::text::ObjectName;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -31,8 +31,8 @@ use serde::{Deserialize, Serialize};
 #[x_kube(validation = Rule::new("self == oldSelf").message("an action's spec records an intention and cannot be changed; delete the object if its record is no longer wanted"))]
 #[serde(rename_all = "camelCase")]
 pub struct BinderActionSpec {
-    /// The name of the BinderHost.
-    pub host: HostName,
+    /// The name of the BinderHost: whatever name the API has let it have.
+    pub host: ObjectName,
     /// The UID of the BinderHost: a host of the same name made later is another one.
     #[schemars(length(min = 1, max = 64))]
     pub host_uid: String,
@@ -40,7 +40,7 @@ pub struct BinderActionSpec {
     #[schemars(length(min = 1, max = 64))]
     pub step: String,
     /// What the step is about: a process, a port, a path.
-    #[schemars(length(min = 1, max = 128))]
+    #[schemars(length(min = 1, max = 512))]
     pub subject: String,
     /// The step in the runbook's words.
     #[schemars(length(max = 1024))]
@@ -61,8 +61,24 @@ pub struct BinderActionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub boot_id: Option<String>,
+    /// When it was decided, by the operator's clock, which is also the one that incidents and pauses go by. Absent in actions
+    /// of earlier versions, for which the time of creation is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_at: Option<Time>,
+    /// A random number of the operator's, by which it knows the action as its own when the API did not answer its creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub nonce: Option<String>,
     /// By when its effect must be seen, else it has failed.
     pub deadline: Time,
+}
+
+impl BinderAction {
+    /// When it was decided: by the operator's own clock, or, of an action that does not say, by the API server's.
+    pub fn decided(&self) -> Option<k8s_openapi::jiff::Timestamp> {
+        let created = self.metadata.creation_timestamp.as_ref();
+        self.spec.decided_at.as_ref().or(created).map(|time| time.0)
+    }
 }
 
 fn step_values(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

@@ -21,6 +21,9 @@ pub const REMEDIATION_HELD: &str = "RemediationHeld";
 pub const CLOCK_IN_SYNC: &str = "ClockInSync";
 /// Of a fleet with windows: each of them can open.
 pub const WINDOWS_VALID: &str = "WindowsValid";
+/// Present while the operator cannot bring a pass over this host to its end: a defect of its own, or the API refuses what
+/// it has to write. Nothing is done to the host meanwhile.
+pub const RECONCILE_FAILED: &str = "ReconcileFailed";
 
 /// The host answers over SSH with its pinned key and lets us in.
 pub const REACHABLE: &str = "Reachable";

@@ -128,6 +128,10 @@ pub struct BinderHostStatus {
     /// What the database of this machine holds and when it was backed up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseStatus>,
+    /// The login that the machine has refused: `USER@ADDRESS:PORT` and the version of the key's Secret (UID and
+    /// resourceVersion). It is not tried again, also after a restart of the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_login: Option<String>,
 }
 
 impl Default for BinderHostStatus {
@@ -148,6 +152,7 @@ impl Default for BinderHostStatus {
             proven_at: None,
             schedules: Vec::new(),
             database: None,
+            refused_login: None,
         }
     }
 }

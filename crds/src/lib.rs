@@ -42,3 +42,11 @@ pub const DISRUPTS_LABEL: &str = "fleet.binder-project.org/disrupts";
 
 /// The label on a `BinderAction`; its value is the UID of its host, which fits a label whatever the host's name is.
 pub const HOST_UID_LABEL: &str = "fleet.binder-project.org/host-uid";
+
+/// The label by which the owner of a Secret says what it is for: the operator sends the value of no other one to a machine or a
+/// bucket, whatever an object names.
+pub const PURPOSE_LABEL: &str = "fleet.binder-project.org/purpose";
+/// The value of [`PURPOSE_LABEL`] of a Secret that holds the API key of Binder's servers.
+pub const PURPOSE_API_KEY: &str = "api-key";
+/// The value of [`PURPOSE_LABEL`] of a Secret that holds what a bucket for backups needs.
+pub const PURPOSE_BACKUP: &str = "backup";

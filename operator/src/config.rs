@@ -30,6 +30,12 @@ pub struct Config {
     /// for an address of this computer only.
     #[arg(long, env = "BINDER_GCE_ENDPOINT", default_value = gce::ENDPOINT)]
     pub gce_endpoint: gce::Endpoint,
+
+    /// Let a bucket whose Secret names no keys be used with the cloud identity of the operator's own pod or machine. Whoever
+    /// may write a BinderHost then writes wherever that identity may.
+    #[arg(long, env = "BINDER_ALLOW_AMBIENT_CLOUD_IDENTITY")]
+    pub allow_ambient_cloud_identity: bool,
+
     /// The directory below which backups of databases go, where a host's spec names a directory for them: a volume of the
     /// operator's pod. Without it only buckets can be used.
     #[arg(long, env = "BINDER_BACKUPS_DIR")]

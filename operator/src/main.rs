@@ -4,7 +4,9 @@ use binder_operator::chain::chain;
 use binder_operator::commands::{self, Command};
 use binder_operator::config::{CommandLine, Config, LogFormat};
 use binder_operator::controllers;
+use binder_operator::heartbeat::Heartbeat;
 use binder_operator::metrics::Metrics;
+use binder_operator::panics;
 use binder_operator::serve::{self, Served};
 use clap::Parser;
 use std::process::ExitCode;
@@ -29,6 +31,7 @@ async fn main() -> ExitCode {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().init(),
     }
+    panics::log_only_where();
     let result = match command {
         None => run(config).await,
         Some(Command::Restore(flags)) => restore(&flags).await,
@@ -51,16 +54,31 @@ async fn restore(flags: &commands::Restore) -> Result<(), Box<dyn std::error::Er
     Ok(())
 }
 
+/// Why the operator ends although nobody has told it to.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    /// Something in it broke.
+    #[error(
+        "the controllers ended by a defect of this program: nothing is watched over any more, so the process ends too"
+    )]
+    Broken(#[source] tokio::task::JoinError),
+    /// They ended in order, but were not to.
+    #[error("the controllers ended, so the process ends too")]
+    Controllers(#[from] controllers::Ended),
+}
+
 async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
-    let client = kube::Client::try_default().await?;
+    let clients = controllers::Clients::connect().await?;
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let metrics = Arc::new(Metrics::default());
     let ready = Arc::new(AtomicBool::new(false));
-    let served = Served { metrics: metrics.clone(), ready: ready.clone() };
+    let heartbeat = Arc::new(Heartbeat::default());
+    let served = Served { metrics: metrics.clone(), ready: ready.clone(), heartbeat: heartbeat.clone() };
     let serving = serve::run(config.listen, served, stop.clone());
-    let controllers = tokio::spawn(controllers::run(client, config, metrics, ready, stop.clone()));
+    let shared = controllers::Shared { metrics, ready, heartbeat, stop: stop.clone() };
+    let mut controllers = tokio::spawn(controllers::run(clients, config, shared));
     tokio::pin!(serving);
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: ending"),
@@ -69,10 +87,19 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
             stop.cancel();
             result?;
         }
+        // An operator that looks at nothing any more must not go on as if it did.
+        ended = &mut controllers => {
+            stop.cancel();
+            ended.map_err(Ended::Broken)?.map_err(Ended::Controllers)?;
+            return Ok(());
+        }
     }
     stop.cancel();
-    if tokio::time::timeout(LAST_WORDS, controllers).await.is_err() {
-        tracing::warn!("a step was still under way; its BinderAction tells, and it is judged after the next start");
+    match tokio::time::timeout(LAST_WORDS, controllers).await {
+        Ok(ended) => ended.map_err(Ended::Broken)?.map_err(Ended::Controllers)?,
+        Err(_) => {
+            tracing::warn!("a step was still under way; its BinderAction tells, and it is judged after the next start");
+        }
     }
     Ok(())
 }

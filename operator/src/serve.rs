@@ -1,5 +1,6 @@
 //! `/metrics`, `/healthz` and `/readyz`.
 
+use crate::heartbeat::Heartbeat;
 use crate::metrics::Metrics;
 use axum::Router;
 use axum::extract::State;
@@ -9,6 +10,7 @@ use axum::routing::get;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// What the endpoints tell of.
@@ -18,6 +20,8 @@ pub struct Served {
     pub metrics: Arc<Metrics>,
     /// Whether the first lists of objects have been read.
     pub ready: Arc<AtomicBool>,
+    /// Whether the controllers are at work.
+    pub heartbeat: Arc<Heartbeat>,
 }
 
 /// The endpoints could not be served.
@@ -37,7 +41,7 @@ pub async fn run(address: SocketAddr, served: Served, stop: CancellationToken) -
     let failed = |source| CannotServe { address, source };
     let router = Router::new()
         .route("/metrics", get(metrics))
-        .route("/healthz", get(|| async { "ok" }))
+        .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
         .with_state(served);
     let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
@@ -52,6 +56,19 @@ async fn metrics(State(served): State<Served>) -> impl IntoResponse {
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
+}
+
+/// Alive as long as both controllers are at work: with one that stands still, no host is looked at any more.
+async fn healthy(State(served): State<Served>) -> impl IntoResponse {
+    let stale = served.heartbeat.stale(Instant::now());
+    if stale.is_empty() {
+        return (StatusCode::OK, "ok".to_owned());
+    }
+    let told: Vec<String> = stale
+        .iter()
+        .map(|(which, age)| format!("the {} controller has done nothing for {} s", which.as_str(), age.as_secs()))
+        .collect();
+    (StatusCode::SERVICE_UNAVAILABLE, told.join("; "))
 }
 
 async fn ready(State(served): State<Served>) -> impl IntoResponse {

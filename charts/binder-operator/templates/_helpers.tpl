@@ -37,6 +37,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* The name of what belongs to no namespace: with the release's, since another release may have the same name elsewhere. */}}
+{{- define "binder-operator.policy" -}}
+{{- printf "%s-%s-actions" .Release.Namespace (include "binder-operator.fullname" .) | trunc 120 | trimSuffix "-" -}}
+{{- end -}}
+
 {{/* The image with its tag or digest. */}}
 {{- define "binder-operator.image" -}}
 {{- $repository := required "image.repository: there is no public image yet; build one from this repository and name it here" .Values.image.repository -}}

@@ -14,10 +14,14 @@ use object_store::buffered::BufWriter;
 use std::collections::BTreeSet;
 use tokio::io::AsyncWriteExt;
 
-/// The most that a backup takes in, in bytes: a database that never ends must not fill the place of storage.
+/// The most that a whole backup takes in, in bytes, over all collections and all rounds: a database that never ends must not
+/// fill the place of storage.
 const MOST_BYTES: u64 = 64 * 1024 * 1024 * 1024;
 /// The most collections.
 const MOST_COLLECTIONS: usize = 1000;
+/// The most that the description of one collection or index takes, in bytes. The library copies what is nested once for each
+/// level, so that a large one would take many times its size in memory; MongoDB's own are below 10 KB.
+const MOST_DESCRIPTION: usize = 256 * 1024;
 /// How often what has changed meanwhile is written anew.
 const ROUNDS: u32 = 4;
 /// The longest name of a file that `mongodump` gives, without its ending.
@@ -50,9 +54,12 @@ pub async fn dump(database: &Database, store: &Store, now: Timestamp) -> Result<
 
     let mut parts: Vec<Option<Part>> = collections.iter().map(|_| None).collect();
     let mut moved: BTreeSet<usize> = (0..collections.len()).collect();
+    let mut left = MOST_BYTES;
     for _ in 0..ROUNDS {
         for at in &moved {
-            parts[*at] = Some(write(database, &folder, &collections[*at]).await?);
+            let part = write(database, &folder, &collections[*at], left).await?;
+            left = left.saturating_sub(part.bson.as_ref().map_or(0, |bson| bson.bytes));
+            parts[*at] = Some(part);
         }
         moved = changed(database, &collections, &parts).await?;
         if moved.is_empty() {
@@ -95,6 +102,7 @@ async fn collections(database: &Database) -> Result<Vec<Listed>, BackupError> {
     let mut cursor = database.run_cursor_command(doc! { "listCollections": 1 }).await.map_err(failed())?;
     let mut found = Vec::new();
     while cursor.advance().await.map_err(failed())? {
+        bounded(cursor.current().as_bytes(), "the description of a collection")?;
         let row = Document::try_from(cursor.current()).map_err(|error| failed()(error.into()))?;
         let name = row.get_str("name").unwrap_or_default().to_owned();
         // MongoDB's own bookkeeping, which no tool brings back.
@@ -113,6 +121,13 @@ async fn collections(database: &Database) -> Result<Vec<Listed>, BackupError> {
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
+}
+
+fn bounded(bytes: &[u8], what: &str) -> Result<(), BackupError> {
+    if bytes.len() <= MOST_DESCRIPTION {
+        return Ok(());
+    }
+    Err(BackupError::TooLarge { what: format!("{what} of {} bytes", bytes.len()) })
 }
 
 fn uuid(row: &Document) -> Option<String> {
@@ -150,6 +165,7 @@ async fn metadata(database: &Database, listed: &Listed) -> Result<String, Backup
         let command = doc! { "listIndexes": &listed.name };
         let mut cursor = database.run_cursor_command(command).await.map_err(failed())?;
         while cursor.advance().await.map_err(failed())? {
+            bounded(cursor.current().as_bytes(), "the description of an index")?;
             let index = Document::try_from(cursor.current()).map_err(|error| failed()(error.into()))?;
             indexes.push(Bson::Document(index));
         }
@@ -168,7 +184,8 @@ async fn metadata(database: &Database, listed: &Listed) -> Result<String, Backup
     extjson::write(&metadata).map_err(|source| BackupError::Text { file: file(), source })
 }
 
-async fn write(database: &Database, folder: &Store, listed: &Listed) -> Result<Part, BackupError> {
+/// Writes one collection, of at most `left` bytes.
+async fn write(database: &Database, folder: &Store, listed: &Listed, left: u64) -> Result<Part, BackupError> {
     let file = format!("{}/{}", database.name(), escaped(&listed.name)?);
     let text = metadata(database, listed).await?;
     let described =
@@ -189,6 +206,9 @@ async fn write(database: &Database, folder: &Store, listed: &Listed) -> Result<P
     let mut reading = Reading::of(database, &listed.name).await?;
     while let Some(document) = reading.next().await? {
         writer.write_all(document).await.map_err(failed)?;
+        if reading.tally.bytes() > left {
+            return Err(BackupError::TooLarge { what: format!("a database of over {MOST_BYTES} bytes") });
+        }
     }
     writer.shutdown().await.map_err(failed)?;
     let (bytes, documents) = (reading.tally.bytes(), reading.tally.documents());

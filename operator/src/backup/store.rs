@@ -61,17 +61,26 @@ pub struct Keep {
     pub age: Option<Duration>,
 }
 
+/// What the operator itself has for storing backups.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Means<'a> {
+    /// Its own directory for backups.
+    pub volume: Option<&'a std::path::Path>,
+    /// Whether a bucket without keys may be used with the cloud identity of the operator's pod or machine.
+    pub ambient_identity: bool,
+}
+
 impl Store {
     /// The store that an owner described for one host.
     ///
-    /// `volume` is the operator's own directory for backups; a host's folder in it is below its namespace's, so that nobody
+    /// In the operator's own directory for backups, a host's folder is below its namespace's, so that nobody
     /// reaches what is another namespace's. `secret` holds the entries of the Secret that a bucket names.
     ///
     /// # Errors
     /// [`BackupError::Place`] says what the owner or the operator's administrator has to put right.
     pub fn described(
         place: &BackupPlace,
-        volume: Option<&std::path::Path>,
+        means: Means<'_>,
         namespace: &str,
         host: &str,
         secret: &BTreeMap<String, SecretString>,
@@ -80,7 +89,7 @@ impl Store {
         match (&place.directory, &place.bucket) {
             (Some(directory), None) => {
                 let folder = directory.checked().map_err(|bad| BackupError::Place(format!("to.directory is {bad}")))?;
-                let volume = volume.ok_or_else(|| {
+                let volume = means.volume.ok_or_else(|| {
                     wrong("the operator has no volume for backups: set backups.volume in its chart, or use to.bucket")
                 })?;
                 let inner = LocalFileSystem::new_with_prefix(volume).map_err(|error| {
@@ -102,7 +111,17 @@ impl Store {
                     )));
                 }
                 let entries = secret.iter().map(|(key, value)| (key.as_str(), value.expose_secret()));
-                let (inner, root) = open(url, entries.collect())?;
+                let entries: BTreeMap<&str, &str> = entries.collect();
+                if !means.ambient_identity
+                    && let Some(missing) = keys_missing(url, &entries)
+                {
+                    return Err(BackupError::Place(format!(
+                        "the Secret {} has no entry {missing}: a bucket is used with keys of its own and not with the operator's \
+                         cloud identity (its flag --allow-ambient-cloud-identity would allow that)",
+                        bucket.credentials_secret_ref.name
+                    )));
+                }
+                let (inner, root) = open(url, entries)?;
                 let root = parsed(&[root.as_ref(), namespace, host])?;
                 Ok(Self { inner, root, shown: url.to_owned() })
             }
@@ -330,6 +349,16 @@ fn not_kept(files: &[String], keep: Keep, now: Timestamp) -> BTreeSet<String> {
     goes
 }
 
+/// The entry without which the library would go and ask whoever tells this machine its own identity.
+fn keys_missing(url: &str, entries: &BTreeMap<&str, &str>) -> Option<&'static str> {
+    let needed: &[&'static str] = if url.starts_with("s3:") {
+        &["aws_access_key_id", "aws_secret_access_key"]
+    } else {
+        &["google_service_account_key"]
+    };
+    needed.iter().find(|name| entries.get(**name).is_none_or(|value| value.trim().is_empty())).copied()
+}
+
 /// A bucket, with what it takes to use it by the names of [`OPTIONS`] and [`AUTHORITIES`].
 fn open(url: &str, mut entries: BTreeMap<&str, &str>) -> Result<(Arc<dyn ObjectStore>, Path), BackupError> {
     let wrong = |why: &str| BackupError::Place(format!("{} cannot be used: {why}", sanitize(url.as_bytes(), 200)));
@@ -417,20 +446,52 @@ mod tests {
         assert_eq!(goes(keep(7, Some(Duration::from_secs(1)))), ["20260101T000000Z", "20260103T000000Z"]);
     }
 
+    fn on(volume: Option<&std::path::Path>) -> Means<'_> {
+        Means { volume, ambient_identity: false }
+    }
+
+    #[test]
+    fn a_bucket_without_keys_is_not_used_with_the_operators_own_identity() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let described = |url: &str, entries: &[(&str, &str)], ambient_identity| {
+            let bucket = binder_crds::desired::Bucket { url: url.into(), ..Default::default() };
+            let place = BackupPlace { directory: None, bucket: Some(bucket) };
+            let secret = entries.iter().map(|(name, value)| ((*name).to_owned(), SecretString::from(*value))).collect();
+            Store::described(&place, Means { volume: None, ambient_identity }, "team", "h", &secret)
+                .map(drop)
+                .map_err(|error| error.to_string())
+        };
+        let region = ("aws_region", "eu-central-1");
+        for entries in [
+            &[region][..],
+            &[region, ("aws_access_key_id", "a")],
+            &[region, ("aws_access_key_id", "a"), ("aws_secret_access_key", " ")],
+        ] {
+            let said = described("s3://b/c", entries, false).unwrap_err();
+            assert!(said.contains("has no entry aws_"), "{said}");
+        }
+        assert!(described("gs://b/c", &[], false).unwrap_err().contains("google_service_account_key"));
+        assert_eq!(
+            described("s3://b/c", &[region, ("aws_access_key_id", "a"), ("aws_secret_access_key", "b")], false),
+            Ok(())
+        );
+        assert_eq!(described("s3://b/c", &[region], true), Ok(()), "where the administrator allows it");
+    }
+
     #[tokio::test]
     async fn a_directory_is_below_the_volume_and_the_namespace() {
         let volume = tempfile::tempdir().unwrap();
         let place = BackupPlace { directory: Some("binder".into()), bucket: None };
         let none = BTreeMap::new();
-        let store = Store::described(&place, Some(volume.path()), "team", "binder-services", &none).unwrap();
+        let store = Store::described(&place, on(Some(volume.path())), "team", "binder-services", &none).unwrap();
         store.folder("20260101T000000Z").unwrap().write("a.txt", b"x".to_vec()).await.unwrap();
         assert!(volume.path().join("team/binder/binder-services/20260101T000000Z/a.txt").exists());
         assert_eq!(store.look().await.unwrap(), Backups::default(), "no manifest, no backup");
         assert_eq!(store.clean(Keep { number: 7, age: None }, Timestamp::now()).await.unwrap(), 1);
         assert_eq!(store.files().await.unwrap(), Vec::<String>::new());
         let outside = BackupPlace { directory: Some("../etc".into()), bucket: None };
-        assert!(Store::described(&outside, Some(volume.path()), "team", "h", &none).is_err());
-        let said = Store::described(&place, None, "team", "h", &none).unwrap_err().to_string();
+        assert!(Store::described(&outside, on(Some(volume.path())), "team", "h", &none).is_err());
+        let said = Store::described(&place, on(None), "team", "h", &none).unwrap_err().to_string();
         assert!(said.contains("backups.volume"), "{said}");
     }
 
@@ -461,7 +522,9 @@ mod tests {
         let bucket = binder_crds::desired::Bucket { url: url.into(), ..Default::default() };
         let place = BackupPlace { directory: None, bucket: Some(bucket) };
         let secret = BTreeMap::from([(name.to_owned(), SecretString::from(value))]);
-        Store::described(&place, None, "team", "h", &secret).unwrap_err().to_string()
+        Store::described(&place, Means { volume: None, ambient_identity: true }, "team", "h", &secret)
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! Binder's database, by MongoDB's driver, through the SSH connection to the host that it runs on.
 //!
-//! The driver gets an address on loopback for the time of one piece of work ([`Session::forwarded`]), talks to that single
-//! server and looks for no others. Every question has a projection, a limit and a time limit; whatever comes back is taken
+//! The driver gets a Unix socket for the time of one piece of work ([`Session::forwarded`]), talks to that single server and
+//! looks for no others. What the server answers is bounded in size and depth ([`screen`]) before the driver reads it. Every question has a projection, a limit and a time limit; whatever comes back is taken
 //! for hostile and becomes plain facts ([`crate::seen::database`]). An edit takes the permit, and names in its filter
 //! everything that was seen, so that what has changed meanwhile is left alone.
 
+use super::screen;
 use crate::backup::dump;
 use crate::backup::store::Store;
 use crate::gate::Permit;
-use crate::hosts::{ForwardError, Forwarding, Reach, Session, sanitize};
+use crate::hosts::{ForwardError, Forwarding, Reach, Screen, Session, sanitize};
 use crate::seen::backups::Good;
 use crate::seen::database::{Build, Database, HUNG_MARK, NAME_MARK, NAMES, Name, Names, RUNNING, Row, Status, cased};
 use crate::seen::{Blind, Reason};
@@ -19,7 +20,7 @@ use mongodb::{Client, Collection};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// One look at the database, all its questions together.
@@ -32,8 +33,21 @@ const BACK_UP: Duration = Duration::from_secs(30 * 60);
 const QUESTION: Duration = Duration::from_secs(3);
 /// To get a connection, and to find the server.
 const CONNECT: Duration = Duration::from_secs(4);
-/// The most that a look takes in over one connection, in bytes.
-const LOOK_BYTES: u64 = 16 * 1024 * 1024;
+/// What is taken in over one connection.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// At most so many bytes.
+    bytes: u64,
+    /// Who judges each message.
+    screen: Screen,
+}
+
+/// For a look or an edit.
+const BRIEF: Bounds =
+    Bounds { bytes: 16 * 1024 * 1024, screen: |come| screen::small(come).map_err(|refused| refused.to_string()) };
+/// For a backup, which has a limit of its own.
+const WHOLE: Bounds =
+    Bounds { bytes: u64::MAX, screen: |come| screen::large(come).map_err(|refused| refused.to_string()) };
 /// The longest address of a repository that is kept, in bytes.
 const REPOSITORY: usize = 500;
 
@@ -154,9 +168,9 @@ impl DatabaseError {
 ///
 /// # Errors
 /// What the driver makes of the options.
-pub fn client(at: SocketAddr) -> Result<Client, mongodb::error::Error> {
+fn client(at: PathBuf) -> Result<Client, mongodb::error::Error> {
     let options = ClientOptions::builder()
-        .hosts(vec![ServerAddress::Tcp { host: at.ip().to_string(), port: Some(at.port()) }])
+        .hosts(vec![ServerAddress::Unix { path: at }])
         .app_name("binder-operator".to_owned())
         // One server, whatever it says of others: they are not reachable by this way.
         .direct_connection(true)
@@ -169,24 +183,29 @@ pub fn client(at: SocketAddr) -> Result<Client, mongodb::error::Error> {
     Client::with_options(options)
 }
 
-/// Does a piece of work with the database of a session's host. Within `limit`, all told, and taking in at most `max_bytes`
-/// over one connection.
+/// Does a piece of work with the database of a session's host. Within `limit`, all told, and taking in at most what `bounds`
+/// say.
 ///
 /// # Errors
 /// [`DatabaseError`] when it cannot be reached in time, and whatever the work makes of its own.
-pub async fn with<T, F>(
+async fn with<T, F>(
     session: &Session,
     place: &Place,
     limit: Duration,
-    max_bytes: u64,
+    bounds: Bounds,
     work: impl FnOnce(mongodb::Database) -> F,
 ) -> Result<T, DatabaseError>
 where
     F: Future<Output = Result<T, DatabaseError>>,
 {
-    let to = Forwarding { host: "127.0.0.1".to_owned(), port: place.port, max_bytes };
+    let to = Forwarding {
+        host: "127.0.0.1".to_owned(),
+        port: place.port,
+        max_bytes: bounds.bytes,
+        screen: Some(bounds.screen),
+    };
     let talk = session.forwarded(&to, |at| async move {
-        let shown = at.to_string();
+        let shown = at.display().to_string();
         let client = client(at)?;
         let result = work(client.database(&place.name)).await;
         client.shutdown().immediate(true).await;
@@ -213,7 +232,7 @@ pub async fn back_up(session: &Session, permit: Permit, place: &Place, store: &S
     tracing::info!(host = %session.endpoint(), action = permit.action(), to = store.shown(), "backing up");
     let now = Timestamp::now();
     let done =
-        with(session, place, BACK_UP, u64::MAX, |database| async move { Ok(dump::dump(&database, store, now).await) });
+        with(session, place, BACK_UP, WHOLE, |database| async move { Ok(dump::dump(&database, store, now).await) });
     match done.await {
         Ok(Ok(good)) => Ok(good),
         Ok(Err(error)) => Err(error.to_string()),
@@ -226,7 +245,7 @@ pub async fn back_up(session: &Session, permit: Permit, place: &Place, store: &S
 /// # Errors
 /// [`Blind`] when the database could not be asked: then nothing is known of it.
 pub async fn read(session: &Session, place: &Place, names: bool) -> Result<Database, Blind> {
-    with(session, place, LOOK, LOOK_BYTES, |database| async move { Ok(look(&database, names).await?) })
+    with(session, place, LOOK, BRIEF, |database| async move { Ok(look(&database, names).await?) })
         .await
         .map_err(|error| error.blind())
 }
@@ -363,7 +382,7 @@ async fn edit(
         return Err(DatabaseError::WrongHost { permitted: permit.host().to_owned(), host: session.host().to_owned() });
     }
     tracing::info!(host = %session.endpoint(), action = permit.action(), database = place.name, "editing one build");
-    with(session, place, EDIT, LOOK_BYTES, |database| async move {
+    with(session, place, EDIT, BRIEF, |database| async move {
         let builds = database.collection::<RawDocumentBuf>("builds");
         let done = builds.update_one(filter, doc! { "$set": { "status": "failed", "error": error } }).await?;
         Ok(done.modified_count)

@@ -8,3 +8,4 @@ pub(crate) mod ask;
 pub mod build_server;
 pub mod database;
 pub(crate) mod proxy;
+pub mod screen;

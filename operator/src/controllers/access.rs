@@ -6,7 +6,7 @@ use crate::hosts::{HostKey, LoginKey, Target};
 use crate::plan::{FailureKind, LookFailure};
 use binder_crds::references::SecretKeyRef;
 use binder_crds::text::Checked;
-use binder_crds::{BinderHost, BinderHostSpec};
+use binder_crds::{BinderHost, BinderHostSpec, PURPOSE_API_KEY, PURPOSE_BACKUP, PURPOSE_LABEL};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use secrecy::SecretString;
@@ -37,6 +37,12 @@ impl Logins {
         let read = self.read.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (at, key) = read.get(&(namespace.to_owned(), secret.to_owned()))?;
         (at.elapsed() < FRESH).then(|| key.clone())
+    }
+
+    /// Lets go of keys that would be read again anyway: those of fleets that are gone stay in no memory.
+    pub(crate) fn let_go_of_old(&self) {
+        let mut read = self.read.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        read.retain(|_, (at, _)| at.elapsed() < FRESH);
     }
 
     fn keep(&self, namespace: &str, secret: &str, key: &LoginKey) {
@@ -85,6 +91,11 @@ impl ApiKeys {
         if let Some(reference) = reference {
             self.lock().remove(&(namespace.to_owned(), reference.clone()));
         }
+    }
+
+    /// Lets go of keys that would be read again anyway.
+    pub(crate) fn let_go_of_old(&self) {
+        self.lock().retain(|_, (at, _)| at.elapsed() < API_KEY_FRESH);
     }
 
     fn lock(&self) -> MutexGuard<'_, ReadKeys> {
@@ -184,6 +195,12 @@ pub(crate) enum KeyProblem {
     /// There is no such Secret.
     #[error("the Secret {0} with the API key, which does not exist")]
     NoSecret(String),
+    /// The Secret is not meant for it: its value would go to the machine that the host names.
+    #[error(
+        "the label {PURPOSE_LABEL}={PURPOSE_API_KEY} on the Secret {0}: without it the operator sends none of its values to a \
+         machine (kubectl label secret {0} {PURPOSE_LABEL}={PURPOSE_API_KEY})"
+    )]
+    NotMeant(String),
     /// The Secret has no such entry, or an empty one.
     #[error("the API key under {entry} in the Secret {name}, which has none there")]
     NoEntry {
@@ -206,21 +223,38 @@ pub(crate) async fn api_key(
     let Some(reference) = reference else { return Ok(Err(KeyProblem::NotNamed)) };
     let (name, entry) = (reference.name.0.clone(), reference.key.clone());
     let Some(secret) = secret(context, namespace, &name).await? else { return Ok(Err(KeyProblem::NoSecret(name))) };
+    if !is_meant_for(&secret, PURPOSE_API_KEY) {
+        return Ok(Err(KeyProblem::NotMeant(name)));
+    }
     Ok(field(&secret, &entry).ok_or(KeyProblem::NoEntry { name, entry }))
 }
 
-/// Every entry of a Secret that is text; `None` if there is no such Secret.
+/// Whether the owner of a Secret has labelled it for this purpose. Whoever may write a host and may read no Secret could
+/// otherwise name any Secret of the namespace, and have its value sent to a machine of his own.
+pub(super) fn is_meant_for(secret: &Secret, purpose: &str) -> bool {
+    secret.labels().get(PURPOSE_LABEL).is_some_and(|label| label == purpose)
+}
+
+/// Every entry of a bucket's Secret that is text; in words what the owner has to put right otherwise.
 ///
 /// # Errors
 /// [`Error`] when the API fails.
-pub(crate) async fn entries(
+pub(crate) async fn bucket_entries(
     context: &Context,
     namespace: &str,
     name: &str,
-) -> Result<Option<BTreeMap<String, SecretString>>, Error> {
-    let Some(secret) = secret(context, namespace, name).await? else { return Ok(None) };
+) -> Result<Result<BTreeMap<String, SecretString>, String>, Error> {
+    let Some(secret) = secret(context, namespace, name).await? else {
+        return Ok(Err(format!("the Secret {name} with what the bucket needs does not exist")));
+    };
+    if !is_meant_for(&secret, PURPOSE_BACKUP) {
+        return Ok(Err(format!(
+            "the Secret {name} has not the label {PURPOSE_LABEL}={PURPOSE_BACKUP}, without which it is used for no bucket: \
+             kubectl label secret {name} {PURPOSE_LABEL}={PURPOSE_BACKUP}"
+        )));
+    }
     let keys = secret.data.iter().flat_map(|data| data.keys());
-    Ok(Some(keys.filter_map(|key| Some((key.clone(), field(&secret, key)?))).collect()))
+    Ok(Ok(keys.filter_map(|key| Some((key.clone(), field(&secret, key)?))).collect()))
 }
 
 pub(super) async fn secret(context: &Context, namespace: &str, name: &str) -> Result<Option<Secret>, Error> {
@@ -234,4 +268,19 @@ pub(super) fn field(secret: &Secret, key: &str) -> Option<SecretString> {
     let text = std::str::from_utf8(bytes).ok()?;
     let text = if key == "ssh-privatekey" { text } else { text.trim_end_matches(['\r', '\n']) };
     (!text.is_empty()).then(|| SecretString::from(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_secret_that_is_meant_for_it_is_sent_anywhere() {
+        let mut secret = Secret::default();
+        assert!(!is_meant_for(&secret, PURPOSE_API_KEY));
+        secret.metadata.labels = Some(BTreeMap::from([(PURPOSE_LABEL.to_owned(), PURPOSE_BACKUP.to_owned())]));
+        assert!(!is_meant_for(&secret, PURPOSE_API_KEY) && is_meant_for(&secret, PURPOSE_BACKUP));
+        let said = KeyProblem::NotMeant("default-token".to_owned()).to_string();
+        assert!(said.contains("kubectl label secret default-token fleet.binder-project.org/purpose=api-key"), "{said}");
+    }
 }

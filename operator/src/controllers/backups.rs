@@ -2,14 +2,14 @@
 //! is there. A bucket is asked seldom: what is there changes only when the operator itself backs up.
 
 use super::{Context, Error, access};
-use crate::backup::store::{Keep, Store};
+use crate::backup::store::{self, Keep, Store};
 use crate::execute;
 use crate::seen::backups::Backups;
 use crate::seen::{Blind, Known, Reason};
 use binder_crds::BinderHostSpec;
 use binder_crds::desired::Backups as Spec;
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long what is in a bucket is known without asking again. A directory is asked at each look.
@@ -23,6 +23,20 @@ const LOOK: Duration = Duration::from_secs(15);
 #[derive(Default)]
 pub(crate) struct Seen {
     seen: Mutex<HashMap<String, Look>>,
+    /// The BinderActions whose backups this process is making.
+    being_made: Arc<Mutex<HashSet<String>>>,
+}
+
+/// A backup that is being made; dropping it says that it is no more.
+pub(super) struct BeingMade {
+    all: Arc<Mutex<HashSet<String>>>,
+    action: String,
+}
+
+impl Drop for BeingMade {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.action);
+    }
 }
 
 /// One look at a place of storage.
@@ -44,6 +58,17 @@ impl Seen {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let look = Look { at: Instant::now(), of: spec.clone(), backups: backups.clone() };
         seen.insert(uid.to_owned(), look);
+    }
+
+    /// Notes that a backup is being made for an action.
+    pub(super) fn begin(&self, action: &str) -> BeingMade {
+        self.being_made.lock().unwrap_or_else(PoisonError::into_inner).insert(action.to_owned());
+        BeingMade { all: Arc::clone(&self.being_made), action: action.to_owned() }
+    }
+
+    /// Whether this process is making the backup of an action.
+    pub(super) fn is_being_made(&self, action: &str) -> bool {
+        self.being_made.lock().unwrap_or_else(PoisonError::into_inner).contains(action)
     }
 
     /// Has the place asked again at the next look: something was written there, or the host is gone.
@@ -70,12 +95,16 @@ pub(super) async fn place(
     let mut entries = BTreeMap::new();
     if let Some(bucket) = &spec.to.bucket {
         let name = &bucket.credentials_secret_ref.name.0;
-        match access::entries(context, namespace, name).await? {
-            Some(found) => entries = found,
-            None => return Ok(Some(Err(format!("the Secret {name} with what the bucket needs does not exist")))),
+        match access::bucket_entries(context, namespace, name).await? {
+            Ok(found) => entries = found,
+            Err(why) => return Ok(Some(Err(why))),
         }
     }
-    let store = Store::described(&spec.to, context.config.backups_dir.as_deref(), namespace, host, &entries);
+    let means = store::Means {
+        volume: context.config.backups_dir.as_deref(),
+        ambient_identity: context.config.allow_ambient_cloud_identity,
+    };
+    let store = Store::described(&spec.to, means, namespace, host, &entries);
     let age = spec.keep_for.as_ref().and_then(|age| age.duration().ok());
     Ok(Some(match store {
         Ok(store) => Ok(execute::Backups { store, keep: Keep { number: spec.keep, age } }),

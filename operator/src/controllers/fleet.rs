@@ -1,13 +1,14 @@
 //! One fleet: renders its hosts, takes away what it no longer lists (and asks nothing of the machine), sums up.
 
-use super::{Context, Error, MANAGER, brake, chain};
+use super::{Context, Error, MANAGER, PASS, brake, chain};
 use crate::config::Config;
+use crate::panics;
 use crate::plan::memory::Patience;
 use crate::status::events;
 use crate::status::fleet::{Refused, Story, summarize};
 use binder_crds::fleet::{Member, Remedies};
 use binder_crds::text::Span;
-use binder_crds::{BinderFleet, BinderFleetStatus, BinderHost, BinderHostSpec, FLEET_LABEL};
+use binder_crds::{BinderFleet, BinderFleetStatus, BinderHost, BinderHostSpec, FLEET_LABEL, Mode};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, Preconditions};
@@ -49,12 +50,27 @@ fn selects(selector: &LabelSelector, host: &BinderHost) -> bool {
     Selector::try_from(selector.clone()).is_ok_and(|selector| selector.matches(host.labels()))
 }
 
-/// The fleets that govern a host, by name: none, one, or by mistake several.
+/// The fleets that govern a host, by name: none, one, or by mistake several. One that is being deleted governs until it is gone:
+/// else taking the stricter object away would allow more.
 pub(super) fn governing(fleets: &Store<BinderFleet>, host: &BinderHost) -> Vec<Arc<BinderFleet>> {
-    let mut fleets = fleets.state();
-    fleets.retain(|fleet| fleet.metadata.deletion_timestamp.is_none() && governs(fleet, host));
-    fleets.sort_by_key(|fleet| fleet.name_any());
-    fleets
+    let mut governing: Vec<_> = fleets.state().into_iter().filter(|fleet| governs(fleet, host)).collect();
+    governing.sort_by_cached_key(|fleet| fleet.name_any());
+    governing
+}
+
+/// What may be done to a host of a fleet: the lower one of the two modes, and nothing once the fleet is being deleted.
+pub(super) fn mode(fleet: &BinderFleet, host: &BinderHost) -> Mode {
+    if fleet.metadata.deletion_timestamp.is_some() {
+        return Mode::Observe;
+    }
+    fleet.spec.mode.min(host.spec.mode.unwrap_or(Mode::Enforce))
+}
+
+/// The fleet that a host names by its owner or its label, for a host that no fleet governs. Such a host is only observed:
+/// what its fleet forbade must not be allowed because the fleet is gone, or not there yet.
+pub(super) fn named_by(host: &BinderHost) -> Option<String> {
+    let owner = host.owner_references().iter().find(|owner| owner.kind == BinderFleet::kind(&()));
+    owner.map(|owner| owner.name.clone()).or_else(|| host.labels().get(FLEET_LABEL).cloned())
 }
 
 /// The hosts that a fleet governs, by name: a store is a hash map, and no decision may hang on its order.
@@ -139,14 +155,26 @@ fn altered(name: &str, is: &BinderHostSpec, wanted: &BinderHostSpec) -> Refused 
 pub(super) async fn reconcile(fleet: Arc<BinderFleet>, context: Arc<Context>) -> Result<Action, Error> {
     let span =
         tracing::info_span!("fleet", fleet = fleet.name_any(), namespace = fleet.namespace().unwrap_or_default());
-    pass(&fleet, &context).instrument(span).await
+    if !context.have_read().await {
+        return Ok(Action::await_change());
+    }
+    let uid = fleet.uid().unwrap_or_default();
+    let done = match tokio::time::timeout(PASS, panics::caught(pass(&fleet, &context).instrument(span))).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(place)) => Err(Error::Defect { place }),
+        Err(_) => Err(Error::TooLong { after: PASS }),
+    };
+    if done.is_ok() {
+        context.fleet_well(&uid);
+    }
+    done
 }
 
 /// After an error of the API: again, less and less often.
 pub(super) fn on_error(fleet: Arc<BinderFleet>, error: &Error, context: Arc<Context>) -> Action {
     context.metrics.failed("fleet");
     tracing::warn!(fleet = fleet.name_any(), error = chain(error), "will be tried again");
-    Action::requeue(context.pause(&fleet.uid().unwrap_or_default()))
+    Action::requeue(context.fleet_pause(&fleet.uid().unwrap_or_default()))
 }
 
 async fn pass(fleet: &BinderFleet, context: &Context) -> Result<Action, Error> {
@@ -317,7 +345,9 @@ async fn write(
     let api = context.api::<BinderFleet>(namespace);
     match api.patch_status(&name, &PatchParams::apply(MANAGER).force(), &patch).await {
         Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        // A fleet of that name was made anew, or somebody wrote at the same moment: it is summed up again.
+        Err(kube::Error::Api(status)) if status.is_conflict() => Err(Error::Conflict(format!("BinderFleet {name}"))),
         Err(error) => Err(Error::api("write the status of", format!("BinderFleet {name}"))(error)),
     }
 }

@@ -15,7 +15,7 @@ use crate::seen::keys::{Found, FoundKey, KeySearch, Put, Told, candidate, togeth
 use crate::seen::{Known, servers};
 use crate::status::conditions::find;
 use binder_crds::references::SecretKeyRef;
-use binder_crds::{BinderHostSpec, Mode, conditions};
+use binder_crds::{BinderHostSpec, Mode, PURPOSE_API_KEY, PURPOSE_LABEL, conditions};
 use futures::future::BoxFuture;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -86,7 +86,9 @@ pub(super) async fn look(
 ) -> Looked {
     let desired = &about.spec.desired;
     let unknown = || Err(problem.to_string());
-    let Some(reference) = &about.spec.api_key_secret_ref else {
+    // A Secret that is not meant for it is not one that lacks the key.
+    let named = about.spec.api_key_secret_ref.as_ref().filter(|_| !matches!(problem, KeyProblem::NotMeant(_)));
+    let Some(reference) = named else {
         around.api_key = Some(unknown());
         return observe::look(session, desired, &around).await;
     };
@@ -139,6 +141,9 @@ pub(super) async fn usable(
 ) -> Result<Result<SecretString, KeyProblem>, Error> {
     let read = access::api_key(context, namespace, reference).await?;
     let (Err(problem), Some(reference)) = (&read, reference) else { return Ok(read) };
+    if matches!(problem, KeyProblem::NotMeant(_)) {
+        return Ok(read);
+    }
     // The next look is not to go on with a key that is remembered: it must search.
     context.api_keys.forget(namespace, Some(reference));
     let place = (namespace.to_owned(), reference.clone());
@@ -169,12 +174,11 @@ fn members(context: &Context, place: &Place) -> Vec<Member> {
         }
         let fleets = fleet::governing(&context.fleets, &host);
         let (spec, mode, suspended) = match fleets.as_slice() {
+            [] if fleet::named_by(&host).is_some() => (host.spec.clone(), Mode::Observe, host.spec.suspend),
             [] => (host.spec.clone(), host.spec.mode.unwrap_or_default(), host.spec.suspend),
-            [fleet] => (
-                fleet.spec.inherit(&host.spec),
-                fleet.spec.mode.min(host.spec.mode.unwrap_or(Mode::Enforce)),
-                fleet.spec.suspend || host.spec.suspend,
-            ),
+            [fleet] => {
+                (fleet.spec.inherit(&host.spec), fleet::mode(fleet, &host), fleet.spec.suspend || host.spec.suspend)
+            }
             _ => continue,
         };
         let (Some(uid), true) = (host.uid(), spec.api_key_secret_ref.as_ref() == Some(&place.1)) else { continue };
@@ -272,12 +276,23 @@ impl KeyPlace for SecretEntry {
                 Ok(Some(secret)) if access::field(&secret, &self.entry).is_some() => {
                     return Sent { may_have_run: false, said: "the Secret has an API key by now".to_owned() };
                 }
+                Ok(Some(secret)) if !access::is_meant_for(&secret, PURPOSE_API_KEY) => {
+                    return Sent {
+                        may_have_run: false,
+                        said: format!("the Secret has not the label {PURPOSE_LABEL}={PURPOSE_API_KEY}"),
+                    };
+                }
                 Ok(_) => {}
                 Err(error) => return Sent { may_have_run: false, said: refusal(&error) },
             }
             let value = ByteString(key.expose_secret().as_bytes().to_vec());
             let secret = Secret {
-                metadata: ObjectMeta { name: Some(self.secret.clone()), ..ObjectMeta::default() },
+                metadata: ObjectMeta {
+                    name: Some(self.secret.clone()),
+                    // One that is made here is meant for nothing else.
+                    labels: Some([(PURPOSE_LABEL.to_owned(), PURPOSE_API_KEY.to_owned())].into()),
+                    ..ObjectMeta::default()
+                },
                 data: Some(BTreeMap::from([(self.entry.clone(), value)])),
                 ..Secret::default()
             };

@@ -1,6 +1,7 @@
 //! Watch, call the loop, record: the part of the operator that knows the Kubernetes API.
 
 mod access;
+mod api;
 mod backups;
 mod brake;
 mod disruption;
@@ -8,20 +9,24 @@ mod fleet;
 mod host;
 mod keys;
 mod outage;
+mod pace;
 mod power;
 mod record;
 
+pub use self::api::{CannotConnect, Clients};
 pub(crate) use crate::chain::chain;
 use crate::config::Config;
-use crate::hosts::Hosts;
+use crate::heartbeat::{self, Heartbeat};
+use crate::hosts::{Hosts, sanitize};
 use crate::metrics::Metrics;
 use crate::plan::evidence::Demanded;
 use crate::plan::memory::Memory;
 use crate::power::gce::Gce;
 use crate::seen::lasting::Lasting;
 use crate::seen::restarts::History;
-use binder_crds::{BinderFleet, BinderHost, BinderHostStatus};
-use futures::StreamExt;
+use crate::status::failed::Failed;
+use binder_crds::{BinderFleet, BinderHost, BinderHostStatus, HOST_UID_LABEL};
+use futures::{Stream, StreamExt};
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -31,7 +36,8 @@ use serde::de::DeserializeOwned;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The name under which the operator writes: field manager and event source.
@@ -41,6 +47,10 @@ pub const MANAGER: &str = "binder-operator";
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause after errors of the API.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long one pass may take: a look (its sections and questions run side by side, 20 s), witnesses, a step (at most 60 s),
+/// and the calls to the API around them, each limited by itself.
+const PASS: Duration = Duration::from_secs(240);
 
 /// What every reconciliation shares.
 pub struct Context {
@@ -63,7 +73,11 @@ pub struct Context {
     pub(crate) brakes: brake::Brakes,
     pub(crate) altered: fleet::Altered,
     pub(crate) neighbours: Arc<outage::Neighbours>,
+    /// True once hosts and fleets have been read, both of them: what a fleet forbids is not known before.
+    pub(crate) read: watch::Receiver<bool>,
     known: Mutex<HashMap<String, Known>>,
+    /// Errors in a row, of fleets by their UID.
+    fleet_errors: Mutex<HashMap<String, u32>>,
 }
 
 /// What the operator itself remembers of one host between two looks. All of it can be read back from the API, or is only
@@ -82,6 +96,14 @@ pub(crate) struct Known {
     pub(crate) restarts: History,
     /// Errors of the API in a row.
     pub(crate) errors: u32,
+    /// How slow the looks at it were.
+    pub(crate) slowness: pace::Slowness,
+    /// Whether it was looked at since the operator started.
+    pub(crate) looked_at: bool,
+    /// BinderActions that somebody else wrote and that were said once.
+    pub(crate) strangers: HashSet<String>,
+    /// The BinderAction after which a refused login was tried once more.
+    pub(crate) tried_login_after: Option<String>,
     /// Namespace and name, for when the object is gone.
     pub(crate) namespace: String,
     /// See `namespace`.
@@ -103,17 +125,51 @@ impl Context {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    /// The pause after an error, longer with each in a row.
+    /// The pause after an error with a host, longer with each in a row. A host that is not known (any more) is not
+    /// remembered for it.
     pub(crate) fn pause(&self, uid: &str) -> Duration {
         let mut known = self.known();
-        let errors = &mut known.entry(uid.to_owned()).or_default().errors;
-        *errors = errors.saturating_add(1);
-        FIRST_PAUSE.saturating_mul(1 << errors.saturating_sub(1).min(8)).min(LONGEST_PAUSE)
+        let mut first = 0;
+        let errors = known.get_mut(uid).map_or(&mut first, |known| &mut known.errors);
+        longer(errors)
+    }
+
+    /// The same with a fleet.
+    pub(crate) fn fleet_pause(&self, uid: &str) -> Duration {
+        let mut errors = self.fleet_errors.lock().unwrap_or_else(PoisonError::into_inner);
+        longer(errors.entry(uid.to_owned()).or_default())
+    }
+
+    /// A pass over a fleet came to its end, or the fleet is gone.
+    pub(crate) fn fleet_well(&self, uid: &str) {
+        self.fleet_errors.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    /// Lets go of what the process holds for a host that is gone.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.ssh.forget(uid);
+        self.backups.forget(uid);
+        self.key_search.forget(uid);
+        self.neighbours.forget(uid);
+    }
+
+    /// Waits until hosts and fleets have been read. False: the operator ends before that.
+    pub(crate) async fn have_read(&self) -> bool {
+        let mut read = self.read.clone();
+        tokio::select! {
+            known = read.wait_for(|read| *read) => known.is_ok(),
+            () = self.stop.cancelled() => false,
+        }
     }
 }
 
-/// Why a reconciliation could not be brought to its end. Only the API can be the reason: what concerns a host is a
-/// condition.
+fn longer(errors: &mut u32) -> Duration {
+    *errors = errors.saturating_add(1);
+    FIRST_PAUSE.saturating_mul(1 << errors.saturating_sub(1).min(8)).min(LONGEST_PAUSE)
+}
+
+/// Why a reconciliation could not be brought to its end. Only the API or a defect can be the reason: what concerns a host is
+/// a condition.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A call to the API failed.
@@ -139,25 +195,96 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// A status was not written, since the object was changed at the same moment. It is written again.
+    #[error("the status of {0} was not written: it was changed at the same moment")]
+    Conflict(String),
+    /// The API has another object than the cache that was decided on.
+    #[error("{0} is described otherwise by now: decided anew")]
+    Behind(String),
+    /// A BinderAction has the name that the next one would have, and is not remembered.
+    #[error("the BinderAction {0} is there already and not known to this operator: decided anew")]
+    NameTaken(String),
+    /// A panic.
+    #[error("a defect of this program at {place}")]
+    Defect {
+        /// Where in the code.
+        place: String,
+    },
+    /// It took too long, so it was given up.
+    #[error("a pass took longer than {} s and was given up", after.as_secs())]
+    TooLong {
+        /// How long it may take.
+        after: Duration,
+    },
 }
 
 impl Error {
+    /// What a person is told of it in the host's status, where waiting alone does not help: a defect, and what the API
+    /// refuses to have written.
+    pub(crate) fn told(&self) -> Option<Failed> {
+        match self {
+            Self::Defect { place } => Some(Failed {
+                reason: "Defect",
+                message: format!(
+                    "a defect of this program at {place} ends every pass over this host; nothing is done to it; report the \
+                     place, and try another version"
+                ),
+            }),
+            Self::TooLong { .. } => {
+                Some(Failed { reason: "TooLong", message: format!("{self}; nothing is done to the host meanwhile") })
+            }
+            Self::NameTaken(name) => Some(Failed {
+                reason: "ActionNotKnown",
+                message: format!(
+                    "the BinderAction {name} has the name of this host's next step and is not one of its actions (was its \
+                     label {HOST_UID_LABEL} taken away?): delete it"
+                ),
+            }),
+            Self::Api { verb, what, source: kube::Error::Api(status) } if status.is_invalid() => Some(Failed {
+                reason: "NotRecorded",
+                message: format!(
+                    "the API refuses what has to be recorded before a step is done, so it is not done: cannot {verb} {what}: {}",
+                    sanitize(status.message.as_bytes(), 400)
+                ),
+            }),
+            Self::Api { .. } | Self::Incomplete(_) | Self::Json { .. } | Self::Conflict(_) | Self::Behind(_) => None,
+        }
+    }
+
     pub(crate) fn api(verb: &'static str, what: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
         let what = what.into();
         move |source| Self::Api { verb, what, source }
     }
 }
 
+/// What the controllers share with the rest of the process.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Set once hosts and fleets have been read.
+    pub ready: Arc<AtomicBool>,
+    /// Where each controller leaves its marks.
+    pub heartbeat: Arc<Heartbeat>,
+    /// Tells them to end.
+    pub stop: CancellationToken,
+}
+
+/// A controller that ended although nobody told it to.
+#[derive(Debug, thiserror::Error)]
+#[error("the {0} ended although nobody told it to")]
+pub struct Ended(&'static str);
+
 /// Runs both controllers until told to stop, then waits for what they are in the middle of.
-pub async fn run(
-    client: Client,
-    config: Config,
-    metrics: Arc<Metrics>,
-    ready: Arc<AtomicBool>,
-    stop: CancellationToken,
-) {
-    let hosts_api: Api<BinderHost> = scoped(&client, &config);
-    let fleets_api: Api<BinderFleet> = scoped(&client, &config);
+///
+/// # Errors
+/// [`Ended`] when one of them ends by itself: the process must end too, since a part of the work is done by nobody.
+pub async fn run(clients: Clients, config: Config, shared: Shared) -> Result<(), Ended> {
+    let Shared { metrics, ready, heartbeat, stop } = shared;
+    let Clients { calls: client, watches } = clients;
+    let (have_read, read) = watch::channel(false);
+    let hosts_api: Api<BinderHost> = scoped(&watches, &config);
+    let fleets_api: Api<BinderFleet> = scoped(&watches, &config);
     let (hosts, hosts_writer) = reflector::store();
     let (fleets, fleets_writer) = reflector::store();
     // A host is looked at when its spec, its labels (another fleet may govern it) or its deletion change; its own status
@@ -189,7 +316,9 @@ pub async fn run(
         brakes: brake::Brakes::default(),
         altered: fleet::Altered::default(),
         neighbours: Arc::default(),
+        read,
         known: Mutex::default(),
+        fleet_errors: Mutex::default(),
         config: config.clone(),
         client,
     });
@@ -215,18 +344,48 @@ pub async fn run(
         .with_config(controller::Config::default().concurrency(config.concurrency))
         .watches(fleets_api, watcher::Config::default(), hosts_of_fleet)
         .graceful_shutdown_on(stop.clone().cancelled_owned())
-        .run(host::reconcile, host::on_error, context.clone())
-        .for_each(|_| std::future::ready(()));
+        .run(host::reconcile, host::on_error, context.clone());
     let fleet_controller = Controller::for_stream(fleets_stream, fleets.clone())
         .with_config(controller::Config::default().concurrency(4).debounce(Duration::from_millis(200)))
         .watches(hosts_api, watcher::Config::default(), fleets_of_host)
         .graceful_shutdown_on(stop.clone().cancelled_owned())
-        .run(fleet::reconcile, fleet::on_error, context.clone())
-        .for_each(|_| std::future::ready(()));
+        .run(fleet::reconcile, fleet::on_error, context.clone());
 
-    let background = tokio::spawn(housekeeping(context.clone(), ready));
-    futures::join!(host_controller, fleet_controller);
-    background.abort();
+    // What ends although it should not is told, so that nobody takes an operator that does half its work for a whole one.
+    let unless_told = |what: &'static str| if stop.is_cancelled() { Ok(()) } else { Err(Ended(what)) };
+    let hosts_work = async {
+        drive(host_controller, heartbeat::Controller::Hosts, &heartbeat).await;
+        unless_told("host controller")
+    };
+    let fleets_work = async {
+        drive(fleet_controller, heartbeat::Controller::Fleets, &heartbeat).await;
+        unless_told("fleet controller")
+    };
+    let housekeeping = async {
+        tokio::select! {
+            () = housekeeping(&context, &ready, &have_read) => unless_told("housekeeping"),
+            () = stop.cancelled() => Ok(()),
+        }
+    };
+    futures::try_join!(hosts_work, fleets_work, housekeeping).map(|_| ())
+}
+
+/// Runs a controller, and leaves a mark whenever it has done something or has had nothing to do for a while.
+async fn drive<T>(work: impl Stream<Item = T>, which: heartbeat::Controller, heartbeat: &Heartbeat) {
+    let mut work = std::pin::pin!(work);
+    let mut tick = tokio::time::interval(heartbeat::TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            done = work.next() => {
+                if done.is_none() {
+                    return;
+                }
+            }
+            _ = tick.tick() => {}
+        }
+        heartbeat.beat(which, Instant::now());
+    }
 }
 
 fn scoped<K>(client: &Client, config: &Config) -> Api<K>
@@ -250,8 +409,8 @@ fn changed<K: Resource>(object: &K) -> Option<u64> {
     Some(hash.finish())
 }
 
-/// Says when the first lists have been read, and forgets hosts that are gone: their sessions are closed.
-async fn housekeeping(context: Arc<Context>, ready: Arc<AtomicBool>) {
+/// Says when the first lists have been read, and forgets what is gone: sessions are closed, keys let go of.
+async fn housekeeping(context: &Context, ready: &AtomicBool, have_read: &watch::Sender<bool>) {
     // Asked again and again: of several who wait for a store, kube wakes only the one that asked last, and the controllers
     // wait for the same ones.
     loop {
@@ -263,6 +422,7 @@ async fn housekeeping(context: Arc<Context>, ready: Arc<AtomicBool>) {
             Err(_) => {}
         }
     }
+    have_read.send_replace(true);
     ready.store(true, Ordering::Relaxed);
     tracing::info!("hosts and fleets have been read");
     loop {
@@ -274,13 +434,14 @@ async fn housekeeping(context: Arc<Context>, ready: Arc<AtomicBool>) {
             gone.into_iter().filter_map(|uid| known.remove(&uid).map(|host| (uid, host))).collect()
         };
         for (uid, host) in gone {
-            context.ssh.forget(&uid);
-            context.backups.forget(&uid);
-            context.neighbours.forget(&uid);
-            context.key_search.forget(&uid);
+            context.forget(&uid);
             context.metrics.host_gone(&host.namespace, &host.name);
             tracing::info!(host = host.name, "no longer described: its connection is closed");
         }
+        let fleets: HashSet<String> = context.fleets.state().iter().filter_map(|fleet| fleet.uid()).collect();
+        context.fleet_errors.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| fleets.contains(uid));
+        context.logins.let_go_of_old();
+        context.api_keys.let_go_of_old();
     }
 }
 

@@ -2,39 +2,93 @@
 
 use super::{Context, Error, MANAGER, list_all};
 use crate::execute::Sent;
-use crate::facets::Step;
+use crate::facets::{Disruption, Step};
 use crate::plan::memory::{Memory, Past};
 use crate::plan::{Finish, Run};
+use crate::status::conditions::find;
 use crate::status::events::Tell;
 use binder_crds::{
     ActionOutcome, BinderAction, BinderActionSpec, BinderActionStatus, BinderHost, BinderHostStatus, DISRUPTS_LABEL,
-    FLEET_LABEL, HOST_UID_LABEL, text::HostName,
+    FLEET_LABEL, HOST_UID_LABEL, conditions, text::ObjectName,
 };
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, OwnerReference, Time};
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::events::{Event, EventType};
 use kube::{Resource, ResourceExt};
 use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::time::Duration;
 
 /// The most of a host's words that is kept in an action.
 const EVIDENCE: usize = 2000;
+/// The longest description that an action's schema takes, in characters.
+const DESCRIPTION: usize = 1024;
+/// The longest note of an event, in bytes (`events.k8s.io/v1`).
+const NOTE: usize = 1024;
+/// The longest action of an event, in bytes.
+const ACTION: usize = 128;
 
-/// Reads what was tried on a host from the API itself, and lets go of what is older than it must be.
+/// How long what was done on a host is kept, whatever else is asked for: as long as steps that disrupt a host are counted by
+/// the day.
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+/// Which records of a host have to stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Keep {
+    /// How long finished ones are kept at least.
+    age: SignedDuration,
+    /// Since when attempts count: since the incident began, or a chore was due.
+    since: Option<Timestamp>,
+    now: Timestamp,
+}
+
+impl Keep {
+    /// From what the flags say and what the host's status tells: an incident is over once the host has been healthy for
+    /// `refill_after`.
+    pub(super) fn of(age: Duration, status: &BinderHostStatus, refill_after: Duration, now: Timestamp) -> Self {
+        let refill = SignedDuration::try_from(refill_after).unwrap_or(DAY);
+        let healthy_for = find(status, conditions::HEALTHY)
+            .filter(|condition| condition.status == "True")
+            .map(|condition| now.duration_since(condition.last_transition_time.0));
+        let incident = status.incident_since.as_ref().map(|since| since.0);
+        let incident = incident.filter(|_| healthy_for.is_none_or(|healthy_for| healthy_for < refill));
+        let due = status.schedules.iter().map(|chore| chore.next_run.0).filter(|due| *due <= now);
+        Self {
+            age: SignedDuration::try_from(age).unwrap_or(SignedDuration::MAX),
+            since: due.chain(incident).min(),
+            now,
+        }
+    }
+
+    /// Whether a record may be let go of. What still counts as an attempt stays, however old it is: else the operator would
+    /// try again what has failed, as often as records get old.
+    fn lets_go_of(&self, past: &Past) -> bool {
+        let Some(finished) = past.finished_at else { return false };
+        let counts = self.since.is_some_and(|since| past.created >= since);
+        let by_the_day =
+            past.disruption() == Disruption::Host && self.now.duration_since(past.created.max(finished)) <= DAY;
+        !counts && !by_the_day && self.now.duration_since(finished) > self.age
+    }
+}
+
+/// Reads what was tried on a host from the API itself, and lets go of what is older than it must be. What the operator did
+/// not write is no memory: it is said, once, and left alone.
 ///
 /// # Errors
 /// [`Error`] when the API fails.
-pub(super) async fn memory(context: &Context, namespace: &str, uid: &str) -> Result<Memory, Error> {
-    let api = context.api::<BinderAction>(namespace);
+pub(super) async fn memory(context: &Context, host: &BinderHost, uid: &str, keep: Keep) -> Result<Memory, Error> {
+    let api = context.api::<BinderAction>(&host.namespace().unwrap_or_default());
     let parameters = ListParams::default().labels(&format!("{HOST_UID_LABEL}={uid}"));
     let actions = list_all(&api, &parameters, "BinderActions").await?;
-    let keep = SignedDuration::try_from(context.config.keep_actions()).unwrap_or(SignedDuration::MAX);
-    let now = Timestamp::now();
     let mut memory = Memory::default();
     for action in actions {
+        if let Err(why) = written_by_us(&action, uid) {
+            say_stranger(context, host, uid, &action, why).await;
+            continue;
+        }
         let past = past(&action);
-        let old = past.finished_at.is_some_and(|finished| now.duration_since(finished) > keep);
-        if old {
+        if keep.lets_go_of(&past) {
             let parameters = DeleteParams {
                 preconditions: Some(Preconditions { uid: action.uid(), resource_version: None }),
                 ..DeleteParams::default()
@@ -53,19 +107,56 @@ pub(super) async fn memory(context: &Context, namespace: &str, uid: &str) -> Res
     Ok(memory)
 }
 
+/// Whether an action is one of the operator's own: by the field manager of its spec, by its owner, by the host that it names.
+/// Somebody who may write BinderActions can imitate all of it; that he may not is the business of the chart's
+/// ValidatingAdmissionPolicy. This finds what was written by mistake or by a tool, where there is no such policy.
+///
+/// # Errors
+/// In words, what is not as the operator writes it.
+fn written_by_us(action: &BinderAction, uid: &str) -> Result<(), &'static str> {
+    let manages = |entry: &ManagedFieldsEntry| {
+        entry.manager.as_deref() == Some(MANAGER)
+            && entry.subresource.as_deref().unwrap_or_default().is_empty()
+            && entry.fields_v1.as_ref().is_some_and(|fields| fields.0.get("f:spec").is_some())
+    };
+    if action.spec.host_uid != uid {
+        return Err("its label names another host than its spec");
+    }
+    if !action.owner_references().iter().any(|owner| owner.controller == Some(true) && owner.uid == uid) {
+        return Err("its host does not own it");
+    }
+    if !action.managed_fields().iter().any(manages) {
+        return Err("its spec was written by somebody else");
+    }
+    Ok(())
+}
+
+/// Says once that an action is not ours.
+async fn say_stranger(context: &Context, host: &BinderHost, uid: &str, action: &BinderAction, why: &str) {
+    let id = action.uid().unwrap_or_default();
+    let first = context.known().get_mut(uid).is_some_and(|known| known.strangers.insert(id));
+    if !first {
+        return;
+    }
+    tracing::warn!(action = action.name_any(), why, "a BinderAction that the operator did not write is ignored");
+    let note = format!("the BinderAction {} is ignored: {why}; delete it if it is not wanted", action.name_any());
+    let event = Tell { warning: true, reason: "ActionNotOurs".to_owned(), action: "Look".to_owned(), note };
+    tell(context, host, vec![event]).await;
+}
+
 pub(super) fn past(action: &BinderAction) -> Past {
     let spec = &action.spec;
     let status = action.status.clone().unwrap_or_default();
-    let created = action.creation_timestamp().map(|time| time.0).unwrap_or(spec.deadline.0);
     Past {
         name: action.name_any(),
         uid: action.uid().unwrap_or_default(),
-        step: serde_json::from_value(serde_json::Value::Object(spec.parameters.clone())).ok(),
+        step: step(action),
         kind: spec.step.clone(),
         subject: spec.subject.clone(),
         words: spec.description.clone(),
         attempt: spec.attempt,
-        created,
+        // Without either it would be of an API server that is none.
+        created: action.decided().unwrap_or(spec.deadline.0),
         deadline: spec.deadline.0,
         sent_at: status.sent_at.map(|time| time.0),
         said: status.said,
@@ -75,8 +166,18 @@ pub(super) fn past(action: &BinderAction) -> Past {
     }
 }
 
-/// Records the intention. `None`: an action of that name is there already, so somebody else acts or acted, and what is
-/// remembered must be read again.
+/// The step of an action, if this version knows it and each of its values follows its rule: what came through the API is
+/// checked like a spec before anything rests on it.
+fn step(action: &BinderAction) -> Option<Step> {
+    let step: Step = serde_json::from_value(serde_json::Value::Object(action.spec.parameters.clone())).ok()?;
+    (step.kind() == action.spec.step && step.checked().is_ok()).then_some(step)
+}
+
+/// Records the intention. `None`: an action of that name is there already and not this one, so somebody else acts or acted, and
+/// what is remembered must be read again.
+///
+/// An answer that did not come, or came badly, says nothing of what the API has done; so the action is looked for, and known
+/// by its nonce.
 ///
 /// # Errors
 /// [`Error`] when the API fails.
@@ -86,6 +187,7 @@ pub(super) async fn intend(
     fleet: Option<&str>,
     run: &Run,
     boot_id: Option<&str>,
+    decided: Timestamp,
 ) -> Result<Option<Past>, Error> {
     let name = run.permit.action().to_owned();
     let uid = run.permit.host().to_owned();
@@ -114,26 +216,55 @@ pub(super) async fn intend(
             ..ObjectMeta::default()
         },
         spec: BinderActionSpec {
-            host: HostName(host.name_any()),
+            host: ObjectName(host.name_any()),
             host_uid: uid,
             step: run.step.kind().to_owned(),
             subject: run.drift.subject.clone(),
-            description: run.step.words(),
+            description: run.step.words().chars().take(DESCRIPTION).collect(),
             parameters,
             drift: run.drift.kind.as_str().to_owned(),
             evidence: run.drift.evidence.chars().take(EVIDENCE).collect(),
             attempt: run.attempt,
             boot_id: boot_id.map(str::to_owned),
+            decided_at: Some(Time(decided)),
+            nonce: Some(format!("{:032x}", rand::random::<u128>())),
             deadline: Time(run.deadline),
         },
         status: None,
     };
     let api = context.api::<BinderAction>(&host.namespace().unwrap_or_default());
     context.metrics.wrote("BinderAction");
-    match api.create(&PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }, &action).await {
-        Ok(created) => Ok(Some(past(&created))),
-        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(None),
-        Err(error) => Err(Error::api("create", what)(error)),
+    let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+    let failed = match api.create(&parameters, &action).await {
+        Ok(created) => return Ok(Some(past(&created))),
+        Err(error) => error,
+    };
+    let is_there = matches!(&failed, kube::Error::Api(status) if status.is_already_exists());
+    if !is_there && !may_be_there(&failed) {
+        return Err(Error::api("create", what)(failed));
+    }
+    let named = ListParams::default().fields(&format!("metadata.name={name}"));
+    let found = list_all(&api, &named, "BinderActions").await?.into_iter().next();
+    match found {
+        Some(found) if found.spec.nonce == action.spec.nonce => {
+            tracing::info!(
+                action = name,
+                error = super::chain(&failed),
+                "recorded, although the API answered otherwise"
+            );
+            Ok(Some(past(&found)))
+        }
+        Some(_) => Ok(None),
+        None => Err(Error::api("create", what)(failed)),
+    }
+}
+
+/// Whether what was to be created may be there although the call failed: no answer came, or one of a server that did not get
+/// to its end.
+fn may_be_there(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code >= 500 || status.code == 429 || status.code == 408,
+        _ => true,
     }
 }
 
@@ -212,7 +343,10 @@ pub(super) async fn status(context: &Context, host: &BinderHost, status: &Binder
     context.metrics.wrote("BinderHost");
     match api.patch_status(&name, &PatchParams::apply(MANAGER).force(), &patch).await {
         Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        // A host of that name was made anew, or somebody wrote at the same moment. Nothing was written, and nothing may be
+        // remembered as if it were.
+        Err(kube::Error::Api(status)) if status.is_conflict() => Err(Error::Conflict(format!("BinderHost {name}"))),
         Err(error) => Err(Error::api("write the status of", format!("BinderHost {name}"))(error)),
     }
 }
@@ -223,13 +357,178 @@ pub(super) async fn tell(context: &Context, host: &BinderHost, events: Vec<Tell>
         let event = Event {
             type_: if tell.warning { EventType::Warning } else { EventType::Normal },
             reason: tell.reason,
-            note: Some(tell.note.chars().take(1000).collect()),
-            action: tell.action,
+            note: Some(cut(&tell.note, NOTE).to_owned()),
+            action: short_action(&tell.action),
             secondary: None,
         };
         context.metrics.wrote("Event");
         if let Err(error) = context.recorder.publish(&event, &host.object_ref(&())).await {
             tracing::warn!(error = super::chain(&error), "an event could not be told");
         }
+    }
+}
+
+/// As much of a text as fits into so many bytes, in whole characters.
+fn cut(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// An event's action in the length that the API takes. What is cut off becomes a hash: events of the same action are counted
+/// as one.
+fn short_action(action: &str) -> String {
+    if action.len() <= ACTION {
+        return action.to_owned();
+    }
+    let hash: String = Sha256::digest(action.as_bytes()).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    format!("{} {hash}", cut(action, ACTION - hash.len() - 1))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    /// An action as the API gives it back.
+    fn action(spec: serde_json::Value) -> BinderAction {
+        let mut whole = json!({
+            "host": "web", "hostUid": "uid", "step": "Reboot", "subject": "web", "description": "", "drift": "ProcessMissing",
+            "parameters": {"step": "Reboot", "bootId": "b"}, "evidence": "", "attempt": 1, "deadline": "2026-11-01T00:05:00Z",
+        });
+        for (field, value) in spec.as_object().unwrap() {
+            whole[field] = value.clone();
+        }
+        serde_json::from_value(json!({
+            "apiVersion": "fleet.binder-project.org/v1alpha1", "kind": "BinderAction",
+            "metadata": {
+                "name": "web-1", "namespace": "binder", "uid": "a", "creationTimestamp": "2026-11-01T03:00:00Z",
+                "labels": {HOST_UID_LABEL: "uid"},
+                "ownerReferences": [{"apiVersion": "fleet.binder-project.org/v1alpha1", "kind": "BinderHost", "name": "web",
+                    "uid": "uid", "controller": true}],
+                "managedFields": [{"manager": MANAGER, "operation": "Update", "fieldsV1": {"f:spec": {}}}],
+            },
+            "spec": whole,
+        }))
+        .unwrap()
+    }
+
+    fn ended_at(action: &BinderAction, finished: &str) -> Past {
+        Past { outcome: Some(ActionOutcome::Failed), finished_at: Some(at(finished)), ..past(action) }
+    }
+
+    fn status(incident: Option<&str>, healthy_since: Option<&str>) -> BinderHostStatus {
+        let mut list =
+            crate::status::conditions::Conditions::new(&[], 1, at(healthy_since.unwrap_or("2026-11-01T00:00:00Z")));
+        let is = healthy_since.map_or(crate::status::conditions::Is::False, |_| crate::status::conditions::Is::True);
+        list.set(conditions::HEALTHY, is, "Any", "");
+        BinderHostStatus {
+            incident_since: incident.map(|since| Time(at(since))),
+            conditions: list.list(),
+            ..BinderHostStatus::default()
+        }
+    }
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const REFILL: Duration = Duration::from_secs(900);
+
+    #[test]
+    fn what_was_tried_in_an_incident_stays_however_old_it_is() {
+        let start = json!({"step": "StartProcess", "decidedAt": "2026-11-01T00:00:00Z",
+            "parameters": {"step": "StartProcess", "component": "web", "start": {"server": {"name": "web"}}}});
+        let old = ended_at(&action(start), "2026-11-01T00:01:00Z");
+        let now = at("2026-11-20T00:00:00Z");
+        let keep = |status: &BinderHostStatus| Keep::of(HOUR, status, REFILL, now);
+        assert!(
+            !keep(&status(Some("2026-11-01T00:00:00Z"), None)).lets_go_of(&old),
+            "nobody has mended it for 19 days"
+        );
+        assert!(keep(&status(Some("2026-11-10T00:00:00Z"), None)).lets_go_of(&old), "of an earlier incident");
+        assert!(
+            keep(&status(Some("2026-11-01T00:00:00Z"), Some("2026-11-01T01:00:00Z"))).lets_go_of(&old),
+            "the incident is over"
+        );
+        let open = Past { outcome: None, finished_at: None, ..old.clone() };
+        assert!(!keep(&status(None, None)).lets_go_of(&open), "nobody knows yet how it ended");
+        let mut chore = status(None, Some("2026-11-01T00:00:00Z"));
+        chore.schedules = vec![binder_crds::host::ScheduleStatus {
+            name: "backup".to_owned(),
+            schedule: String::new(),
+            time_zone: String::new(),
+            next_run: Time(at("2026-10-31T00:00:00Z")),
+            last_run: None,
+            last_outcome: String::new(),
+        }];
+        assert!(!keep(&chore).lets_go_of(&old), "a chore that is still due has its attempts");
+    }
+
+    #[test]
+    fn what_disrupted_a_host_is_remembered_for_a_day() {
+        let reboot = ended_at(&action(json!({"decidedAt": "2026-11-01T00:00:00Z"})), "2026-11-01T00:05:00Z");
+        let keep = |now: &str| Keep::of(Duration::ZERO, &status(None, Some("2026-11-01T00:06:00Z")), REFILL, at(now));
+        assert!(!keep("2026-11-01T23:00:00Z").lets_go_of(&reboot));
+        assert!(keep("2026-11-03T00:00:00Z").lets_go_of(&reboot));
+    }
+
+    #[test]
+    fn an_attempt_counts_from_the_operators_own_time() {
+        let ahead = action(json!({"decidedAt": "2026-11-01T03:10:00Z"}));
+        assert_eq!(past(&ahead).created, at("2026-11-01T03:10:00Z"), "and not the API server's, which is behind");
+        assert_eq!(past(&action(json!({}))).created, at("2026-11-01T03:00:00Z"), "of a version that did not say it");
+    }
+
+    #[test]
+    fn an_action_that_the_operator_did_not_write_is_none_of_its_memory() {
+        let ours = action(json!({}));
+        assert_eq!(written_by_us(&ours, "uid"), Ok(()));
+        let mut by_hand = ours.clone();
+        by_hand.metadata.managed_fields.as_mut().unwrap()[0].manager = Some("kubectl-create".to_owned());
+        assert!(written_by_us(&by_hand, "uid").is_err());
+        let mut unowned = ours.clone();
+        unowned.metadata.owner_references = None;
+        assert!(written_by_us(&unowned, "uid").is_err());
+        assert!(written_by_us(&ours, "another").is_err());
+    }
+
+    #[test]
+    fn values_of_a_recorded_step_are_checked_like_a_spec() {
+        let module = |from: &str, place: &str, kind: &str| {
+            past(&action(json!({"step": kind, "parameters": {"step": "InstallModule", "change": {
+                "module": "binder-web", "place": place, "global": false, "from": from, "to": "1.1.18", "scripts": true}}})))
+            .step
+        };
+        assert!(module("1.1.17", "/home/andrew", "InstallModule").is_some());
+        for (from, place, kind) in [
+            ("https://evil.example/x.tgz", "/home/andrew", "InstallModule"),
+            ("1.1.17", "../../etc", "InstallModule"),
+            ("1.1.17", "/home/andrew", "Reboot"),
+        ] {
+            assert_eq!(module(from, place, kind), None, "{from} {place} {kind}");
+        }
+    }
+
+    #[test]
+    fn what_the_api_answered_badly_may_be_there() {
+        let said = |code: u16| {
+            may_be_there(&kube::Error::Api(Box::new(kube::core::Status { code, ..kube::core::Status::default() })))
+        };
+        assert!(said(504) && said(500) && said(429));
+        assert!(!said(403) && !said(422) && !said(404));
+    }
+
+    #[test]
+    fn an_event_fits_whatever_it_tells_of() {
+        assert_eq!(cut("é", 1), "");
+        assert_eq!(cut(&"é".repeat(1000), NOTE).len(), NOTE);
+        let path = |end: &str| short_action(&format!("DeleteFiles disk /{}{end}", "x".repeat(250)));
+        assert_eq!(path("a").len(), ACTION);
+        assert_ne!(path("a"), path("b"), "two are not counted as one");
+        assert_eq!(short_action("Reboot web"), "Reboot web");
     }
 }

@@ -24,15 +24,20 @@ pub(super) async fn carry_out(step: &Step, permit: Permit, means: Means<'_>) -> 
         Step::BackUp { place, .. } => {
             let session = means.session.ok_or(CannotExecute::NotConnected)?;
             let backups = means.backups.ok_or(CannotExecute::NoPlaceForBackups)?;
-            Ok(match database::back_up(session, permit, place, &backups.store).await {
-                Ok(good) => {
-                    let said = format!("{}: {} documents, {} bytes", good.name, good.documents, good.bytes);
-                    let cleaned = backups.store.clean(backups.keep, Timestamp::now()).await;
-                    // What is kept too long is no reason to doubt the backup; the next one cleans up again.
-                    let rest = cleaned.err().map(|error| format!("; but older ones stay: {error}"));
-                    Sent { may_have_run: true, said: said + &rest.unwrap_or_default() }
-                }
-                Err(said) => Sent { may_have_run: true, said },
+            // Before: what earlier attempts left half written must not keep this one from having room. After: so must not what
+            // this one leaves if it is cut off.
+            let clean = || backups.store.clean(backups.keep, Timestamp::now());
+            let before = clean().await;
+            let made = database::back_up(session, permit, place, &backups.store).await;
+            let cleaned = before.and(clean().await);
+            // What is kept too long is no reason to doubt the backup; the next one cleans up again.
+            let rest = cleaned.err().map(|error| format!("; but older ones stay: {error}")).unwrap_or_default();
+            Ok(Sent {
+                may_have_run: true,
+                said: match made {
+                    Ok(good) => format!("{}: {} documents, {} bytes{rest}", good.name, good.documents, good.bytes),
+                    Err(said) => said + &rest,
+                },
             })
         }
         Step::RebuildBuild { name, repository } => {

@@ -7,7 +7,7 @@ use crate::catalogue;
 use crate::seen::keys::{Found, KeySearch, Put, few};
 use crate::seen::servers::Key;
 use crate::seen::{Ask, Blind, Observation, Reason, pm2};
-use binder_crds::{Desired, conditions};
+use binder_crds::{Desired, PURPOSE_API_KEY, PURPOSE_LABEL, conditions};
 use std::time::Duration;
 
 /// The facet.
@@ -98,6 +98,7 @@ fn unknown(search: &KeySearch) -> Result<Check, Blind> {
     let put = |from: &str, file: &str| {
         format!(
             "{from}kubectl -n {namespace} create secret generic {secret} --from-file={entry}={file} --dry-run=client -o yaml \
+             | kubectl label --local -f - {PURPOSE_LABEL}={PURPOSE_API_KEY} -o yaml \
              | kubectl -n {namespace} apply --server-side -f -"
         )
     };

@@ -19,7 +19,10 @@ pub const SCHEDULED: &str = "backup";
 pub const BEFORE_AN_EDIT: &str = "backup before an edit";
 
 /// How long a backup that was made may take to show in its place of storage.
-const SHOWS: Duration = Duration::from_secs(30);
+pub const SHOWS: Duration = Duration::from_secs(30);
+/// How long a backup may take until it shows: it is made in the background, within half an hour
+/// ([`crate::binder::database`]), and the host is looked at meanwhile.
+const MADE_WITHIN: Duration = Duration::from_secs(31 * 60);
 /// How fresh a backup must be where the owner's word cannot be read: the safe reading is a short one.
 const UNREADABLE: Duration = Duration::from_secs(60);
 
@@ -93,7 +96,7 @@ impl Facet for Backups {
         match drift.kind {
             DriftKind::NoFreshBackup | DriftKind::BackupDue if backups.unusable.is_none() => {
                 let last = backups.last.as_ref().map(|last| last.name.clone());
-                vec![Rung { step: Step::BackUp { place: Place::of(database), last }, takes_effect: SHOWS }]
+                vec![Rung { step: Step::BackUp { place: Place::of(database), last }, takes_effect: MADE_WITHIN }]
             }
             _ => Vec::new(),
         }

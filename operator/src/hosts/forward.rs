@@ -1,19 +1,23 @@
-//! A port of this process that leads to a port which a machine can reach: for a library that wants an address to connect
+//! A socket of this process that leads to a port which a machine can reach: for a library that wants an address to connect
 //! to, such as a database's driver, where [`http`](super::http) would do with a stream.
 //!
-//! The port is on loopback, chosen by the kernel, and lives as long as one piece of work ([`Session::forwarded`]): when
-//! that ends or is given up, nobody listens any more and every connection is closed. Knows nothing of what is said over it.
+//! It is a Unix socket in a directory that nobody else may enter: a port on loopback would be open to every user of the
+//! operator's computer, and what it leads to often asks for no password. It lives as long as one piece of work
+//! ([`Session::forwarded`]): when that ends or is given up, nobody listens any more and every connection is closed. Knows
+//! nothing of what is said over it but who judges that ([`Screen`]).
 
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy};
+use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
 use super::reach::leave;
@@ -25,8 +29,15 @@ const AT_ONCE: usize = 4;
 /// So long the connections may take to end once the work is done.
 const TO_DRAIN: Duration = Duration::from_secs(1);
 
+/// How much is read at once.
+const PIECE: usize = 16 * 1024;
+
+/// Judges what comes from a server before anybody here reads it: given the bytes that have come, how many of them are one whole
+/// message that may be handed on; `None` when more has to come, and in words why nothing more is taken.
+pub type Screen = fn(&[u8]) -> Result<Option<usize>, String>;
+
 /// Where a forwarded port leads, and how much may come back.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Forwarding {
     /// The server, as the machine sees it: a name or an address, mostly `127.0.0.1`.
     pub host: String,
@@ -34,14 +45,55 @@ pub struct Forwarding {
     pub port: u16,
     /// The most that is taken in over one connection, in bytes; then it ends. A server that never stops talking ends here.
     pub max_bytes: u64,
+    /// Who judges what comes back; `None`: it is handed on as it comes.
+    pub screen: Option<Screen>,
+}
+
+/// A Unix socket in a directory of its own, which goes with it.
+struct Place {
+    directory: PathBuf,
+    socket: PathBuf,
+}
+
+impl Place {
+    fn new() -> io::Result<Self> {
+        let directory = std::env::temp_dir().join(format!("binder-operator-{:032x}", rand::random::<u128>()));
+        // Fails if it is there already: nobody can have made it before us.
+        std::fs::DirBuilder::new().mode(0o700).create(&directory)?;
+        Ok(Self { socket: directory.join("tunnel"), directory })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // What stays behind leads nowhere.
+        let _ = std::fs::remove_file(&self.socket);
+        let _ = std::fs::remove_dir(&self.directory);
+    }
+}
+
+/// Why one connection was not carried to its end.
+enum Broken {
+    NotReached(Reach),
+    Refused(String),
 }
 
 /// Why a piece of work could not be done over a forwarded port.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
-    /// This computer gives no port on loopback.
-    #[error("no port on loopback")]
-    NoPort(#[source] std::io::Error),
+    /// This computer gives no socket in its directory for temporary files (`TMPDIR`).
+    #[error("no socket in the directory for temporary files")]
+    NoSocket(#[source] std::io::Error),
+    /// The server sends what must not be read. The work was given up.
+    #[error("{to}, seen from {from}: {why}")]
+    Refused {
+        /// Server and port.
+        to: String,
+        /// The machine.
+        from: Endpoint,
+        /// What it sends.
+        why: String,
+    },
     /// The machine could not reach the server. The work was given up.
     #[error("{to}, seen from {from}: {reach}")]
     NotReached {
@@ -66,22 +118,23 @@ impl Drop for Cut<'_> {
 }
 
 impl Session {
-    /// Does a piece of work that needs an address: `work` gets one on loopback, and each connection to it is carried to the
-    /// server through the connection to this machine. The work decides how long it takes; dropping the future ends all of
-    /// it.
+    /// Does a piece of work that needs an address: `work` gets the path of a Unix socket, and each connection to it is carried
+    /// to the server through the connection to this machine. The work decides how long it takes; dropping the future ends all
+    /// of it.
     ///
     /// # Errors
-    /// [`ForwardError`] when there is no port, or the machine cannot reach the server: then the work is given up at once,
-    /// since a driver would only try again until its time is up.
-    pub async fn forwarded<T, F>(&self, to: &Forwarding, work: impl FnOnce(SocketAddr) -> F) -> Result<T, ForwardError>
+    /// [`ForwardError`] when there is no socket, the machine cannot reach the server, or the server sends what must not be
+    /// read: then the work is given up at once, since a driver would only try again until its time is up.
+    pub async fn forwarded<T, F>(&self, to: &Forwarding, work: impl FnOnce(PathBuf) -> F) -> Result<T, ForwardError>
     where
         F: Future<Output = T>,
     {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(ForwardError::NoPort)?;
-        let address = listener.local_addr().map_err(ForwardError::NoPort)?;
+        let place = Place::new().map_err(ForwardError::NoSocket)?;
+        let listener = listen(&place.socket).map_err(ForwardError::NoSocket)?;
+        let server = || (format!("port {} of {}", to.port, to.host), self.at.clone());
         let mut carried = FuturesUnordered::new();
         let result = {
-            let mut work = pin!(work(address));
+            let mut work = pin!(work(place.socket.clone()));
             loop {
                 tokio::select! {
                     done = &mut work => break Ok(done),
@@ -91,12 +144,16 @@ impl Session {
                         }
                     }
                     Some(ended) = carried.next(), if !carried.is_empty() => {
-                        if let Err(reach) = ended {
-                            break Err(ForwardError::NotReached {
-                                to: format!("port {} of {}", to.port, to.host),
-                                from: self.at.clone(),
-                                reach,
-                            });
+                        match ended {
+                            Ok(()) => {}
+                            Err(Broken::NotReached(reach)) => {
+                                let (to, from) = server();
+                                break Err(ForwardError::NotReached { to, from, reach });
+                            }
+                            Err(Broken::Refused(why)) => {
+                                let (to, from) = server();
+                                break Err(ForwardError::Refused { to, from, why });
+                            }
                         }
                     }
                 }
@@ -109,24 +166,58 @@ impl Session {
     }
 
     /// Carries one connection until either end closes it.
-    async fn carry(&self, mut near: TcpStream, to: &Forwarding) -> Result<(), Reach> {
-        let tunnel = self.tunnel(&to.host, to.port, self.limits.reach).await?;
+    async fn carry(&self, mut near: UnixStream, to: &Forwarding) -> Result<(), Broken> {
+        let tunnel = self.tunnel(&to.host, to.port, self.limits.reach).await.map_err(Broken::NotReached)?;
         let mut cut = Cut(Some(&self.wear));
         let (from_far, mut to_far) = tokio::io::split(tunnel);
         let (mut from_near, mut to_near) = near.split();
         let mut bounded = from_far.take(to.max_bytes);
-        {
+        let ended = {
             let down = async {
-                let _ = copy(&mut bounded, &mut to_near).await;
+                let ended = match to.screen {
+                    None => copy(&mut bounded, &mut to_near).await.map(drop).or(Ok(())),
+                    Some(screen) => screened(&mut bounded, &mut to_near, screen).await,
+                };
                 let _ = to_near.shutdown().await;
+                ended
             };
             let up = async {
                 let _ = copy(&mut from_near, &mut to_far).await;
             };
-            tokio::select! { () = down => {}, () = up => {} }
-        }
+            tokio::select! { ended = down => ended, () = up => Ok(()) }
+        };
+        // What was refused is cut at once, and not listened to any longer.
+        ended.map_err(Broken::Refused)?;
         cut.0 = None;
         leave(bounded.into_inner().unsplit(to_far), Arc::clone(&self.wear)).await;
         Ok(())
+    }
+}
+
+fn listen(at: &Path) -> io::Result<UnixListener> {
+    UnixListener::bind(at)
+}
+
+/// Hands whole messages on, each only when it was judged.
+async fn screened(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    screen: Screen,
+) -> Result<(), String> {
+    let mut come: Vec<u8> = Vec::new();
+    let mut piece = vec![0_u8; PIECE];
+    loop {
+        let mut done = 0;
+        while let Some(length) = screen(&come[done..])? {
+            if to.write_all(&come[done..done + length]).await.is_err() {
+                return Ok(());
+            }
+            done += length;
+        }
+        come.drain(..done);
+        match from.read(&mut piece).await {
+            Ok(0) | Err(_) => return Ok(()),
+            Ok(read) => come.extend_from_slice(&piece[..read]),
+        }
     }
 }

@@ -51,7 +51,7 @@ pub(crate) mod tests;
 pub use backoff::{Jitter, random_jitter};
 pub use change::{Change, ChangeError, Ran};
 pub use connect_error::{ConnectError, Presented, Stage};
-pub use forward::{ForwardError, Forwarding};
+pub use forward::{ForwardError, Forwarding, Screen};
 pub use http::{BadPath, HttpAnswer, HttpChanges, HttpError, HttpPath, LocalHttp, LocalHttpChange, Method};
 pub use limits::Limits;
 pub use look::{Look, LookEnd, LookError};

@@ -113,6 +113,8 @@ struct State {
     attempts: u64,
     /// Logins that were refused, newest last.
     refused: Vec<(Target, Arc<ConnectError>)>,
+    /// Whether a refusal was taken over from an earlier process: once is enough, and a person may have it forgotten.
+    taken_over: bool,
 }
 
 #[derive(Default)]
@@ -207,6 +209,33 @@ impl Hosts {
                 state.refused.clear();
                 state.now = Now::Nothing;
             }
+        }
+    }
+
+    /// The login that a machine refused last, if it refused one, as [`Target::login`] names it.
+    pub fn refused_login(&self, id: &str) -> Option<String> {
+        let slot = Arc::clone(locked(&self.shared.slots).get(id)?);
+        let state = locked(&slot.state);
+        state.refused.last().map(|(target, _)| target.login())
+    }
+
+    /// Takes over from an earlier process which login a machine has refused ([`Hosts::refused_login`]): it is not tried again.
+    /// Of a machine that this process has tried by itself, it knows better.
+    pub fn remember_refusal(&self, target: &Target, refused: Option<&str>) {
+        if refused != Some(target.login().as_str()) {
+            return;
+        }
+        let slot = Arc::clone(locked(&self.shared.slots).entry(target.id.clone()).or_default());
+        let mut state = locked(&slot.state);
+        if state.attempts == 0 && !state.taken_over {
+            state.taken_over = true;
+            let why = ConnectError::LoginRefused {
+                at: target.endpoint(),
+                user: target.user.clone(),
+                fingerprint: target.key.fingerprint().to_owned(),
+                key_version: target.key.version().to_owned(),
+            };
+            state.refused.push((target.clone(), Arc::new(why)));
         }
     }
 

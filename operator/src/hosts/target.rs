@@ -37,6 +37,11 @@ impl Target {
         Endpoint { name: self.name.clone(), address: self.address.clone(), port: self.port }
     }
 
+    /// The login in one line: who, where, and with which version of the key. Holds no secret.
+    pub fn login(&self) -> String {
+        format!("{}@{}:{} {}", self.user, self.address, self.port, self.key.version)
+    }
+
     /// Whether a session to `self` may be used for `other`: same machine, same login, same proof expected.
     pub(super) fn same_session(&self, other: &Target) -> bool {
         self.same_place(other) && self.same_login(other)

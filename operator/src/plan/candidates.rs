@@ -195,7 +195,7 @@ impl Reasoning<'_> {
         };
         let step = &rung.step;
         let (made, allowed) = (self.made(step, &drift), self.allowed(step));
-        let name = action_name(host, step.kind(), &drift.subject, memory);
+        let name = action_name(host, memory);
         let in_turn = step.takes_turns();
         let domain = host.spec.domain.as_ref().map(|domain| domain.0.as_str());
         let purpose = windows::purpose(step, drift.kind, &host.spec.desired, checks);
@@ -269,16 +269,17 @@ impl Reasoning<'_> {
     }
 }
 
-/// The name of the attempt's BinderAction: made of everything that is remembered, so that the same memory gives the same
-/// name and only one of two writers can create it, while each attempt that is remembered makes the next name another one.
-fn action_name(host: &Host<'_>, kind: &str, subject: &str, memory: &Memory) -> String {
+/// The name of the next attempt's BinderAction: made of everything that is remembered, so that the same memory gives the same
+/// name and only one of two writers can create it, whatever step each of them decided on; while each attempt that is
+/// remembered makes the next name another one.
+fn action_name(host: &Host<'_>, memory: &Memory) -> String {
     let mut names: Vec<&str> = memory.actions.iter().map(|past| past.name.as_str()).collect();
     names.sort_unstable();
     let mut hash = Sha256::new();
-    for part in [host.uid, kind, subject].into_iter().chain(names) {
+    for part in std::iter::once(host.uid).chain(names) {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
-    let tail: String = hash.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let tail: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     format!("{}-{tail}", host.name)
 }

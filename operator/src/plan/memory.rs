@@ -186,6 +186,8 @@ impl Patience {
 pub struct FleetView {
     /// The governing fleet, if there is one.
     pub fleet: Option<String>,
+    /// The fleet that the host names and that does not govern it: there is none of that name, or not any more.
+    pub missing_fleet: Option<String>,
     /// How patiently to remedy.
     pub patience: Patience,
     /// Components that another host of the fleet is described to run and does not, with that host's name.

@@ -427,7 +427,7 @@ fn not_seen(host: &Host<'_>, failure: &LookFailure, memory: &Memory, fleet: &Fle
         FailureKind::Refused { public_key } => outage::refused(host, failure, public_key),
         FailureKind::Person | FailureKind::Passing => None,
     };
-    let weighed = weighed.map_or_else(Weighed::default, |diagnosis| reasoning.against(diagnosis, failure.reason));
+    let weighed = weighed.map_or_else(Weighed::default, |diagnosis| reasoning.against(diagnosis, failure.state()));
     let Weighed { candidates, run, since, demanded } = weighed;
     let by_hand = match &failure.kind {
         FailureKind::Refused { public_key } if candidates.iter().all(Candidate::is_hopeless) => {

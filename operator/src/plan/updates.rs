@@ -112,8 +112,23 @@ pub(super) fn tell(checks: &mut [Checked], desired: &Desired, tried: Tried<'_>) 
 
 /// The remedies against a drift, where it has to do with a module that we have changed; `None` where it has not.
 pub(super) fn ladder(drift: &Drift, desired: &Desired, seen: &Observation, tried: Tried<'_>) -> Option<Vec<Rung>> {
-    let back = |change: &ModuleChange| {
-        let step = Step::RevertModule { change: change.back() };
+    // What is done again comes from the description and the look; of what is remembered only the version that was there.
+    let back = |module: &Module, change: &ModuleChange| {
+        let remembered = change.back();
+        let change = ModuleChange {
+            module: module.name.clone(),
+            global: module.folder.is_none(),
+            scripts: module.install_scripts,
+            place: match seen.modules.seen().and_then(|modules| modules.get(&module.name.0)) {
+                Some(Found::Installed(found)) => found.place.clone(),
+                Some(Found::Missing | Found::Unreadable | Found::Linked(_) | Found::Unknown(_)) | None => {
+                    module.folder.clone().unwrap_or(remembered.place)
+                }
+            },
+            from: remembered.from,
+            to: remembered.to,
+        };
+        let step = Step::RevertModule { change };
         vec![Rung { step, takes_effect: INSTALLED_WITHIN }]
     };
     match drift.kind {
@@ -123,8 +138,9 @@ pub(super) fn ladder(drift: &Drift, desired: &Desired, seen: &Observation, tried
         }
         // npm has left neither the old one nor the new one.
         DriftKind::ModuleMissing => {
-            let (past, change) = tried.update(module_of(desired, drift)?)?;
-            past.outcome.is_some().then(|| back(change))
+            let module = module_of(desired, drift)?;
+            let (past, change) = tried.update(module)?;
+            past.outcome.is_some().then(|| back(module, change))
         }
         DriftKind::ProcessMissing
         | DriftKind::ProcessStopped
@@ -147,7 +163,7 @@ pub(super) fn ladder(drift: &Drift, desired: &Desired, seen: &Observation, tried
             let there = matches!(found, Found::Installed(found) if found.version == change.to);
             // What crashes again and again has told enough; anything else may be no more than not running.
             let failed = crashes || tried.did_not_come_up(&drift.subject, past.created).is_some();
-            (there && failed).then(|| back(change))
+            (there && failed).then(|| back(module, change))
         }),
         _ => None,
     }

@@ -7,6 +7,7 @@
 pub mod conditions;
 mod database;
 pub mod events;
+pub mod failed;
 pub mod fleet;
 
 use crate::gate::BlockedBy;
@@ -128,6 +129,7 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
         }),
         schedules: story.schedules.to_vec(),
         database: database::status(host, story.seen),
+        refused_login: None,
     }
 }
 
@@ -241,6 +243,7 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         proven_at: outage::proven(host.previous.proven_at.as_ref(), host.spec).cloned(),
         schedules: host.previous.schedules.clone(),
         database: host.previous.database.clone(),
+        refused_login: None,
     }
 }
 
@@ -267,6 +270,7 @@ pub fn suspended(host: &Host<'_>, memory: &Memory, incident: Option<Timestamp>, 
         proven_at: outage::proven(host.previous.proven_at.as_ref(), host.spec).cloned(),
         schedules: host.previous.schedules.clone(),
         database: host.previous.database.clone(),
+        refused_login: None,
     }
 }
 
@@ -290,6 +294,14 @@ fn healthy(drifts: &[&Candidate], blind: &[&Checked], settling: &[&str], checked
 }
 
 fn remediation(host: &Host<'_>, fleet: &FleetView) -> (Is, &'static str, String) {
+    if let Some(missing) = &fleet.missing_fleet {
+        let message = format!(
+            "only observed: the host names the fleet {missing}, which does not govern it or is not there; make that fleet \
+             again, or take the host's label {} and its ownerReference away",
+            binder_crds::FLEET_LABEL
+        );
+        return (Is::False, "FleetMissing", message);
+    }
     let whose = fleet.fleet.as_ref().map_or_else(|| "no fleet".to_owned(), |fleet| format!("fleet {fleet}"));
     match host.mode {
         Mode::Observe => (

@@ -190,7 +190,9 @@ impl Stage {
             json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/ssh-auth",
                 "metadata": {"name": LOGIN_SECRET, "namespace": NAMESPACE}, "stringData": {"ssh-privatekey": login}}),
             json!({"apiVersion": "v1", "kind": "Secret",
-                "metadata": {"name": API_KEY_SECRET, "namespace": NAMESPACE}, "stringData": {"api-key": key.trim()}}),
+                "metadata": {"name": API_KEY_SECRET, "namespace": NAMESPACE,
+                    "labels": {binder_crds::PURPOSE_LABEL: binder_crds::PURPOSE_API_KEY}},
+                "stringData": {"api-key": key.trim()}}),
             json!({"apiVersion": "v1", "kind": "Secret",
                 "metadata": {"name": CLOUD_SECRET, "namespace": NAMESPACE}, "stringData": {"credentials.json": cloud}}),
         ] {

@@ -49,6 +49,7 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     trials.push(trial(place, "chart::the_api_server_takes_it", taken));
     trials.push(trial(place, "chart::its_pod_is_restricted", restricted));
     trials.push(trial(place, "chart::the_api_server_grants_its_rights_and_no_others", granted));
+    trials.push(trial(place, "chart::only_the_operator_writes_binder_actions", protected));
     trials.push(trial(place, "chart::an_api_key_may_be_written_only_where_the_values_say_so", may_write));
 }
 
@@ -78,6 +79,8 @@ async fn bad_values(place: &Place) -> Outcome {
         ("concurrency=65536", "concurrency"),
         ("keepActionsHours=0", "keepActionsHours"),
         ("minDeadAfter=soon", "minDeadAfter"),
+        ("allowAmbientCloudIdentity=perhaps", "allowAmbientCloudIdentity"),
+        ("admission.protectAction=false", "protectAction"),
         ("gceEndpoint=http://compute.example.org", "gceEndpoint"),
         ("backups.volume.hostPath.path=/", "volume"),
         ("apiKeySecrets=binder-api-key", "apiKeySecrets"),
@@ -288,6 +291,66 @@ async fn granted(place: &Place) -> Outcome {
         ensure(!may, || format!("it may read {resource}"))?;
     }
     works(api, operator).await
+}
+
+/// With the chart's policy, an action that anybody else writes is refused, and one of the operator's account is taken.
+async fn protected(place: &Place) -> Outcome {
+    let api = place.api().await?;
+    let namespace = "chart-protected";
+    api.namespace(namespace, json!({})).await?;
+    let watched = format!("watchNamespace={namespace}");
+    let without = rendered(place, &[IMAGE, &watched, "admission.protectActions=false"]).await?;
+    ensure(one(&without, "ValidatingAdmissionPolicy").is_err(), || "the switch does nothing".to_owned())?;
+    let mut objects = rendered(place, &[IMAGE, &watched]).await?;
+    for object in &mut objects {
+        // The release is put into the namespace that it watches, so as to share no account with other tests.
+        let elsewhere = object
+            .to_string()
+            .replace("system:serviceaccount:binder-system:", "system:serviceaccount:chart-protected:");
+        *object = serde_json::from_str(&elsewhere)?;
+        if object["metadata"]["namespace"].is_string() {
+            object["metadata"]["namespace"] = json!(namespace);
+        }
+        if object["kind"] == "RoleBinding" {
+            object["subjects"][0]["namespace"] = json!(namespace);
+        }
+    }
+    for kind in
+        ["ServiceAccount", "Role", "RoleBinding", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"]
+    {
+        api.create(one(&objects, kind)?, false).await?;
+    }
+    let action = json!({
+        "apiVersion": "fleet.binder-project.org/v1alpha1", "kind": "BinderAction",
+        "metadata": { "name": "web-1", "namespace": namespace },
+        "spec": {
+            "host": "web", "hostUid": "uid", "step": "Reboot", "subject": "web", "description": "reboot", "parameters": {},
+            "drift": "Unresponsive", "evidence": "", "attempt": 1, "deadline": "2030-01-01T00:00:00Z",
+        },
+    });
+    // A policy is in force some moments after it was made.
+    let mut last = String::new();
+    for _ in 0..100 {
+        match api.create(&action, true).await {
+            Err(error) if error.to_string().contains("only binder-operator writes BinderActions") => {
+                last.clear();
+                break;
+            }
+            other => last = format!("{other:?}"),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    ensure(last.is_empty(), || format!("an administrator's action is not refused: {last}"))?;
+    let account = one(&objects, "ServiceAccount")?["metadata"]["name"].as_str().ok_or("the account has no name")?;
+    let kubeconfig = Kubeconfig::from_yaml(&api.kubeconfig_for(namespace, account).await?)?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let operator = kube::Client::try_from(config)?;
+    let request =
+        http::Request::post(format!("/apis/fleet.binder-project.org/v1alpha1/namespaces/{namespace}/binderactions"))
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(serde_json::to_vec(&action)?)?;
+    operator.request::<Value>(request).await?;
+    Ok(())
 }
 
 /// With the value `apiKeySecrets`, a Secret of that name may be made and added to by server-side apply; no other one may.

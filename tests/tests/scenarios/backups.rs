@@ -139,7 +139,8 @@ fn set_free(set: &Set) -> Outcome {
 async fn give(set: &Set, bucket: &Bucket, secret: &str) -> Outcome {
     let authority = std::fs::read_to_string(&bucket.authority).map_err(failed)?;
     let secret = json!({"apiVersion": "v1", "kind": "Secret",
-    "metadata": {"name": BUCKET_SECRET, "namespace": NAMESPACE},
+    "metadata": {"name": BUCKET_SECRET, "namespace": NAMESPACE,
+        "labels": {binder_crds::PURPOSE_LABEL: binder_crds::PURPOSE_BACKUP}},
     "stringData": {
         "aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": secret, "aws_region": REGION,
         "aws_endpoint": bucket.endpoint, "ca.crt": authority,

@@ -71,7 +71,9 @@ fn where_it_is_not_allowed_a_person_is_told_a_command_without_the_key() {
     assert!(operator.ran.is_empty());
     assert_eq!(operator.condition(conditions::STALLED), ("True", "NeedsPerson"));
     let says = "; put it there: ssh andrew@web 'grep ...' | kubectl -n binder create secret generic binder-api-key \
-                --from-file=api-key=/dev/stdin --dry-run=client -o yaml | kubectl -n binder apply --server-side -f -";
+                --from-file=api-key=/dev/stdin --dry-run=client -o yaml \
+                | kubectl label --local -f - fleet.binder-project.org/purpose=api-key -o yaml \
+                | kubectl -n binder apply --server-side -f -";
     assert!(message(&operator, conditions::API_KEY_ACCEPTED).ends_with(says));
     assert!(message(&operator, conditions::STALLED).contains(says));
 }
