@@ -14,6 +14,7 @@ use binder_lab::cloud::{self, Instance, Service};
 use binder_lab::host::power::{Order, PowerButton};
 use binder_lab::inventory::{Network, Role, with_role};
 use binder_lab::layout::HostLayout;
+use binder_operator::gate::demands::{Demands, Evidence};
 use binder_operator::gate::{self, Permit};
 use binder_operator::power::gce::{BadCredentials, Gce, GceInstance};
 use binder_operator::power::{Cure, Fault, KeyAdded, Power, SshKey, State};
@@ -115,7 +116,8 @@ fn permit(action: &str) -> Permit {
         attempts: 0,
         max_attempts: 1,
         cooldown_until: None,
-        may_pass_until: None,
+        demands: Demands { looks: 1, lasting: false, warranted: false, booted: false, per_day: false },
+        evidence: Evidence { looks: 1, ..Evidence::default() },
         witness: None,
         closed_until: None,
         over_budget: None,
