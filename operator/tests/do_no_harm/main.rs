@@ -209,10 +209,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let only = std::env::args().skip(1).find(|word| !word.starts_with('-'));
-    let stage = Stage::new();
+    let now = Timestamp::now();
+    let stage = Stage::new(now.as_millisecond());
     let home = stage.home();
     let asks = facets::asks(&desired(&home));
-    let now = Timestamp::now();
     let baseline = stage.run(&asks, &stage.well(), "world", SHELLS[0].1, None);
     let fixture = Fixture { stage, spec: spec(desired(&home)), asks, now, baseline };
     let mut bad = 0;

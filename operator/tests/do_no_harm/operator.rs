@@ -67,8 +67,13 @@ pub(crate) fn desired(home: &str) -> Desired {
             version: ModuleVersion::from("1.1.17"),
             ..Module::default()
         }],
-        reaches: vec![Reach { host: None, address: Some(Address::from("192.0.2.7")), port: 9100 }],
+        reaches: vec![reach()],
     }
+}
+
+/// Another machine's port that the host must reach.
+pub(crate) fn reach() -> Reach {
+    Reach { host: None, address: Some(Address::from("192.0.2.7")), port: 9100 }
 }
 
 /// The host's object, with what its fleet says.

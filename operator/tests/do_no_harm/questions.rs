@@ -1,7 +1,7 @@
 //! What is asked of a host otherwise than by the probe, and of others about it: healthy answers, and each way in which none
 //! or a wrong one comes.
 
-use crate::operator::{CLUSTER, fleet};
+use crate::operator::{CLUSTER, fleet, reach};
 use binder_operator::plan::memory::FleetView;
 use binder_operator::plan::outage::{CloudSays, Outage, Says, Witness};
 use binder_operator::plan::{FailureKind, LookFailure, Looked};
@@ -9,7 +9,7 @@ use binder_operator::seen::backups::{Backups, Good};
 use binder_operator::seen::database::{Build, Database, Name, Names};
 use binder_operator::seen::kubernetes::{Answers, Api, Namespaces, Nodes, namespace_names, namespaces, nodes};
 use binder_operator::seen::proxy::{self, Cluster};
-use binder_operator::seen::reach::{Reached, Reaches};
+use binder_operator::seen::reach::{Reached, Reaches, subject};
 use binder_operator::seen::routes::{Routes, routes};
 use binder_operator::seen::servers::{Health, JUDGED, Key, Servers, Verdict, health};
 use binder_operator::seen::{Blind, Known, Observation, Reason};
@@ -58,7 +58,7 @@ impl Questions {
                 namespaces: Some(Namespaces { active: 1, ..Namespaces::default() }),
             }),
             routes: Known::Seen(Routes { live: 1, ..Routes::default() }),
-            reaches: Known::Seen(Reaches::from([("192.0.2.7:9100".to_owned(), Reached::Open)])),
+            reaches: Known::Seen(Reaches::from([(subject(&reach()), Reached::Open)])),
             database: Known::Seen(Database {
                 builds: 3,
                 templates: 3,
@@ -225,7 +225,7 @@ pub(crate) fn failing(now: Timestamp) -> Vec<Failing> {
         Reached::NoSuchHost,
         Reached::Unknown("the machine forbids tunnels".to_owned()),
     ] {
-        let reaches = Reaches::from([("192.0.2.7:9100".to_owned(), reached.clone())]);
+        let reaches = Reaches::from([(subject(&reach()), reached.clone())]);
         add(
             format!("another machine's port: {reached:?}"),
             Questions { reaches: Known::Seen(reaches), ..well.clone() },

@@ -15,6 +15,7 @@ use std::time::Duration;
 /// Stand-ins that are scripts of their own.
 const SCRIPTS: &[(&str, &str)] = &[
     ("cat", include_str!("tools/cat")),
+    ("date", include_str!("tools/date")),
     ("df", include_str!("tools/df")),
     ("dmesg", include_str!("tools/dmesg")),
     ("docker", include_str!("tools/docker")),
@@ -38,9 +39,9 @@ const READERS: &[&str] = &["awk", "grep", "head", "sed", "tail", "tr", "cut", "s
 
 /// Real tools as they are.
 const PLAIN: &[&str] = &[
-    "[", "base64", "basename", "date", "dd", "dirname", "echo", "env", "expr", "false", "find", "getconf", "hostname",
-    "kill", "ls", "mktemp", "nl", "nproc", "od", "printf", "rm", "seq", "setsid", "sh", "sleep", "test", "timeout",
-    "touch", "true", "uname", "uniq", "xargs",
+    "[", "base64", "basename", "dd", "dirname", "echo", "env", "expr", "false", "find", "getconf", "hostname", "kill",
+    "ls", "mktemp", "nl", "nproc", "od", "printf", "rm", "seq", "setsid", "sh", "sleep", "test", "timeout", "touch",
+    "true", "uname", "uniq", "xargs",
 ];
 
 /// The name under which a stand-in is found although it is the real tool.
@@ -75,6 +76,8 @@ pub(crate) enum Fault {
 /// The folder of everything, removed when it is dropped.
 pub(crate) struct Stage {
     root: tempfile::TempDir,
+    /// The host's clock, in milliseconds since 1970.
+    now: i64,
     _pm2: UnixListener,
 }
 
@@ -90,13 +93,13 @@ fn find(name: &str) -> Option<PathBuf> {
 
 impl Stage {
     /// Everything well.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(now: i64) -> Self {
         let root = tempfile::Builder::new().prefix("harm").tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
         for folder in ["real", "well", "cells", "home/.pm2/logs", "home/.binder", "home/global/lib/node_modules"] {
             fs::create_dir_all(at(folder)).unwrap();
         }
-        for tool in tools().chain(["ps", "stat", "readlink", "cat"]) {
+        for tool in tools().chain(["ps", "stat", "readlink", "cat", "date"]) {
             if let Some(found) = find(tool) {
                 let _ = symlink(found, at("real").join(tool));
             }
@@ -120,7 +123,7 @@ impl Stage {
         fs::create_dir_all(at("home/kubernetes/cluster")).unwrap();
         script(&at("home/kubernetes/cluster/kubectl.sh"), "#!/bin/bash\nexec kubectl \"$@\"\n");
         let pm2 = UnixListener::bind(at("home/.pm2/rpc.sock")).unwrap();
-        let stage = Self { root, _pm2: pm2 };
+        let stage = Self { root, now, _pm2: pm2 };
         stage.world("world", None);
         stage
     }
@@ -140,7 +143,6 @@ impl Stage {
         let is = |wanted| fault == Some(wanted);
         fs::create_dir_all(world.join("proc")).unwrap();
         let up: f64 = fs::read_to_string("/proc/uptime").unwrap().split(' ').next().unwrap().parse().unwrap();
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
         let home = self.home();
         let server = |module: &str, cli: &str| format!("node /usr/local/lib/node_modules/{module}/{cli}.js start");
         let process = |id: u32, parent: u32, uid: u32, begun: u64, command: &str| Process {
@@ -249,7 +251,7 @@ impl Stage {
             .enumerate()
             .filter(|(_, (_, id, _))| !gone.contains(id))
             .map(|(number, (name, id, begun))| {
-                let started = now as f64 - up * 1000.0 * (1.0 - *begun as f64 / 100.0);
+                let started = self.now as f64 - up * 1000.0 * (1.0 - *begun as f64 / 100.0);
                 serde_json::json!({
                     "pid": FIRST + id, "name": name, "pm_id": number, "monit": {"memory": 1, "cpu": 0},
                     "pm2_env": {
@@ -370,6 +372,7 @@ impl Stage {
             .env("SSH_CONNECTION", "192.0.2.9 50000 192.0.2.1 22")
             .env("REAL", self.at("real"))
             .env("WELL", self.at("well"))
+            .env("NOW", (self.now / 1000).to_string())
             .env("TMP", self.root.path())
             .env("WORLD", self.at(world));
         let within = limit.map_or(Duration::from_secs(60), |limit| limit * 4 + Duration::from_secs(3));
