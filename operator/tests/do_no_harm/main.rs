@@ -45,6 +45,8 @@ struct Fixture {
     asks: Vec<Ask>,
     now: Timestamp,
     baseline: Answers,
+    /// What they say.
+    well: Observation,
 }
 
 /// One failure.
@@ -71,14 +73,21 @@ enum What {
 }
 
 impl Fixture {
-    fn seen(&self, answers: &Answers, questions: Questions, after: SignedDuration) -> Looked {
-        let seen = Observation::read(self.now + after, &self.asks, answers, questions.cluster.clone());
-        Looked::Seen(Box::new(questions.into(seen, after)))
+    /// What the answers of a look say.
+    fn read(&self, answers: &Answers, questions: &Questions) -> Observation {
+        Observation::read(self.now, &self.asks, answers, questions.cluster.clone())
+    }
+
+    /// The same a while later.
+    fn later(&self, seen: &Observation, questions: &Questions, after: SignedDuration) -> Looked {
+        let seen = Observation { at: self.now + after, ..seen.clone() };
+        Looked::Seen(Box::new(questions.clone().into(seen, after)))
     }
 
     fn judged(&self, answers: &Answers, questions: &Questions) -> Outcome {
-        let well = |after| (self.seen(&self.baseline, Questions::well(self.now), after), fleet());
-        let broken = |after| (self.seen(answers, questions.clone(), after), fleet());
+        let (all_well, ill) = (Questions::well(self.now), self.read(answers, questions));
+        let well = |after| (self.later(&self.well, &all_well, after), fleet());
+        let broken = |after| (self.later(&ill, questions, after), fleet());
         ten_looks(&self.spec, self.now, &well, &broken)
     }
 
@@ -99,7 +108,8 @@ impl Fixture {
             }
             What::Questions(questions) => self.judged(&self.baseline, questions),
             What::Outage(failure, view) => {
-                let well = |after| (self.seen(&self.baseline, Questions::well(self.now), after), fleet());
+                let all_well = Questions::well(self.now);
+                let well = |after| (self.later(&self.well, &all_well, after), fleet());
                 let broken = |_| (questions::failed(failure), (**view).clone());
                 ten_looks(&self.spec, self.now, &well, &broken)
             }
@@ -214,7 +224,8 @@ fn main() -> ExitCode {
     let home = stage.home();
     let asks = facets::asks(&desired(&home));
     let baseline = stage.run(&asks, &stage.well(), "world", SHELLS[0].1, None);
-    let fixture = Fixture { stage, spec: spec(desired(&home)), asks, now, baseline };
+    let well = Observation::read(now, &asks, &baseline, Questions::well(now).cluster);
+    let fixture = Fixture { stage, spec: spec(desired(&home)), asks, now, baseline, well };
     let mut bad = 0;
 
     // Otherwise no failure could be seen in what follows.
