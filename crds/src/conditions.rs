@@ -15,6 +15,13 @@ pub const RECONCILING: &str = "Reconciling";
 /// Present while nothing more will be tried without a person. kstatus reads it as "failed".
 pub const STALLED: &str = "Stalled";
 
+/// Present while the fleet's brake holds: no step that disrupts a service or a host is done anywhere in the fleet.
+pub const REMEDIATION_HELD: &str = "RemediationHeld";
+/// Of a host, present and False while its clock and the operator's are too far apart.
+pub const CLOCK_IN_SYNC: &str = "ClockInSync";
+/// Of a fleet with windows: each of them can open.
+pub const WINDOWS_VALID: &str = "WindowsValid";
+
 /// The host answers over SSH with its pinned key and lets us in.
 pub const REACHABLE: &str = "Reachable";
 /// Facet `services`: pm2 runs what is described.

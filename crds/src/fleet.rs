@@ -53,7 +53,7 @@ pub struct BinderFleetSpec {
     /// How many hosts may be disrupted at once.
     #[serde(default)]
     pub budget: Budget,
-    /// When disruptive steps are allowed; none: always.
+    /// When disruptive steps are allowed; a purpose that no window is for is allowed always.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub windows: Vec<Window>,
@@ -135,9 +135,14 @@ impl Default for Budget {
 }
 
 /// A time in which disruptive steps are allowed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Window {
+    /// What it holds. Default: `Planned` only, so that a dead machine never waits for it.
+    #[serde(rename = "for", default = "planned")]
+    #[schemars(length(min = 1, max = 2))]
+    #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, a == b))").message("a purpose is named twice: write for: [Planned], [Recovery] or [Planned, Recovery]"))]
+    pub holds: Vec<Purpose>,
     /// When it opens.
     pub schedule: Schedule,
     /// The time zone of the schedule. Default: Etc/UTC.
@@ -147,24 +152,55 @@ pub struct Window {
     pub duration: Span,
 }
 
+/// Why a host is disrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Purpose {
+    /// Something works and is disrupted: a new version of a module, a reboot of a machine that still serves.
+    Planned,
+    /// The machine is dead, or nothing that it is described to run works: there is nothing left to disrupt.
+    Recovery,
+}
+
+impl Purpose {
+    /// The word that the API uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Planned => "Planned",
+            Self::Recovery => "Recovery",
+        }
+    }
+}
+
+fn planned() -> Vec<Purpose> {
+    vec![Purpose::Planned]
+}
+
 /// How often and how patiently to remedy. The defaults suit the runbook's machines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Remedies {
-    /// The pause after a failed attempt; it doubles with each further one. Default: 30s.
+    /// The pause after a failed attempt; it doubles with each further one. The operator has a lower bound
+    /// (`--min-cooldown`). Default: 30s.
     #[serde(default = "default_cooldown")]
     pub cooldown: Span,
     /// Attempts at each rung of a ladder before the next rung, or a person. Default: 3.
     #[serde(default = "default_attempts")]
     #[schemars(range(min = 1, max = 10))]
     pub attempts: u32,
-    /// How long a host must have been healthy for its attempts to be counted afresh. Default: 15m.
+    /// How long a host must have been healthy for its attempts to be counted afresh. The operator has a lower
+    /// bound (`--min-refill-after`). Default: 15m.
     #[serde(default = "default_refill")]
     pub refill_after: Span,
     /// How long a host must have been silent before it may be taken for dead and, once a second witness agrees, be
-    /// power-cycled. Default: 2m.
+    /// power-cycled. Longer than a boot with a check of the file systems takes; the operator has a lower bound of its
+    /// own (`--min-dead-after`). Default: 5m.
     #[serde(default = "default_dead")]
     pub dead_after: Span,
+    /// How many reboots, power-cycles and starts one machine may have within 24 hours, whatever came of them and in however
+    /// many incidents. What needs another one waits for a person. Default: 1.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = 100))]
+    pub per_day: u32,
 }
 
 fn default_cooldown() -> Span {
@@ -176,7 +212,7 @@ fn default_attempts() -> u32 {
 }
 
 fn default_dead() -> Span {
-    Span::from("2m")
+    Span::from("5m")
 }
 
 fn default_refill() -> Span {
@@ -190,6 +226,7 @@ impl Default for Remedies {
             attempts: default_attempts(),
             refill_after: default_refill(),
             dead_after: default_dead(),
+            per_day: one(),
         }
     }
 }

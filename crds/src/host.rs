@@ -106,6 +106,13 @@ pub struct BinderHostStatus {
     /// The boot that was last seen, from `/proc/sys/kernel/random/boot_id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<String>,
+    /// What a restart of the machine may come of, and since when it has been so for this reason. Kept here so that the time
+    /// survives a restart of the operator; another reason begins anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drift_since: Vec<DriftSince>,
+    /// What has run here as it is described now. The machine is restarted only for the sake of something in this list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub has_run: Vec<HasRun>,
     /// When the present incident began: attempts are counted from here, and afresh once the host has been healthy for a
     /// while.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -131,6 +138,8 @@ impl Default for BinderHostStatus {
             plan: Vec::new(),
             last_actions: Vec::new(),
             boot_id: None,
+            drift_since: Vec::new(),
+            has_run: Vec::new(),
             incident_since: None,
             schedules: Vec::new(),
             database: None,
@@ -207,6 +216,28 @@ pub struct LastBackup {
     pub bytes: u64,
     /// How many good ones there are.
     pub kept: u32,
+}
+
+/// Since when something has been wrong for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DriftSince {
+    /// What it is about.
+    pub subject: String,
+    /// The reason.
+    pub reason: String,
+    /// When it began.
+    pub since: Time,
+}
+
+/// Something that was seen to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HasRun {
+    /// What.
+    pub name: String,
+    /// A hash of how it was described then: what is described otherwise has yet to run.
+    pub description: String,
 }
 
 /// A step to come.

@@ -34,6 +34,9 @@ pub const GROUP: &str = "fleet.binder-project.org";
 /// The label that a fleet puts on the hosts it renders, and that hosts put on their actions; its value is the fleet's
 /// name.
 pub const FLEET_LABEL: &str = "fleet.binder-project.org/fleet";
+/// On a BinderFleet: a person's word that the fleet's brake may open. The value is a moment (RFC 3339); what began before
+/// it no longer holds anything.
+pub const RELEASE_ANNOTATION: &str = "fleet.binder-project.org/release";
 /// On a BinderAction whose step disrupts a whole host, with the value `host`: what the fleet's budget counts.
 pub const DISRUPTS_LABEL: &str = "fleet.binder-project.org/disrupts";
 

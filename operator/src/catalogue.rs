@@ -24,7 +24,7 @@ pub struct Component {
     pub process: String,
     /// TCP ports that it listens on once it has settled, unless its settings on the host say another one.
     pub ports: Vec<u16>,
-    /// Where its file `~/.binder/NAME.conf` on the host keeps its port, as a path of keys; empty: nowhere.
+    /// Where its file in `~/.binder` on the host ([`Component::settings_file`]) keeps its port, as a path of keys; empty: nowhere.
     pub port_setting: &'static [&'static str],
     /// Whether it may be a container, whose port is held by Docker's `docker-proxy` and not by a process of its own.
     pub in_docker: bool,
@@ -78,6 +78,14 @@ pub enum Start {
 }
 
 impl Component {
+    /// The name of its file `~/.binder/NAME.conf` on the host, as the package itself reads it (`lib/settings.js`).
+    pub fn settings_file(&self) -> &str {
+        match self.name.as_str() {
+            "deploy-kubernetes" => "deploy",
+            name => name,
+        }
+    }
+
     /// Every name under which pm2 may know a part of it, its own first.
     pub fn processes(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.process.as_str()).chain(self.children.iter().map(|child| child.process.as_str()))
@@ -187,7 +195,7 @@ pub fn server(server: Server) -> Component {
         name: name.to_owned(),
         process: process.to_owned(),
         ports: vec![port],
-        port_setting: &[],
+        port_setting: &["port"],
         in_docker: false,
         children: Vec::new(),
         start: Start::Server { name: name.to_owned() },

@@ -2,6 +2,7 @@
 
 use crate::commands::Command;
 use crate::power::gce;
+use binder_crds::text::Span;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,6 +35,21 @@ pub struct Config {
     #[arg(long, env = "BINDER_BACKUPS_DIR")]
     pub backups_dir: Option<PathBuf>,
 
+    /// The least time that a host must have been silent before it may be taken for dead, whatever a fleet's
+    /// `remedies.deadAfter` says. Shorter than a boot with a check of the file systems, and a machine that its owner restarts
+    /// is power-cycled in the middle of it.
+    #[arg(long, env = "BINDER_MIN_DEAD_AFTER", default_value = "5m", value_parser = span)]
+    pub min_dead_after: Duration,
+
+    /// The shortest pause after a failed attempt, whatever a fleet's `remedies.cooldown` says.
+    #[arg(long, env = "BINDER_MIN_COOLDOWN", default_value = "10s", value_parser = span)]
+    pub min_cooldown: Duration,
+
+    /// The least time that a host must have been healthy for its attempts to count afresh, whatever a fleet's
+    /// `remedies.refillAfter` says.
+    #[arg(long, env = "BINDER_MIN_REFILL_AFTER", default_value = "5m", value_parser = span)]
+    pub min_refill_after: Duration,
+
     /// What is logged, as in RUST_LOG: `info`, `binder_operator=debug`.
     #[arg(long, env = "BINDER_LOG", default_value = "info,kube_client=warn,kube_runtime=warn,russh=error")]
     pub log: String,
@@ -62,6 +78,11 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// A length of time as the objects write it, `30s` or `1h30m`.
+fn span(text: &str) -> Result<Duration, String> {
+    Span::from(text).duration().map_err(|bad| bad.to_string())
 }
 
 impl Config {

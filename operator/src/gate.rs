@@ -3,9 +3,13 @@
 //! One function with one answer. [`admit`] gives a [`Permit`] or says what blocks; nothing that changes a host can be
 //! sent without a permit, because [`Permit`] has no other constructor and the transport asks for one by value.
 //!
-//! Knows plain data only: no transport, no clock, no facet. Later checks (frozen, circuit breaker, approval, lease) are further fields of [`Request`] and further arms of [`BlockedBy`].
+//! Knows plain data only: no transport, no clock, no facet; of steps, what each demands as evidence ([`demands`]). Later
+//! checks (frozen, approval, lease) are further fields of [`Request`] and further arms of [`BlockedBy`].
+
+pub mod demands;
 
 use binder_crds::Mode;
+use demands::{Demands, Evidence, Missing};
 use jiff::Timestamp;
 
 /// Proof that the gate was passed, for one command on one host. Not `Clone`: one permit, one command.
@@ -54,6 +58,8 @@ pub struct Request<'a> {
     pub suspended: bool,
     /// The mode: the lower one of the fleet's and the host's.
     pub mode: Mode,
+    /// Why the fleet's brake holds the step, in words; `None` when it does not.
+    pub held: Option<&'a str>,
     /// What must be in place first and is not.
     pub waits_for: Option<&'a str>,
     /// A step on this host whose effect is still awaited, and until when.
@@ -64,8 +70,10 @@ pub struct Request<'a> {
     pub max_attempts: u32,
     /// Until when a failed attempt's pause lasts.
     pub cooldown_until: Option<Timestamp>,
-    /// Why the state that the step is for might still pass by itself, and until when that is waited for.
-    pub may_pass_until: Option<Timestamp>,
+    /// What the step demands as evidence.
+    pub demands: Demands,
+    /// What speaks for it.
+    pub evidence: Evidence,
     /// Who has yet to confirm that the host is dead, in words; `None` when nobody has to.
     pub witness: Option<&'a str>,
     /// Until when no maintenance window is open, for a step that disrupts a host; `Some(None)` if none ever opens.
@@ -87,6 +95,11 @@ pub enum BlockedBy {
     Observe,
     /// The mode is `Approve`, and nobody has approved.
     Approval,
+    /// The fleet's brake holds: too much broke too fast.
+    Held {
+        /// Why, and what opens it.
+        what: String,
+    },
     /// The attempts are used up: a person is needed.
     Attempts {
         /// How many were made.
@@ -109,8 +122,25 @@ pub enum BlockedBy {
         /// Until when.
         until: Timestamp,
     },
+    /// A restart of the machine cannot be expected to help, or would end what works.
+    Unwarranted {
+        /// What, and what to do.
+        what: String,
+    },
+    /// The machine had as many steps of this weight within a day as are allowed.
+    PerDay {
+        /// How many.
+        done: u32,
+        /// When the next one is allowed.
+        until: Option<Timestamp>,
+    },
     /// It might pass by itself.
     MayPass {
+        /// Until when that is waited for.
+        until: Timestamp,
+    },
+    /// The machine may still be booting.
+    Booting {
         /// Until when that is waited for.
         until: Timestamp,
     },
@@ -119,6 +149,8 @@ pub enum BlockedBy {
         /// Who, and what stands in the way.
         what: String,
     },
+    /// A second look must show the same.
+    SecondLook,
     /// No maintenance window is open.
     Window {
         /// When the next one opens, if any does.
@@ -132,17 +164,46 @@ pub enum BlockedBy {
 }
 
 impl BlockedBy {
-    /// When the answer may be another one by the passing of time alone.
-    pub fn until(&self) -> Option<Timestamp> {
+    /// Whether only a person can change the answer, however long it is waited for.
+    pub fn is_final(&self) -> bool {
         match self {
-            Self::Window { opens } => *opens,
-            Self::TakingEffect { until, .. } | Self::Cooldown { until } | Self::MayPass { until } => Some(*until),
+            Self::Attempts { .. } | Self::Unwarranted { .. } | Self::PerDay { .. } => true,
             Self::Deleted
             | Self::Suspended
             | Self::Observe
             | Self::Approval
+            | Self::Held { .. }
+            | Self::Order { .. }
+            | Self::TakingEffect { .. }
+            | Self::Cooldown { .. }
+            | Self::MayPass { .. }
+            | Self::Booting { .. }
+            | Self::Witness { .. }
+            | Self::SecondLook
+            | Self::Window { .. }
+            | Self::Budget { .. } => false,
+        }
+    }
+
+    /// When the answer may be another one by the passing of time alone.
+    pub fn until(&self) -> Option<Timestamp> {
+        match self {
+            Self::Window { opens } => *opens,
+            Self::TakingEffect { until, .. }
+            | Self::Cooldown { until }
+            | Self::MayPass { until }
+            | Self::Booting { until } => Some(*until),
+            Self::PerDay { until, .. } => *until,
+            // At once.
+            Self::SecondLook => Some(Timestamp::MIN),
+            Self::Deleted
+            | Self::Suspended
+            | Self::Observe
+            | Self::Approval
+            | Self::Held { .. }
             | Self::Attempts { .. }
             | Self::Order { .. }
+            | Self::Unwarranted { .. }
             | Self::Witness { .. }
             | Self::Budget { .. } => None,
         }
@@ -165,6 +226,9 @@ pub fn admit(request: &Request<'_>) -> Result<Permit, BlockedBy> {
         Mode::Approve => return Err(BlockedBy::Approval),
         Mode::Enforce => {}
     }
+    if let Some(what) = request.held {
+        return Err(BlockedBy::Held { what: what.to_owned() });
+    }
     if request.attempts >= request.max_attempts {
         return Err(BlockedBy::Attempts { made: request.attempts });
     }
@@ -177,11 +241,20 @@ pub fn admit(request: &Request<'_>) -> Result<Permit, BlockedBy> {
     if let Some(until) = request.cooldown_until.filter(|until| *until > request.now) {
         return Err(BlockedBy::Cooldown { until });
     }
-    if let Some(until) = request.may_pass_until.filter(|until| *until > request.now) {
-        return Err(BlockedBy::MayPass { until });
+    // The second look is the last of the evidence: whatever else is missing takes longer, and says more.
+    let missing = request.demands.missing(&request.evidence, request.now);
+    match &missing {
+        Some(Missing::Unwarranted(what)) => return Err(BlockedBy::Unwarranted { what: what.clone() }),
+        Some(Missing::PerDay { done, until }) => return Err(BlockedBy::PerDay { done: *done, until: *until }),
+        Some(Missing::Lasting { until }) => return Err(BlockedBy::MayPass { until: *until }),
+        Some(Missing::Booting { until }) => return Err(BlockedBy::Booting { until: *until }),
+        Some(Missing::SecondLook) | None => {}
     }
     if let Some(what) = request.witness {
         return Err(BlockedBy::Witness { what: what.to_owned() });
+    }
+    if missing == Some(Missing::SecondLook) {
+        return Err(BlockedBy::SecondLook);
     }
     if let Some(opens) = request.closed_until {
         return Err(BlockedBy::Window { opens });
@@ -196,6 +269,12 @@ pub fn admit(request: &Request<'_>) -> Result<Permit, BlockedBy> {
 mod tests {
     use super::*;
 
+    const DEMANDS: Demands = Demands { looks: 2, lasting: true, warranted: true, booted: true, per_day: true };
+
+    fn evidence() -> Evidence {
+        Evidence { looks: 2, per_day: 1, ..Evidence::default() }
+    }
+
     fn request() -> Request<'static> {
         Request {
             host: "uid",
@@ -203,12 +282,14 @@ mod tests {
             deleted: false,
             suspended: false,
             mode: Mode::Enforce,
+            held: None,
             waits_for: None,
             taking_effect: None,
             attempts: 0,
             max_attempts: 3,
             cooldown_until: None,
-            may_pass_until: None,
+            demands: DEMANDS,
+            evidence: evidence(),
             witness: None,
             closed_until: None,
             over_budget: None,
@@ -224,6 +305,7 @@ mod tests {
             (Request { suspended: true, ..request() }, BlockedBy::Suspended),
             (Request { mode: Mode::Observe, ..request() }, BlockedBy::Observe),
             (Request { mode: Mode::Approve, ..request() }, BlockedBy::Approval),
+            (Request { held: Some("held"), attempts: 3, ..request() }, BlockedBy::Held { what: "held".to_owned() }),
             (Request { attempts: 3, ..request() }, BlockedBy::Attempts { made: 3 }),
             (Request { waits_for: Some("db"), ..request() }, BlockedBy::Order { what: "db".to_owned() }),
             (
@@ -231,7 +313,23 @@ mod tests {
                 BlockedBy::TakingEffect { step: "start web".to_owned(), until: later },
             ),
             (Request { cooldown_until: Some(later), ..request() }, BlockedBy::Cooldown { until: later }),
-            (Request { may_pass_until: Some(later), ..request() }, BlockedBy::MayPass { until: later }),
+            (
+                Request { evidence: Evidence { unwarranted: Some("web".to_owned()), ..evidence() }, ..request() },
+                BlockedBy::Unwarranted { what: "web".to_owned() },
+            ),
+            (
+                Request { evidence: Evidence { today: 1, day_ends: Some(later), ..evidence() }, ..request() },
+                BlockedBy::PerDay { done: 1, until: Some(later) },
+            ),
+            (
+                Request { evidence: Evidence { lasted_at: Some(later), ..evidence() }, ..request() },
+                BlockedBy::MayPass { until: later },
+            ),
+            (
+                Request { evidence: Evidence { booted_at: Some(later), ..evidence() }, ..request() },
+                BlockedBy::Booting { until: later },
+            ),
+            (Request { evidence: Evidence { looks: 1, ..evidence() }, ..request() }, BlockedBy::SecondLook),
             (
                 Request { witness: Some("another host"), ..request() },
                 BlockedBy::Witness { what: "another host".to_owned() },

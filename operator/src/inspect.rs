@@ -91,7 +91,8 @@ pub fn figures(desired: &Desired, seen: &Observation) -> Figures {
             .filter(|(path, _)| described(path))
             .filter_map(|(path, used)| match used {
                 Use::Percent(percent) => Some((path.clone(), *percent)),
-                Use::Unreadable => None,
+                Use::Inodes { bytes, .. } => Some((path.clone(), *bytes)),
+                Use::Unreadable(_) => None,
             })
             .collect();
     }
@@ -114,6 +115,7 @@ mod tests {
             state,
             restarts,
             started_ms: 1_000_000,
+            ..Row::default()
         };
         let rows = vec![
             row("binder-web-start", 3, State::Online),
@@ -122,7 +124,7 @@ mod tests {
         ];
         let seen = Observation {
             machine: Known::Seen(Machine { clock: 1060, uptime: 500, ..Machine::default() }),
-            pm2: Known::Seen(Table { daemon: true, rows }),
+            pm2: Known::Seen(Table { daemon: true, rows, ..Table::default() }),
             ..Observation::nothing(jiff::Timestamp::UNIX_EPOCH)
         };
         let desired = Desired { servers: vec![Server::Web], ..Desired::default() };

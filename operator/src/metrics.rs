@@ -21,6 +21,7 @@ pub struct Metrics {
     look_time: Histogram,
     actions: Family<ActionLabels, Counter>,
     healthy: Family<HostLabels, Gauge>,
+    held: Family<FleetLabels, Gauge>,
     writes: Family<WriteLabels, Counter>,
     failures: Family<FailureLabels, Counter>,
     seen: seen::SeenGauges,
@@ -46,6 +47,12 @@ struct HostLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FleetLabels {
+    namespace: String,
+    fleet: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WriteLabels {
     kind: &'static str,
 }
@@ -66,6 +73,9 @@ impl Default for Metrics {
         registry.register("actions", "Finished attempts at runbook steps, by step and outcome", actions.clone());
         let healthy = Family::<HostLabels, Gauge>::default();
         registry.register("host_healthy", "1 as described, 0 not, -1 not seen", healthy.clone());
+        let held = Family::<FleetLabels, Gauge>::default();
+        let words = "1 while the fleet's brake holds every step that disrupts a service or a host, else 0";
+        registry.register("fleet_remediation_held", words, held.clone());
         let writes = Family::<WriteLabels, Counter>::default();
         registry.register("api_writes", "Writes to the Kubernetes API, by kind of object", writes.clone());
         let failures = Family::<FailureLabels, Counter>::default();
@@ -76,7 +86,7 @@ impl Default for Metrics {
         registry.register_collector(Box::new(inspection.clone()));
         let database = database::DatabaseGauges::default();
         database.register(&mut registry);
-        Self { registry, looks, look_time, actions, healthy, writes, failures, seen, inspection, database }
+        Self { registry, looks, look_time, actions, healthy, held, writes, failures, seen, inspection, database }
     }
 }
 
@@ -108,6 +118,17 @@ impl Metrics {
     pub fn host(&self, namespace: &str, host: &str, healthy: Option<bool>) {
         let labels = HostLabels { namespace: namespace.to_owned(), host: host.to_owned() };
         self.healthy.get_or_create(&labels).set(healthy.map_or(-1, i64::from));
+    }
+
+    /// Whether a fleet's brake holds.
+    pub fn fleet(&self, namespace: &str, fleet: &str, held: bool) {
+        let labels = FleetLabels { namespace: namespace.to_owned(), fleet: fleet.to_owned() };
+        self.held.get_or_create(&labels).set(i64::from(held));
+    }
+
+    /// A fleet is gone.
+    pub fn fleet_gone(&self, namespace: &str, fleet: &str) {
+        self.held.remove(&FleetLabels { namespace: namespace.to_owned(), fleet: fleet.to_owned() });
     }
 
     /// What the last look at a host saw; `None`: it was not seen, so nothing is known.

@@ -162,6 +162,11 @@ impl HostLayout {
         self.dir.join("metadata.json")
     }
 
+    /// What the cloud was asked to do to its instance, one line for each operation: the time and the kind.
+    pub fn operations(&self) -> PathBuf {
+        self.dir.join("operations.log")
+    }
+
     /// What the machine believes about its memory, when it has less than this computer.
     pub fn memory(&self) -> PathBuf {
         self.dir.join("meminfo")

@@ -109,6 +109,7 @@ fn permit(action: &str) -> Permit {
         deleted: false,
         suspended: false,
         mode: Mode::Enforce,
+        held: None,
         waits_for: None,
         taking_effect: None,
         attempts: 0,

@@ -1,5 +1,12 @@
-//! Which hosts of a fleet are disrupted: what the fleet's budget counts. Read from BinderActions in the API itself, never
-//! from a cache: a host that another step of ours has just taken down must count.
+//! Which hosts of a fleet are disrupted: what the fleet's budget counts.
+//!
+//! What our own steps do is read from BinderActions in the API itself, never from a cache: a host that another step of ours
+//! has just taken down must count. Hosts that are down by themselves are told by their status, as a PodDisruptionBudget
+//! counts pods that are not ready, whoever took them down.
+//!
+//! An action goes with the object of its host. A host whose object was deleted and made anew counts all the same: as long
+//! as it was not looked at it is not known to work, and after that its status tells; an action that is still there is found
+//! by the host's name as well.
 
 use super::{Context, Error, fleet, list_all};
 use crate::plan::memory::Disrupted;
@@ -16,7 +23,7 @@ const INSTALL: &str = "InstallModule";
 /// What keeps this host from taking its turn.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Others {
-    /// The other hosts of the fleet that a step of ours disrupts now, or that are not well again since one did.
+    /// The other hosts of the fleet that are disrupted, by a step of ours or by themselves.
     pub(super) disrupted: Vec<Disrupted>,
     /// Those that were given a new version of a module and are not well with it: it must prove itself on one host before the
     /// next one gets it.
@@ -38,25 +45,46 @@ pub(super) async fn others(
     let api = context.api::<BinderAction>(namespace);
     let actions = list_all(&api, &ListParams::default().labels(&selector), "BinderActions").await?;
     let mut others = Others::default();
-    for host in context.hosts.state() {
+    for host in fleet::members(context, of) {
         let other = host.uid().unwrap_or_default();
-        if other == uid || !fleet::governs(of, &host) {
+        if other == uid {
             continue;
         }
         let written = context.known().get(&other).and_then(|known| known.status.clone());
         let status = written.or_else(|| host.status.clone()).unwrap_or_default();
-        let its: Vec<&BinderAction> = actions.iter().filter(|action| action.spec.host_uid == other).collect();
-        if its.iter().any(|action| disrupts(action, &status)) {
+        let name = host.name_any();
+        let is_of = |action: &&BinderAction| action.spec.host_uid == other || action.spec.host.0 == name;
+        let its: Vec<&BinderAction> = actions.iter().filter(is_of).collect();
+        let under_way = its.iter().any(|action| is_open(action));
+        let ours = its.iter().any(|action| disrupts(action, &status));
+        if ours || (!host.spec.suspend && is_down(&status)) {
             let domain = host.spec.domain.as_ref().map(|domain| domain.0.clone());
-            others.disrupted.push(Disrupted { host: host.name_any(), domain });
+            others.disrupted.push(Disrupted { host: name, domain, under_way });
         }
         if its.iter().any(|action| updates(action, &status)) {
             others.updating.push(host.name_any());
         }
     }
-    others.disrupted.sort_by(|a, b| a.host.cmp(&b.host));
-    others.updating.sort();
     Ok(others)
+}
+
+/// Whether nobody knows yet how an attempt ended.
+fn is_open(action: &BinderAction) -> bool {
+    action.status.as_ref().and_then(|status| status.outcome).is_none()
+}
+
+/// Whether a host does not do its work, by its status: nobody has looked at it yet, nobody can, what it is described to run
+/// does not all run, or the Kubernetes API that it serves does not answer. A host that only refuses our login serves on.
+fn is_down(status: &BinderHostStatus) -> bool {
+    let is_false = |kind: &str, reasons: &[&str]| {
+        find(status, kind).is_some_and(|condition| {
+            condition.status == "False" && (reasons.is_empty() || reasons.contains(&condition.reason.as_str()))
+        })
+    };
+    status.observed_generation < 0
+        || is_false(conditions::REACHABLE, &["Unreachable", "Hung", "ConnectionLost", "NoAnswer"])
+        || is_false(conditions::SERVICES_RUNNING, &[])
+        || is_false(conditions::KUBERNETES_API_ANSWERING, &["ApiNotAnswering", "ApiStarved"])
 }
 
 /// An attempt disrupts while nobody knows how it ended, and after that until the host's services are back, whatever came
@@ -153,6 +181,32 @@ mod tests {
         assert!(!updates(&done, &status("True", "False", "2026-11-22T04:00:00Z")), "another incident, not ours");
         assert!(!updates(&action("InstallModule", Some(ActionOutcome::Abandoned)), &status("True", "False", NOW)));
         assert!(!updates(&action("Reboot", Some(ActionOutcome::Succeeded)), &status("False", "False", NOW)));
+    }
+
+    #[test]
+    fn a_host_that_is_down_by_itself_is_disrupted() {
+        let of = |kind: &str, is: &str, reason: &str| {
+            let mut status = status("True", "True", NOW);
+            status.observed_generation = 1;
+            status.conditions.push(Condition {
+                type_: kind.to_owned(),
+                status: is.to_owned(),
+                reason: reason.to_owned(),
+                message: String::new(),
+                observed_generation: None,
+                last_transition_time: Time(NOW.parse().unwrap()),
+            });
+            is_down(&status)
+        };
+        assert!(of(conditions::REACHABLE, "False", "Unreachable"));
+        assert!(!of(conditions::REACHABLE, "False", "LoginRefused"), "it serves, and does not let us in");
+        assert!(of(conditions::KUBERNETES_API_ANSWERING, "False", "ApiNotAnswering"));
+        assert!(!of(conditions::KUBERNETES_API_ANSWERING, "False", "NodesNotReady"));
+        assert!(!of(conditions::MODULES_AT_VERSION, "False", "ModuleOld"));
+        let mut down = status("False", "True", NOW);
+        down.observed_generation = 1;
+        assert!(is_down(&down));
+        assert!(is_down(&BinderHostStatus::default()), "made anew: not looked at yet");
     }
 
     #[test]

@@ -1,20 +1,29 @@
 //! One fleet: renders its hosts, takes away what it no longer lists (and asks nothing of the machine), sums up.
 
-use super::{Context, Error, MANAGER, chain};
+use super::{Context, Error, MANAGER, brake, chain};
+use crate::config::Config;
 use crate::plan::memory::Patience;
-use crate::status::fleet::{Refused, summarize};
+use crate::status::events;
+use crate::status::fleet::{Refused, Story, summarize};
 use binder_crds::fleet::{Member, Remedies};
-use binder_crds::{BinderFleet, BinderFleetStatus, BinderHost, FLEET_LABEL};
+use binder_crds::text::Span;
+use binder_crds::{BinderFleet, BinderFleetStatus, BinderHost, BinderHostSpec, FLEET_LABEL};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, Preconditions};
 use kube::core::{Selector, SelectorExt};
 use kube::runtime::controller::Action;
+use kube::runtime::events::{Event, EventType};
 use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tracing::Instrument;
+
+/// While its brake holds, a fleet is looked at this often.
+const HELD: Duration = Duration::from_secs(5);
 
 /// Whether a fleet governs a host: it has rendered it, or its selector names the host's labels.
 pub(super) fn governs(fleet: &BinderFleet, host: &BinderHost) -> bool {
@@ -40,23 +49,89 @@ fn selects(selector: &LabelSelector, host: &BinderHost) -> bool {
     Selector::try_from(selector.clone()).is_ok_and(|selector| selector.matches(host.labels()))
 }
 
-/// The fleets that govern a host: none, one, or by mistake several.
+/// The fleets that govern a host, by name: none, one, or by mistake several.
 pub(super) fn governing(fleets: &Store<BinderFleet>, host: &BinderHost) -> Vec<Arc<BinderFleet>> {
+    let mut fleets = fleets.state();
+    fleets.retain(|fleet| fleet.metadata.deletion_timestamp.is_none() && governs(fleet, host));
+    fleets.sort_by_key(|fleet| fleet.name_any());
     fleets
-        .state()
-        .into_iter()
-        .filter(|fleet| fleet.metadata.deletion_timestamp.is_none() && governs(fleet, host))
-        .collect()
 }
 
-/// How patiently a fleet wants its hosts remedied. What cannot be read falls back to the default, which is the safe one.
-pub(super) fn patience(remedies: &Remedies) -> Patience {
+/// The hosts that a fleet governs, by name: a store is a hash map, and no decision may hang on its order.
+pub(super) fn members(context: &Context, fleet: &BinderFleet) -> Vec<Arc<BinderHost>> {
+    let mut hosts = context.hosts.state();
+    hosts.retain(|host| governs(fleet, host));
+    hosts.sort_by_key(|host| host.name_any());
+    hosts
+}
+
+/// How patiently a fleet wants its hosts remedied, within the operator's own bounds. What cannot be read falls back to the
+/// default, which is the safe one.
+pub(super) fn patience(remedies: &Remedies, config: &Config) -> Patience {
     let default = Patience::default();
     Patience {
-        cooldown: remedies.cooldown.duration().unwrap_or(default.cooldown),
+        cooldown: remedies.cooldown.duration().unwrap_or(default.cooldown).max(config.min_cooldown),
         attempts: remedies.attempts.clamp(1, 10),
-        refill_after: remedies.refill_after.duration().unwrap_or(default.refill_after),
-        dead_after: remedies.dead_after.duration().unwrap_or(default.dead_after),
+        refill_after: remedies.refill_after.duration().unwrap_or(default.refill_after).max(config.min_refill_after),
+        dead_after: remedies.dead_after.duration().unwrap_or(default.dead_after).max(config.min_dead_after),
+        per_day: remedies.per_day,
+    }
+}
+
+/// Where a fleet asks for less patience than the operator's flags allow: the field, and the flag that wins.
+fn raised(remedies: &Remedies, config: &Config) -> Vec<&'static str> {
+    let below = |span: &Span, least| span.duration().is_ok_and(|asked| asked < least);
+    [
+        (below(&remedies.cooldown, config.min_cooldown), "remedies.cooldown (--min-cooldown)"),
+        (below(&remedies.refill_after, config.min_refill_after), "remedies.refillAfter (--min-refill-after)"),
+        (below(&remedies.dead_after, config.min_dead_after), "remedies.deadAfter (--min-dead-after)"),
+    ]
+    .into_iter()
+    .filter_map(|(below, words)| below.then_some(words))
+    .collect()
+}
+
+/// What others have added to rendered hosts: by the host's UID, its generation and what the fleet wants, so that it is not
+/// applied again and again to no effect.
+#[derive(Debug, Default)]
+pub(crate) struct Altered(Mutex<HashMap<String, (i64, BinderHostSpec)>>);
+
+impl Altered {
+    fn all(&self) -> MutexGuard<'_, HashMap<String, (i64, BinderHostSpec)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a host with others' fields is still the one that was told of.
+    fn is_known(&self, host: &BinderHost, wanted: &BinderHostSpec) -> bool {
+        let all = self.all();
+        let known = host.uid().and_then(|uid| all.get(&uid).cloned());
+        known.is_some_and(|(generation, spec)| Some(generation) == host.metadata.generation && spec == *wanted)
+    }
+
+    /// Takes in what an apply came to; gives what to say if others' fields are still there.
+    fn told(&self, host: &BinderHost, wanted: &BinderHostSpec) -> Option<Refused> {
+        let uid = host.uid().unwrap_or_default();
+        if host.spec == *wanted {
+            self.all().remove(&uid);
+            return None;
+        }
+        self.all().insert(uid, (host.metadata.generation.unwrap_or_default(), wanted.clone()));
+        Some(altered(&host.name_any(), &host.spec, wanted))
+    }
+}
+
+/// Fields of a rendered host that the fleet did not write.
+fn altered(name: &str, is: &BinderHostSpec, wanted: &BinderHostSpec) -> Refused {
+    let [is, wanted] = [is, wanted].map(|spec| serde_json::to_value(spec).unwrap_or_default());
+    let fields = is.as_object().into_iter().flatten().filter(|(key, value)| wanted.get(key) != Some(value));
+    let fields: Vec<String> = fields.map(|(key, _)| format!("spec.{key}")).take(5).collect();
+    Refused {
+        reason: "HostAltered",
+        message: format!(
+            "somebody else has added to BinderHost {name}, which this fleet renders, and it is acted on: look at {}, take it \
+             away there, or write it into the fleet's hosts[] ({name})",
+            fields.join(", ")
+        ),
     }
 }
 
@@ -85,16 +160,46 @@ async fn pass(fleet: &BinderFleet, context: &Context) -> Result<Action, Error> {
     }
     take_away(fleet, context, &namespace).await?;
 
-    let hosts = context.hosts.state();
-    let mine: Vec<&BinderHost> = hosts.iter().map(|host| &**host).filter(|host| governs(fleet, host)).collect();
+    let held = brake::look(context, fleet).await?;
+    let hosts = members(context, fleet);
+    let mine: Vec<&BinderHost> = hosts.iter().map(|host| &**host).collect();
     let previous = fleet.status.clone().unwrap_or_default();
-    let generation = fleet.metadata.generation.unwrap_or_default();
-    let mode = fleet.spec.mode;
-    let status = summarize(&previous, generation, mode, fleet.spec.suspend, &mine, &refused, Timestamp::now());
+    let raised = raised(&fleet.spec.remedies, &context.config);
+    let story = Story {
+        name: &fleet.name_any(),
+        generation: fleet.metadata.generation.unwrap_or_default(),
+        spec: &fleet.spec,
+        hosts: &mine,
+        refused: &refused,
+        held: held.as_ref(),
+        raised: &raised,
+        now: Timestamp::now(),
+    };
+    let status = summarize(&previous, &story);
+    context.metrics.fleet(&namespace, &fleet.name_any(), held.is_some());
     if status != previous {
         write(fleet, context, &namespace, &status).await?;
+        tell(fleet, context, events::fleet_transitions(&previous, &status)).await;
     }
-    Ok(Action::await_change())
+    // That it may open is seen by looking again, also when no host changes.
+    Ok(if held.is_some() { Action::requeue(HELD) } else { Action::await_change() })
+}
+
+/// Tells events of a fleet. That one could not be told is logged and no more: status says the same.
+async fn tell(fleet: &BinderFleet, context: &Context, told: Vec<events::Tell>) {
+    for tell in told {
+        let event = Event {
+            type_: if tell.warning { EventType::Warning } else { EventType::Normal },
+            reason: tell.reason,
+            note: Some(crate::status::conditions::shorten(&tell.note, 500)),
+            action: tell.action,
+            secondary: None,
+        };
+        context.metrics.wrote("Event");
+        if let Err(error) = context.recorder.publish(&event, &fleet.object_ref(&())).await {
+            tracing::warn!(error = chain(&error), "an event could not be told");
+        }
+    }
 }
 
 /// Makes or mends one host by server-side apply, if it is not yet what the fleet says. A host that somebody has written
@@ -116,6 +221,12 @@ async fn render(
         && cached.labels().get(FLEET_LABEL) == Some(&fleet.name_any())
     {
         return Ok(None);
+    }
+    if let Some(cached) = &cached
+        && rendered(fleet, cached)
+        && context.altered.is_known(cached, &wanted)
+    {
+        return Ok(Some(altered(name, &cached.spec, &wanted)));
     }
     // The cache may be behind; the API itself says whether the name is free, ours or somebody else's.
     let there = api.get_opt(name).await.map_err(Error::api("read", what()))?;
@@ -148,14 +259,14 @@ async fn render(
             owner_references: Some(vec![owner]),
             ..ObjectMeta::default()
         },
-        spec: wanted,
+        spec: wanted.clone(),
         status: None,
     };
     context.metrics.wrote("BinderHost");
     match api.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&host)).await {
-        Ok(_) => {
+        Ok(applied) => {
             tracing::info!(host = name, "rendered");
-            Ok(None)
+            Ok(context.altered.told(&applied, &wanted))
         }
         // The schema of the host is stricter than the fleet's in nothing, but an older definition may be installed.
         Err(kube::Error::Api(status)) if status.is_invalid() || status.code == 400 => Ok(Some(Refused {

@@ -1,8 +1,8 @@
 //! One host, again and again: observe, decide, execute, record.
 
-use super::{Context, Error, Known, access, backups, chain, disruption, fleet, keys, outage, power, record};
+use super::{Context, Error, Known, access, backups, brake, chain, disruption, fleet, keys, outage, power, record};
 use crate::execute::{self, Means};
-use crate::facets::Step;
+use crate::facets::{Disruption, Step};
 use crate::inspect;
 use crate::observe::kubernetes::Way;
 use crate::observe::{self, Around};
@@ -97,6 +97,7 @@ async fn pass(object: Arc<BinderHost>, context: &Context) -> Result<Action, Erro
         suspended: described.suspended.as_deref(),
         deleted: false,
         previous: &previous,
+        demanded: &known.demanded,
     };
     let decision = plan::decide(&host, &looked, &memory, &fleet_view, Timestamp::now());
 
@@ -104,6 +105,7 @@ async fn pass(object: Arc<BinderHost>, context: &Context) -> Result<Action, Erro
     record_status(&described, context, &previous, &decision.status).await?;
     if let Some(known) = context.known().get_mut(&described.uid) {
         known.errors = 0;
+        known.demanded = decision.demanded.clone();
         // What a drifted host was tried with is read anew each time: a person may have deleted actions to have it tried
         // again. A healthy host costs no read.
         let quiet = decision.next == Next::Nothing && memory.open().next().is_none();
@@ -306,6 +308,7 @@ async fn view(
     api_key_problem: Option<String>,
 ) -> Result<FleetView, Error> {
     let mut view = FleetView { api_key_problem, ..FleetView::default() };
+    view.just_started = context.brakes.just_started(&described.uid, described.object.status.as_ref());
     if matches!(looked, Looked::Failed(failure) if failure.kind == FailureKind::Silent) {
         let Described { namespace, uid, spec, fleet, .. } = described;
         view.outage = outage::ask(context, namespace, uid, spec, fleet.as_deref()).await?;
@@ -318,14 +321,17 @@ async fn view(
     }
     let spec: &BinderFleetSpec = &fleet.spec;
     view.fleet = Some(fleet.name_any());
-    view.patience = fleet::patience(&spec.remedies);
+    view.held = brake::look(context, fleet).await?;
+    view.patience = fleet::patience(&spec.remedies, &context.config);
     view.budget = spec.budget.clone();
     view.windows = spec.windows.clone();
+    let hosts = fleet::members(context, fleet);
     let written = context.known();
-    view.build_server = build_server(context, fleet);
-    for other in context.hosts.state() {
+    view.build_server = build_server(context, fleet, &hosts);
+    // By name, and the first one that lacks something is the one that is told: the same every time.
+    for other in &hosts {
         let uid = other.uid().unwrap_or_default();
-        if uid == described.uid || !fleet::governs(fleet, &other) {
+        if uid == described.uid {
             continue;
         }
         // What the operator wrote itself is newer than what the cache holds.
@@ -336,7 +342,7 @@ async fn view(
         });
         if !current {
             for component in crate::catalogue::described(&other.spec.desired) {
-                view.outdated.insert(component.name, other.name_any());
+                view.outdated.entry(component.name).or_insert_with(|| other.name_any());
             }
         }
         let running = status.is_some_and(|status| {
@@ -345,11 +351,11 @@ async fn view(
         });
         // Whatever needs it waits for it, and is not started against its owner's word.
         for component in crate::catalogue::stopped(&other.spec.desired) {
-            view.missing.insert(component.name, other.name_any());
+            view.missing.entry(component.name).or_insert_with(|| other.name_any());
         }
         if !running {
             for component in crate::catalogue::described(&other.spec.desired) {
-                view.missing.insert(component.name, other.name_any());
+                view.missing.entry(component.name).or_insert_with(|| other.name_any());
             }
         }
         let reachable = status.is_some_and(|status| {
@@ -357,18 +363,16 @@ async fn view(
                 .is_some_and(|condition| condition.status == "True")
         });
         if other.spec.desired.kubernetes_api.is_some() && !reachable {
-            view.missing.insert(crate::catalogue::KUBERNETES_API.to_owned(), other.name_any());
+            let api = crate::catalogue::KUBERNETES_API.to_owned();
+            view.missing.entry(api).or_insert_with(|| other.name_any());
         }
     }
     Ok(view)
 }
 
 /// The host of the fleet that is described to run the build server, and whether it may be asked for something.
-fn build_server(context: &Context, fleet: &BinderFleet) -> Option<BuildServer> {
-    let hosts = context.hosts.state();
-    let host = hosts.iter().find(|host| {
-        fleet::governs(fleet, host) && host.spec.desired.servers.contains(&binder_crds::desired::Server::Build)
-    })?;
+fn build_server(context: &Context, fleet: &BinderFleet, hosts: &[Arc<BinderHost>]) -> Option<BuildServer> {
+    let host = hosts.iter().find(|host| host.spec.desired.servers.contains(&Server::Build))?;
     let mode = fleet.spec.mode.min(host.spec.mode.unwrap_or(Mode::Enforce));
     let uid = host.uid()?;
     let closed = if host.spec.suspend {
@@ -394,6 +398,9 @@ async fn record_ends(
         record::update(context, &described.namespace, &end.action, &record::ended(end, now)).await?;
         let Some(past) = memory.actions.iter_mut().find(|past| past.name == end.action) else { continue };
         past.end(end, now);
+        if let Some(fleet) = described.fleet.as_deref() {
+            context.brakes.ended(fleet, &described.uid, &described.object.name_any(), past);
+        }
         context.metrics.finished(&past.kind, end.outcome.as_str());
         tracing::info!(action = past.name, outcome = end.outcome.as_str(), message = end.message, "{}", past.words);
         let told = events::ended(&past.kind, &past.subject, &past.words, &past.name, end.outcome, &end.message);
@@ -451,6 +458,13 @@ async fn execute(
         tracing::info!("what is described has changed meanwhile: decided anew");
         return Ok(());
     }
+    // The brake may hold since this was decided: what other hosts showed meanwhile counts.
+    if let Some(fleet) = described.fleet.as_deref().filter(|_| run.step.disruption() > Disruption::None)
+        && let Some(held) = brake::look(context, fleet).await?
+    {
+        tracing::info!(reason = held.reason, "the fleet's brake holds meanwhile: decided anew");
+        return Ok(());
+    }
     let boot_id = match looked {
         Looked::Seen(seen) => seen.boot_id(),
         Looked::Failed(_) | Looked::Suspended => None,
@@ -468,7 +482,8 @@ async fn execute(
             tracing::info!(waits_for = host, "another host is given a new version meanwhile: decided anew");
             return Ok(());
         }
-        if let Some(what) = now.over_budget(described.spec.domain.as_ref().map(|domain| domain.0.as_str())) {
+        if let Some(what) = now.over_budget(described.spec.domain.as_ref().map(|domain| domain.0.as_str()), run.purpose)
+        {
             tracing::info!(waits_for = what, "another host is disrupted meanwhile: decided anew");
             return Ok(());
         }

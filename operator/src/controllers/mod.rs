@@ -2,6 +2,7 @@
 
 mod access;
 mod backups;
+mod brake;
 mod disruption;
 mod fleet;
 mod host;
@@ -14,6 +15,7 @@ pub(crate) use crate::chain::chain;
 use crate::config::Config;
 use crate::hosts::Hosts;
 use crate::metrics::Metrics;
+use crate::plan::evidence::Demanded;
 use crate::plan::memory::Memory;
 use crate::power::gce::Gce;
 use crate::seen::lasting::Lasting;
@@ -58,6 +60,8 @@ pub struct Context {
     pub(crate) api_keys: access::ApiKeys,
     pub(crate) key_search: keys::Search,
     pub(crate) backups: backups::Seen,
+    pub(crate) brakes: brake::Brakes,
+    pub(crate) altered: fleet::Altered,
     known: Mutex<HashMap<String, Known>>,
 }
 
@@ -71,6 +75,8 @@ pub(crate) struct Known {
     pub(crate) memory: Option<Memory>,
     /// Since when what the looks show has been so.
     pub(crate) lasting: Lasting,
+    /// The steps that the last look led to, for the next one to confirm.
+    pub(crate) demanded: Demanded,
     /// Restart counts of earlier looks; lost with the process, and then learned again.
     pub(crate) restarts: History,
     /// Errors of the API in a row.
@@ -179,6 +185,8 @@ pub async fn run(
         api_keys: access::ApiKeys::default(),
         key_search: keys::Search::default(),
         backups: backups::Seen::default(),
+        brakes: brake::Brakes::default(),
+        altered: fleet::Altered::default(),
         known: Mutex::default(),
         config: config.clone(),
         client,

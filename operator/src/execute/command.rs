@@ -86,10 +86,13 @@ for i in 1 2 3 4; do
 done
 "#;
 
-/// Appends the rule unless it is there by now.
+/// Appends the rule unless it is there by now. `-w` waits for others, as long as `timeout` lets it: with seconds it came with
+/// iptables 1.6, and not at all before 1.4.20, which refuses it with exit code 2.
 const INSERT_REDIRECT: &str = r#"
 set -u
-rule() { sudo -n timeout 10 iptables -w 5 -t nat "$1" PREROUTING -i "$2" -p tcp --dport "$3" -j REDIRECT --to-port "$4"; }
+wait=-w
+sudo -n timeout 10 iptables -w -t nat -S PREROUTING >/dev/null 2>&1 || [ $? -ne 2 ] || wait=
+rule() { sudo -n timeout 10 iptables $wait -t nat "$1" PREROUTING -i "$2" -p tcp --dport "$3" -j REDIRECT --to-port "$4"; }
 rule -C "$@" 2>/dev/null || rule -A "$@"
 "#;
 
@@ -102,14 +105,19 @@ sudo -n true || exit 77
 setsid sh -c 'sleep 1; sudo -n systemctl reboot || sudo -n reboot || sudo -n busybox reboot -f' </dev/null >/dev/null 2>&1 &
 "#;
 
-/// Deletes the rule while it is there more than once, counting anew each time.
+/// Deletes the rule while it is there more than once, counting anew each time. `-w` as above.
 const DELETE_EXTRA_REDIRECTS: &str = r#"
 set -u
-interface=$1 from=$2 to=$3
+interface=$1 from=$2 to=$3 wait=-w
 for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do
-  count=$(sudo -n timeout 10 iptables -w 5 -t nat -S PREROUTING | grep -Fxc -- "-A PREROUTING -i $interface -p tcp -m tcp --dport $from -j REDIRECT --to-ports $to")
+  rules=$(sudo -n timeout 10 iptables $wait -t nat -S PREROUTING) || {
+    [ $? -eq 2 ] && [ -n "$wait" ] || exit 1
+    wait=
+    continue
+  }
+  count=$(printf '%s\n' "$rules" | grep -Fxc -- "-A PREROUTING -i $interface -p tcp -m tcp --dport $from -j REDIRECT --to-ports $to")
   [ "$count" -gt 1 ] || exit 0
-  sudo -n timeout 10 iptables -w 5 -t nat -D PREROUTING -i "$interface" -p tcp --dport "$from" -j REDIRECT --to-port "$to" || exit 1
+  sudo -n timeout 10 iptables $wait -t nat -D PREROUTING -i "$interface" -p tcp --dport "$from" -j REDIRECT --to-port "$to" || exit 1
 done
 "#;
 

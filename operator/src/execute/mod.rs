@@ -13,6 +13,7 @@ use crate::chain::chain;
 use crate::facets::Step;
 use crate::gate::Permit;
 use crate::hosts::Session;
+use crate::plan::memory::EXIT_CODE;
 use crate::power::{KeyAdded, Power, SshKey, State};
 use futures::future::BoxFuture;
 use secrecy::SecretString;
@@ -169,7 +170,7 @@ async fn on_the_host(step: &Step, permit: Permit, means: Means<'_>) -> Result<Se
         Ok(ran) => {
             let end = match (ran.timed_out, ran.exit, &ran.signal) {
                 (true, ..) => "stopped at its time limit".to_owned(),
-                (false, Some(exit), _) => format!("exit code {exit}"),
+                (false, Some(exit), _) => format!("{EXIT_CODE}{exit}"),
                 (false, None, Some(signal)) => format!("ended by {signal}"),
                 (false, None, None) => "ended".to_owned(),
             };

@@ -10,6 +10,7 @@ use crate::seen::machine::Machine;
 use crate::seen::proxy::{Cluster, Kubectl, Proxy};
 use crate::seen::{Ask, Blind, Observation, proxy};
 use binder_crds::{Desired, conditions, desired};
+use std::path::Path;
 use std::time::Duration;
 
 /// The facet.
@@ -61,7 +62,7 @@ impl Facet for KubectlProxy {
         let deletion = |step| Rung { step, takes_effect: GONE_WITHIN };
         match drift.kind {
             DriftKind::NothingListens => {
-                let early = seen.pm2.seen().and_then(|table| services::started_without_proxy(desired, machine, table));
+                let early = services::started_without_proxy(desired, seen);
                 let start = Step::StartKubectlProxy { port: spec.port, kubectl: spec.kubectl.0.clone() };
                 early.map(|component| deletion(delete(component))).into_iter().chain([rung(start)]).collect()
             }
@@ -124,16 +125,10 @@ fn look(spec: &desired::KubectlProxy, machine: &Machine, proxy: &Proxy) -> Optio
             format!("{port} leads to the cluster {found}, not to {wanted}"),
         ));
     }
-    if let (Kubectl::Binary(wanted), Some(found)) = (&proxy.kubectl, &proxy.program)
-        && wanted != found
-    {
-        return Some((
-            DriftKind::WrongKubectl,
-            "another kubectl".to_owned(),
-            format!("{found} serves {port}, not {wanted}"),
-        ));
-    }
-    if let Some(other) = pids.first().and_then(|pid| other_script(*pid, &kubectl.0, machine)) {
+    // Whichever kubectl it is, it leads where it should.
+    let proven =
+        matches!((&spec.cluster_id, &proxy.cluster), (Some(wanted), Cluster::Identity(found)) if wanted.0 == *found);
+    if let Some(other) = another(proxy, &kubectl.0).filter(|_| !proven) {
         return Some((
             DriftKind::WrongKubectl,
             "another kubectl".to_owned(),
@@ -155,23 +150,41 @@ fn look(spec: &desired::KubectlProxy, machine: &Machine, proxy: &Proxy) -> Optio
     }
 }
 
-/// Whether a command line is that of `kubectl proxy`.
+/// Whether a command line is that of `kubectl proxy`, also as a part of another program (`k3s kubectl proxy`).
 fn is_kubectl(command: &str) -> bool {
-    let mut words = command.split_whitespace();
-    let kubectl =
-        words.next().and_then(|program| program.rsplit('/').next()).is_some_and(|name| name.starts_with("kubectl"));
-    kubectl && words.any(|word| word == "proxy")
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let is = |word: &&str| {
+        let name = word.rsplit('/').next().unwrap_or(word);
+        name.starts_with("kubectl") || name.ends_with(".kubectl")
+    };
+    let kubectl = words.iter().take(2).position(|word| is(word));
+    kubectl.is_some_and(|at| words[at + 1..].contains(&"proxy"))
 }
 
-/// Another wrapper script among the ancestors of what serves the port. A wrapper that replaced itself by kubectl leaves no
-/// trace, and then only the cluster's identity tells.
-fn other_script<'m>(pid: u32, kubectl: &str, machine: &'m Machine) -> Option<&'m str> {
-    machine
-        .lineage(pid)
-        .into_iter()
-        .flat_map(|process| process.command.split_whitespace())
-        .find(|word| word.starts_with('/') && word.ends_with("/kubectl.sh") && kubectl.ends_with(".sh"))
-        .filter(|word| *word != kubectl)
+/// The kubectl that serves the port, if it surely is another one than the described. One file has many paths, so files are
+/// compared; and what starts kubectl (snap, a dispatcher of versions, a script) is not what then runs, so that only the cluster
+/// which answers tells whether it is right.
+fn another<'p>(proxy: &'p Proxy, described: &str) -> Option<&'p str> {
+    let files = &proxy.files;
+    let same = |file: Option<&String>| file.is_some() && file == files.described.as_ref();
+    match &proxy.kubectl {
+        Kubectl::Binary(wanted) => {
+            let found = proxy.program.as_deref()?;
+            let name = |path: &'_ str| path.rsplit('/').next().unwrap_or_default().to_owned();
+            // `/snap/bin/kubectl` is the program `snap`; and a dispatcher starts the version that it wants, from its own folder.
+            let launcher = !name(wanted).starts_with("kubectl")
+                || Path::new(wanted).parent() == Path::new(found).parent() && name(found).starts_with("kubectl");
+            // Some other program, such as an interpreter, cannot be compared with a kubectl.
+            let kubectl = name(found).starts_with("kubectl");
+            (wanted != found && !same(files.program.as_ref()) && !launcher && kubectl).then_some(found)
+        }
+        Kubectl::Script => files
+            .scripts
+            .iter()
+            .find(|(file, path)| files.described.is_some() && !same(Some(file)) && path != described)
+            .map(|(_, path)| path.as_str()),
+        Kubectl::Missing | Kubectl::Forbidden => None,
+    }
 }
 
 /// Deletes the first component that depends on the proxy and was started after a process that served it wrongly.
@@ -219,6 +232,7 @@ mod tests {
     use crate::seen::Known;
     use crate::seen::machine::Process;
     use crate::seen::pm2::{Row, State, Table};
+    use crate::seen::proxy::Files;
     use binder_crds::desired::Server;
     use binder_crds::text::{ClusterId, HostPath};
     use std::collections::BTreeMap;
@@ -253,15 +267,17 @@ mod tests {
                 state: State::Online,
                 restarts: 0,
                 started_ms: 0,
+                ..Row::default()
             }));
         }
         machine.listeners = BTreeMap::from([(8085, vec![50])]);
         Observation {
             machine: Known::Seen(machine),
-            pm2: Known::Seen(Table { daemon: true, rows }),
+            pm2: Known::Seen(Table { daemon: true, rows, ..Table::default() }),
             proxy: Known::Seen(Proxy {
                 kubectl: Kubectl::Script,
                 program: None,
+                files: Files::default(),
                 cluster: Cluster::Identity("00000000-0000-0000-0000-000000000000".to_owned()),
             }),
             ..Observation::nothing(jiff::Timestamp::UNIX_EPOCH)
@@ -307,5 +323,84 @@ mod tests {
         assert_eq!(processes, &["binder-kubernetes-proxy"]);
         // An owner's own proxy under pm2 is no child of a component: its process is ended, its entry is theirs.
         assert!(matches!(&steps(&held("my-proxy"))[..], [Step::EndKubectlProxy { .. }]));
+    }
+
+    /// A proxy as it is: the described path, the resolved kubectl, its file, the program, its file, scripts, the command.
+    fn served(kubectl: Kubectl, program: &str, files: Files, cluster: Cluster, command: &str) -> Observation {
+        let mut seen = seen(&[(50, 900, LOGIN, command, None)]);
+        seen.proxy = Known::Seen(Proxy { kubectl, program: Some(program.to_owned()), files, cluster });
+        seen
+    }
+
+    fn kinds(desired: &Desired, seen: &Observation) -> Vec<DriftKind> {
+        KubectlProxy.check(desired, seen).unwrap().drifts.iter().map(|drift| drift.kind).collect()
+    }
+
+    #[test]
+    fn the_right_kubectl_by_another_name_is_right() {
+        // cases.md, 8 a-d, without a cluster id, so that only the files count.
+        let mut desired = described();
+        desired.kubectl_proxy.as_mut().unwrap().cluster_id = None;
+        let file = |id: &str| Some(id.to_owned());
+        let files = |described: &str, program: &str| Files {
+            described: file(described),
+            program: file(program),
+            ..Files::default()
+        };
+        let any = || Cluster::Identity(OURS.to_owned());
+        let binary = |path: &str| Kubectl::Binary(path.to_owned());
+        let of_script = Files {
+            described: file("1:7"),
+            program: file("1:8"),
+            scripts: vec![("1:7".to_owned(), "/data/home/andrew/./kubernetes/cluster/kubectl.sh".to_owned())],
+        };
+        for (name, kubectl, program, files) in [
+            ("upgraded under the running proxy", binary("/usr/bin/kubectl"), "/usr/bin/kubectl", files("1:2", "1:3")),
+            ("snap", binary("/usr/bin/snap"), "/snap/kubectl/3214/kubectl", files("1:2", "1:3")),
+            ("the dispatcher's", binary("/opt/sdk/bin/kubectl"), "/opt/sdk/bin/kubectl.1.18", files("1:2", "1:3")),
+            ("one file, two paths", binary("/usr/bin/kubectl"), "/data/bin/kubectl", files("1:2", "1:2")),
+            ("a script by another spelling", Kubectl::Script, "/r/platforms/linux/amd64/kubectl", of_script),
+        ] {
+            let seen = served(kubectl, program, files, any(), "/usr/bin/kubectl proxy --port=8085");
+            assert_eq!(kinds(&desired, &seen), [], "{name}");
+        }
+    }
+
+    #[test]
+    fn another_kubectl_is_wrong_unless_it_leads_to_the_described_cluster() {
+        let files = || Files {
+            described: Some("1:7".to_owned()),
+            program: Some("1:8".to_owned()),
+            scripts: vec![("1:9".to_owned(), "/home/andrew/kubernetes-0.9/cluster/kubectl.sh".to_owned())],
+        };
+        for (cluster, drifts) in [
+            (Cluster::Status(404), vec![DriftKind::WrongKubectl]),
+            (Cluster::NoAnswer("refused".to_owned()), vec![DriftKind::WrongKubectl]),
+            (Cluster::Identity(OURS.to_owned()), vec![]),
+            (Cluster::Identity("00000000-0000-0000-0000-000000000000".to_owned()), vec![DriftKind::WrongCluster]),
+        ] {
+            let seen = served(Kubectl::Script, "/r/kubectl", files(), cluster.clone(), "/r/kubectl proxy --port=8085");
+            assert_eq!(kinds(&described(), &seen), drifts, "{cluster:?}");
+            let other = served(
+                Kubectl::Binary("/usr/bin/kubectl".to_owned()),
+                "/opt/other/kubectl",
+                Files { scripts: Vec::new(), ..files() },
+                cluster.clone(),
+                "/opt/other/kubectl proxy",
+            );
+            assert_eq!(kinds(&described(), &other), drifts, "{cluster:?}");
+        }
+    }
+
+    #[test]
+    fn kubectl_within_another_program_is_kubectl() {
+        for command in
+            ["k3s kubectl proxy --port=8085", "/hyperkube kubectl proxy", "/snap/bin/microk8s.kubectl proxy", PROXY]
+        {
+            assert!(is_kubectl(command), "{command}");
+        }
+        for command in ["node proxy", "nginx: master process kubectl proxy", "kubectl", "kubectl get pods", ""] {
+            assert!(!is_kubectl(command), "{command}");
+        }
     }
 }

@@ -168,6 +168,10 @@ kinds! {
     StartedTooEarly => "services",
     /// Somebody else's process has its port.
     PortTaken => "services",
+    /// The process runs and listens, on another port than the described one.
+    ListensElsewhere => "services",
+    /// pm2 holds a process of this name that runs another program.
+    AnotherProgram => "services",
     /// pm2 restarts the process again and again.
     RestartsClimbing => "restarts",
     /// What is described as stopped still runs, or is still in pm2's table.
@@ -198,6 +202,8 @@ kinds! {
     RedirectDoubled => "port-redirects",
     /// An earlier rule sends the port elsewhere.
     RedirectShadowed => "port-redirects",
+    /// The described network interface does not exist.
+    InterfaceMissing => "port-redirects",
     /// The file system is over its threshold.
     OverThreshold => "disks",
     /// The described path cannot be asked about.

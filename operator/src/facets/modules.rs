@@ -218,6 +218,7 @@ mod tests {
             state: State::Online,
             restarts: 0,
             started_ms: 1_000_000,
+            ..Row::default()
         };
         let machine = Machine {
             uid: 1000,
@@ -229,7 +230,7 @@ mod tests {
         };
         Observation {
             machine: Known::Seen(machine),
-            pm2: Known::Seen(Table { daemon: true, rows: vec![row] }),
+            pm2: Known::Seen(Table { daemon: true, rows: vec![row], ..Table::default() }),
             modules: Known::Seen(modules::Modules::from([("binder-web".to_owned(), Found::Installed(installed))])),
             ..Observation::nothing(jiff::Timestamp::UNIX_EPOCH)
         }

@@ -1,8 +1,9 @@
-//! Facet `port_redirects`: each redirect is there exactly once. Twice works as well as once until somebody deletes "the"
-//! rule; an earlier rule for the same port makes ours useless.
+//! Facet `port_redirects`: connections to each described port reach the described one, by the runbook's rule, once. Twice works
+//! as well as once until somebody deletes "the" rule; an earlier rule for the same port makes ours useless.
 
 use super::{Check, Drift, DriftKind, Facet, Rung, Step};
-use crate::seen::{Ask, Blind, Observation, nat};
+use crate::seen::nat::{Led, Nat};
+use crate::seen::{Ask, Blind, Observation, Reason, nat};
 use binder_crds::desired::PortRedirect;
 use binder_crds::{Desired, conditions};
 use std::time::Duration;
@@ -27,11 +28,20 @@ impl Facet for PortRedirects {
     }
 
     fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
-        let rules = seen.nat.get()?;
-        let drifts = desired.port_redirects.iter().filter_map(|wanted| look(wanted, rules)).collect();
-        let words: Vec<String> =
-            desired.port_redirects.iter().map(|wanted| format!("{}, once", words(wanted))).collect();
-        Ok(Check { drifts, as_described: words.join("; "), ..Check::default() })
+        let nat = seen.nat.get()?;
+        let mut check = Check::default();
+        let mut fine = Vec::new();
+        for wanted in &desired.port_redirects {
+            match look(wanted, nat)? {
+                Ok(words) => fine.push(words),
+                Err(drift) => check.drifts.push(drift),
+            }
+        }
+        if nat.legacy {
+            fine.push("iptables-legacy has tables of its own, which are not looked at".to_owned());
+        }
+        check.as_described = fine.join("; ");
+        Ok(check)
     }
 
     fn ladder(&self, desired: &Desired, _: &Observation, drift: &Drift) -> Vec<Rung> {
@@ -57,36 +67,129 @@ fn subject(wanted: &PortRedirect) -> String {
     format!("redirect {}:{}", wanted.interface, wanted.from)
 }
 
-fn look(wanted: &PortRedirect, rules: &[nat::Redirect]) -> Option<Drift> {
-    let drift = |kind, short: String, evidence| Some(Drift { kind, subject: subject(wanted), short, evidence });
-    let same_port = |rule: &&nat::Redirect| {
-        rule.from == wanted.from && rule.interface.as_ref().is_none_or(|interface| *interface == wanted.interface.0)
-    };
-    let ours = |rule: &nat::Redirect| rule.plain && rule.interface.is_some() && rule.to == wanted.to;
-    let count = rules.iter().filter(same_port).filter(|rule| ours(rule)).count();
-    if let Some(first) = rules.iter().find(same_port)
-        && first.to != wanted.to
-    {
+/// A sentence about a redirect that is in place, or its drift.
+///
+/// # Errors
+/// [`Blind`] when an earlier rule cannot be judged.
+fn look(wanted: &PortRedirect, nat: &Nat) -> Result<Result<String, Drift>, Blind> {
+    let drift = |kind, short: String, evidence| Ok(Err(Drift { kind, subject: subject(wanted), short, evidence }));
+    let interface = &wanted.interface.0;
+    if !nat.interfaces.contains(interface) {
+        // A machine has a bridge and a cable for each container: a few names are enough to find the right one.
+        let virtual_ones = ["lo", "veth", "docker", "br-", "cbr", "cali", "flannel"];
+        let there: Vec<&str> = nat
+            .interfaces
+            .iter()
+            .map(String::as_str)
+            .filter(|name| !virtual_ones.iter().any(|begin| name.starts_with(begin)))
+            .take(4)
+            .collect();
         return drift(
-            DriftKind::RedirectShadowed,
-            format!("port {} goes to {}", wanted.from, first.to),
+            DriftKind::InterfaceMissing,
+            format!("no interface {interface}"),
             format!(
-                "an earlier rule sends {} {} to {}, not to {}: delete it, it is not ours",
-                wanted.interface, wanted.from, first.to, wanted.to
+                "this machine has no network interface {interface} (it has {}): correct portRedirects[].interface",
+                if there.is_empty() { "none but virtual ones".to_owned() } else { there.join(", ") }
             ),
         );
     }
-    match count {
-        0 => drift(
-            DriftKind::RedirectMissing,
-            format!("port {} is not redirected", wanted.from),
-            format!("the redirect {} is not there", words(wanted)),
-        ),
-        1 => None,
-        more => drift(
+    let judged = nat.judge(interface, wanted.from, wanted.to);
+    match (judged.led, judged.plain) {
+        (Led::Unsure(rule), _) => Err(Blind {
+            reason: Reason::NotJudged,
+            message: format!(
+                "whether connections to {interface}:{} reach {} cannot be judged, because of the rule `{rule}`",
+                wanted.from, wanted.to
+            ),
+        }),
+        (Led::Redirected(to, _), plain) if to == wanted.to && plain <= 1 => {
+            let form = if plain == 1 { "once" } else { "by a rule of another form" };
+            let partly = match judged.partly.first() {
+                Some(rule) => format!(" (an earlier rule takes some clients: `{rule}`)"),
+                None => String::new(),
+            };
+            Ok(Ok(format!("{}, {form}{partly}", words(wanted))))
+        }
+        (Led::Redirected(to, _), more) if to == wanted.to => drift(
             DriftKind::RedirectDoubled,
             format!("port {} is redirected {more} times", wanted.from),
             format!("the redirect {} is there {more} times", words(wanted)),
         ),
+        (Led::Redirected(to, rule), _) => drift(
+            DriftKind::RedirectShadowed,
+            format!("port {} goes to {to}", wanted.from),
+            format!("an earlier rule sends {interface} {} to {to}, not to {}: `{rule}`", wanted.from, wanted.to),
+        ),
+        (Led::Elsewhere(rule), _) => drift(
+            DriftKind::RedirectShadowed,
+            format!("port {} goes elsewhere", wanted.from),
+            format!(
+                "an earlier rule takes {interface} {}, so that it does not reach {}: `{rule}`",
+                wanted.from, wanted.to
+            ),
+        ),
+        (Led::Nowhere, _) => drift(
+            DriftKind::RedirectMissing,
+            format!("port {} is not redirected", wanted.from),
+            format!("the redirect {} is not there", words(wanted)),
+        ),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+mod tests {
+    use super::*;
+    use crate::seen::Known;
+    use binder_crds::text::InterfaceName;
+
+    const OURS: &str = "-A PREROUTING -i eth0 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 3000\n";
+
+    fn described(interface: &str) -> Desired {
+        let redirect = PortRedirect { interface: InterfaceName::from(interface), from: 80, to: 3000 };
+        Desired { port_redirects: vec![redirect], ..Desired::default() }
+    }
+
+    fn check(interface: &str, rules: &str) -> (Result<Check, Blind>, Vec<&'static str>) {
+        let seen =
+            Observation { nat: Known::Seen(nat::said(rules)), ..Observation::nothing(jiff::Timestamp::UNIX_EPOCH) };
+        let desired = described(interface);
+        let check = PortRedirects.check(&desired, &seen);
+        let drifts = check.as_ref().map(|check| check.drifts.clone()).unwrap_or_default();
+        let steps = drifts.iter().flat_map(|drift| PortRedirects.ladder(&desired, &seen, drift));
+        let steps = steps.map(|rung| rung.step.kind()).collect();
+        (check, steps)
+    }
+
+    #[test]
+    fn an_interface_that_does_not_exist_is_said_and_gets_no_rule() {
+        // cases.md, 24: iptables takes the rule, and port 80 is dead.
+        let (check, steps) = check("ens4", &OURS.replace("eth0", "ens4"));
+        let drift = check.unwrap().drifts.remove(0);
+        assert_eq!((drift.kind, steps), (DriftKind::InterfaceMissing, vec![]));
+        assert!(drift.evidence.contains("eth0"), "{}", drift.evidence);
+    }
+
+    #[test]
+    fn a_redirect_is_inserted_only_where_nothing_takes_the_port() {
+        let dnat = "-A PREROUTING -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.0.0.5:8080\n";
+        let odd = "-A PREROUTING -p tcp -m statistic --mode nth -j ACCEPT\n";
+        let all = "-A PREROUTING -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 3000\n";
+        assert_eq!(check("eth0", "").1, ["InsertRedirect"]);
+        assert_eq!(check("eth0", &OURS.repeat(2)).1, ["DeleteExtraRedirects"]);
+        for (rules, kind) in [
+            (dnat.to_owned(), Some(DriftKind::RedirectShadowed)),
+            (format!("{dnat}{OURS}"), Some(DriftKind::RedirectShadowed)),
+            (all.to_owned(), None),
+            (OURS.to_owned(), None),
+        ] {
+            let (check, steps) = check("eth0", &rules);
+            assert_eq!(check.unwrap().drifts.first().map(|drift| drift.kind), kind, "{rules}");
+            assert_eq!(steps, Vec::<&str>::new());
+        }
+        for rules in [odd.to_owned(), format!("{odd}{OURS}")] {
+            let blind = check("eth0", &rules).0.unwrap_err();
+            assert!(blind.message.contains("statistic"), "{}", blind.message);
+        }
     }
 }

@@ -4,16 +4,20 @@
 //! says `online` of servers that have given up. So the table is read together with who listens.
 
 mod climbing;
+mod owner;
 #[cfg(test)]
 mod tests;
+
+pub(super) use owner::{elsewhere, lost};
 
 use super::step::ProcessId;
 use super::{Check, Drift, DriftKind, Facet, Rung, Step};
 use crate::catalogue::{self, Cause, Component, KUBECTL_PROXY};
 use crate::seen::machine::Machine;
 use crate::seen::pm2::{Row, State, Table};
-use crate::seen::{Ask, Blind, Observation, crashes, pm2, settings};
+use crate::seen::{Ask, Blind, Known, Observation, crashes, pm2, settings};
 use binder_crds::{Desired, conditions};
+use owner::{other_ports, owner, runs_another, taken, unseen};
 use std::time::Duration;
 
 /// The facet.
@@ -46,14 +50,7 @@ impl Facet for Services {
         let components = catalogue::described(desired);
         let processes = components.iter().flat_map(|component| component.processes().map(str::to_owned)).collect();
         let mut asks = vec![pm2::ask(), crashes::ask(processes)];
-        let files: Vec<String> = components
-            .into_iter()
-            .filter(|component| !component.port_setting.is_empty())
-            .map(|component| component.name)
-            .collect();
-        if !files.is_empty() {
-            asks.push(settings::ask(files));
-        }
+        asks.extend(settings_ask(desired));
         asks
     }
 
@@ -63,7 +60,7 @@ impl Facet for Services {
         let mut check = Check::default();
         for component in &components {
             let found = match look(component, desired, machine, table, seen) {
-                drifted @ Found::Drifted(_) => drifted,
+                Found::Drifted(drift) => Found::Drifted(foreign(component, table, drift)),
                 other => climbing::look(component, seen).unwrap_or(other),
             };
             match found {
@@ -134,7 +131,7 @@ pub(crate) fn crash_is_explained(component: &Component, seen: &Observation) -> b
     climbing::cause(component, seen).is_some()
 }
 
-/// Whether a component runs as described.
+/// Whether a component runs as described, on the port that its settings on the host say.
 pub(super) fn in_place(
     component: &Component,
     desired: &Desired,
@@ -142,18 +139,66 @@ pub(super) fn in_place(
     table: &Table,
     seen: &Observation,
 ) -> bool {
+    let Ok(component) = &with_port(component.clone(), seen) else { return false };
     climbing::look(component, seen).is_none() && matches!(look(component, desired, machine, table, seen), Found::Fine)
 }
 
 /// The described components, with the ports that their settings on the host say.
 pub(super) fn components(desired: &Desired, seen: &Observation) -> Result<Vec<Component>, Blind> {
-    let mut components = catalogue::described(desired);
-    for component in components.iter_mut().filter(|component| !component.port_setting.is_empty()) {
-        if let Some(port) = seen.settings.get()?.port(&component.name, component.port_setting) {
-            component.ports = vec![port];
-        }
+    catalogue::described(desired).into_iter().map(|component| with_port(component, seen)).collect()
+}
+
+/// A component with the port that its settings on the host say, else its usual one.
+///
+/// # Errors
+/// [`Blind`] when the settings could not be read: its usual port is then a guess.
+pub(super) fn with_port(mut component: Component, seen: &Observation) -> Result<Component, Blind> {
+    if !component.port_setting.is_empty()
+        && let Known::Seen(_) | Known::Unknown(_) = &seen.settings
+        && let Some(port) = seen.settings.get()?.port(component.settings_file(), component.port_setting)
+    {
+        component.ports = vec![port];
     }
-    Ok(components)
+    Ok(component)
+}
+
+/// The section that tells the ports of everything that a description speaks of: the same one, whoever asks.
+pub(super) fn settings_ask(desired: &Desired) -> Option<Ask> {
+    let components = catalogue::described(desired).into_iter().chain(catalogue::stopped(desired));
+    let mut files: Vec<String> = components
+        .filter(|component| !component.port_setting.is_empty())
+        .map(|component| component.settings_file().to_owned())
+        .collect();
+    files.sort();
+    files.dedup();
+    (!files.is_empty()).then(|| settings::ask(files))
+}
+
+/// A drift of an entry that runs another program than the component's: whatever the entry is called, it is not ours to delete.
+fn foreign(component: &Component, table: &Table, drift: Drift) -> Drift {
+    let by_deletion = matches!(
+        drift.kind,
+        DriftKind::ProcessStopped
+            | DriftKind::ProcessErrored
+            | DriftKind::ProcessDoubled
+            | DriftKind::ChildMissing
+            | DriftKind::NotListening
+            | DriftKind::StartedTooEarly
+            | DriftKind::RestartsClimbing
+    );
+    let rows: Vec<&Row> = table.named(&component.process).collect();
+    match runs_another(component, &rows).filter(|_| by_deletion) {
+        Some(script) => Drift {
+            kind: DriftKind::AnotherProgram,
+            short: format!("{}: another program", component.name),
+            evidence: format!(
+                "{}; pm2 says that {} runs {script}, which is not Binder's {}: rename that process, or end it",
+                drift.evidence, component.process, component.name
+            ),
+            ..drift
+        },
+        None => drift,
+    }
 }
 
 /// `deploy-kubernetes` finds `kubectl.sh` through its `PATH`; the described one must be the first that it finds.
@@ -209,7 +254,8 @@ fn look(component: &Component, desired: &Desired, machine: &Machine, table: &Tab
             );
         }
     }
-    if rows.len() > 1 {
+    // An app in cluster mode has a row for each of its processes.
+    if rows.len() > 1 && !rows.iter().all(|row| row.cluster) {
         return drifted(
             component,
             DriftKind::ProcessDoubled,
@@ -217,7 +263,8 @@ fn look(component: &Component, desired: &Desired, machine: &Machine, table: &Tab
             format!("pm2 holds {} {} times", component.process, rows.len()),
         );
     }
-    if let Some(child) = component.children.iter().find(|child| table.named(&child.process).count() > 1) {
+    let doubled = |process: &str| table.named(process).count() > 1 && !table.named(process).all(|row| row.cluster);
+    if let Some(child) = component.children.iter().find(|child| doubled(&child.process)) {
         return drifted(
             component,
             DriftKind::ProcessDoubled,
@@ -225,25 +272,24 @@ fn look(component: &Component, desired: &Desired, machine: &Machine, table: &Tab
             format!("pm2 holds {} {} times", child.process, table.named(&child.process).count()),
         );
     }
-    let Some(row) = rows.first() else {
+    // Of an app's processes one that runs speaks for it, the youngest first.
+    let running = rows.iter().filter(|row| row.state == State::Online).max_by_key(|row| row.started_ms);
+    let Some(row) = running.or(rows.first()).copied() else {
         return missing(component, machine, table, seen);
     };
-    // What is given up or restarts again and again is never up for long, so somebody else's process on its port shows here.
-    let hopeless = row.state == State::Errored || climbing::climb(component, seen).is_some();
-    // The login always sees its own: a listener that shows no owner is another user's, if not Docker's.
-    let unseen = |port| !component.in_docker && machine.listeners.get(&port).is_some_and(Vec::is_empty);
-    if let Some(port) =
-        component.ports.iter().find(|port| hopeless && (taken(component, row, **port, machine) || unseen(**port)))
-    {
-        return drifted(
-            component,
-            DriftKind::PortTaken,
-            &format!("{port} is taken"),
-            format!("{} cannot listen, since {} listens on {port}", component.process, owner(*port, machine)),
-        );
+    // What is given up, stopped or restarts again and again is never up for long, so somebody else's process on its port shows
+    // here. The login always sees its own: a listener that shows no owner is then another user's, if not Docker's.
+    let hopeless = matches!(row.state, State::Errored | State::Stopped) || climbing::climb(component, seen).is_some();
+    let occupied = |port: &&u16| taken(component, &rows, **port, machine) || unseen(component, **port, machine);
+    if let Some(port) = component.ports.iter().find(|port| hopeless && occupied(port)) {
+        let evidence = match elsewhere(component, *port, machine, table) {
+            Some(words) => format!("{} cannot listen: {words}", component.process),
+            None => format!("{} cannot listen, since {} listens on {port}", component.process, owner(*port, machine)),
+        };
+        return drifted(component, DriftKind::PortTaken, &format!("{port} is taken"), evidence);
     }
     match row.state {
-        State::Online => online(component, row, desired, machine, table),
+        State::Online => online(component, row, &rows, desired, machine, table),
         State::Launching => Found::Settling(format!("{name} is being started by pm2")),
         State::Stopping => Found::Settling(format!("{name} is being stopped by pm2")),
         State::Stopped => drifted(
@@ -271,22 +317,6 @@ fn children_held(component: &Component, table: &Table) -> String {
         .collect()
 }
 
-/// A process of ours that listens on a component's port though pm2 does not know it. Ours means: it belongs to the login,
-/// its command line has the component's signature, and it descends from no row of pm2's table.
-pub(super) fn lost(component: &Component, port: u16, machine: &Machine, table: &Table) -> Option<ProcessId> {
-    let signature = component.signature?;
-    let pids = machine.listeners.get(&port)?;
-    pids.iter().find_map(|pid| {
-        let process = machine.processes.get(pid)?;
-        let ours = process.uid == machine.uid && process.command.contains(signature);
-        (ours && !table.holds(machine, *pid) && process.started_ticks > 0).then(|| ProcessId {
-            pid: *pid,
-            started_ticks: process.started_ticks,
-            signature: signature.to_owned(),
-        })
-    })
-}
-
 fn missing(component: &Component, machine: &Machine, table: &Table, seen: &Observation) -> Found {
     let left: Vec<&str> = component
         .children
@@ -308,12 +338,11 @@ fn missing(component: &Component, machine: &Machine, table: &Table, seen: &Obser
         );
     }
     if let Some(port) = component.ports.iter().find(|port| machine.listeners.contains_key(port)) {
-        return drifted(
-            component,
-            DriftKind::PortTaken,
-            &format!("{port} is taken"),
-            format!("pm2 does not hold {}, and {} listens on {port}", component.process, owner(*port, machine)),
-        );
+        let evidence = match elsewhere(component, *port, machine, table) {
+            Some(words) => format!("pm2 does not hold {}: {words}", component.process),
+            None => format!("pm2 does not hold {}, and {} listens on {port}", component.process, owner(*port, machine)),
+        };
+        return drifted(component, DriftKind::PortTaken, &format!("{port} is taken"), evidence);
     }
     let why = if table.daemon { "" } else { " (pm2's daemon does not run)" };
     drifted(
@@ -324,19 +353,16 @@ fn missing(component: &Component, machine: &Machine, table: &Table, seen: &Obser
     )
 }
 
-fn owner(port: u16, machine: &Machine) -> String {
-    let process = machine.listeners.get(&port).and_then(|pids| pids.first()).and_then(|pid| {
-        machine.processes.get(pid).map(|process| {
-            let program: String = process.command.split(' ').next().unwrap_or_default().chars().take(60).collect();
-            format!("{program} (pid {pid}, user id {})", process.uid)
-        })
-    });
-    process.unwrap_or_else(|| "a process that cannot be seen".to_owned())
-}
-
-fn online(component: &Component, row: &Row, desired: &Desired, machine: &Machine, table: &Table) -> Found {
+fn online(
+    component: &Component,
+    row: &Row,
+    rows: &[&Row],
+    desired: &Desired,
+    machine: &Machine,
+    table: &Table,
+) -> Found {
     let name = &component.name;
-    let up_for = Duration::from_millis(machine.clock.saturating_mul(1000).saturating_sub(row.started_ms).max(0) as u64);
+    let up_for = up_for(row, machine);
     for port in &component.ports {
         match machine.listeners.get(port) {
             None => {
@@ -363,6 +389,22 @@ fn online(component: &Component, row: &Row, desired: &Desired, machine: &Machine
                 if up_for < component.settle {
                     return Found::Settling(format!("{name} is starting and does not listen on {port} yet"));
                 }
+                let others = other_ports(component, rows, machine);
+                if !others.is_empty() {
+                    let others: Vec<String> = others.iter().map(u16::to_string).collect();
+                    let others = others.join(", ");
+                    let file = component.settings_file();
+                    return drifted(
+                        component,
+                        DriftKind::ListensElsewhere,
+                        &format!("on {others}, not on {port}"),
+                        format!(
+                            "{} runs and listens on {others}, not on {port}: correct its port (~/.binder/{file}.conf, or \
+                             `ports` of your own process), or start it anew if that was changed",
+                            component.process
+                        ),
+                    );
+                }
                 return drifted(
                     component,
                     DriftKind::NotListening,
@@ -371,7 +413,7 @@ fn online(component: &Component, row: &Row, desired: &Desired, machine: &Machine
                 );
             }
             Some(_) => {
-                if taken(component, row, *port, machine) {
+                if taken(component, rows, *port, machine) {
                     if up_for < CHILD_MOMENT {
                         return Found::Settling(format!("{name} is starting"));
                     }
@@ -379,7 +421,12 @@ fn online(component: &Component, row: &Row, desired: &Desired, machine: &Machine
                         component,
                         DriftKind::PortTaken,
                         &format!("{port} is taken"),
-                        format!("{} runs, but {} listens on {port}", component.process, owner(*port, machine)),
+                        match elsewhere(component, *port, machine, table) {
+                            Some(words) => format!("pm2 holds {} as well, but {words}", component.process),
+                            None => {
+                                format!("{} runs, but {} listens on {port}", component.process, owner(*port, machine))
+                            }
+                        },
                     );
                 }
             }
@@ -405,20 +452,17 @@ fn online(component: &Component, row: &Row, desired: &Desired, machine: &Machine
     Found::Fine
 }
 
-/// Whether somebody else's process listens on a port. Without a known owner (no sudo, another user's process) the port's
-/// answer has to do.
-fn taken(component: &Component, row: &Row, port: u16, machine: &Machine) -> bool {
-    machine.listeners.get(&port).is_some_and(|pids| {
-        let ours = row.pid.is_some_and(|own| pids.iter().any(|pid| machine.descends(*pid, own)))
-            || component.in_docker && pids.iter().any(|pid| is_docker_proxy(*pid, machine));
-        !ours && !pids.is_empty()
-    })
-}
-
-/// Whether Docker holds a port for a container.
-fn is_docker_proxy(pid: u32, machine: &Machine) -> bool {
-    let program = machine.processes.get(&pid).and_then(|process| process.command.split(' ').next());
-    program.is_some_and(|program| program.rsplit('/').next() == Some("docker-proxy"))
+/// How long a process has been up: by the kernel's count since boot, which no change of the clock moves; where that is not
+/// seen, by the host's clock. What was started in the future by that clock has just been started.
+fn up_for(row: &Row, machine: &Machine) -> Duration {
+    let process = row.pid.and_then(|pid| machine.processes.get(&pid)).filter(|process| process.started_ticks > 0);
+    match process {
+        Some(process) => Duration::from_secs(machine.age(process)),
+        None => {
+            let milliseconds = machine.clock.saturating_mul(1000).saturating_sub(row.started_ms);
+            Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0))
+        }
+    }
 }
 
 /// The proxy's port, if the component needs the proxy and nobody serves it.
@@ -430,9 +474,13 @@ fn without_proxy(component: &Component, desired: &Desired, machine: &Machine) ->
 /// A component that was started while nobody served the proxy's port: it runs under pm2 and does not listen, or it has ended
 /// and pm2 holds only its children. The runbook deletes it before it starts the proxy: it would otherwise go on with what it
 /// began without one.
-pub(super) fn started_without_proxy(desired: &Desired, machine: &Machine, table: &Table) -> Option<Component> {
-    catalogue::described(desired).into_iter().find(|component| {
+pub(super) fn started_without_proxy(desired: &Desired, seen: &Observation) -> Option<Component> {
+    let (machine, table) = (seen.machine.seen()?, seen.pm2.seen()?);
+    components(desired, seen).ok()?.into_iter().find(|component| {
+        let rows: Vec<&Row> = table.named(&component.process).collect();
         without_proxy(component, desired, machine).is_some()
+            && runs_another(component, &rows).is_none()
+            && other_ports(component, &rows, machine).is_empty()
             && component.ports.iter().any(|port| !machine.listeners.contains_key(port))
             && match table.named(&component.process).next() {
                 Some(_) => table.named(&component.process).any(|row| row.state == State::Online),

@@ -1,7 +1,7 @@
 //! Facet `stopped`: what is described as stopped does not run, under pm2 or outside of it. What is described nowhere is
 //! left as it is; this is how an owner says that something must not run.
 
-use super::services::lost;
+use super::services::{elsewhere, lost, settings_ask, with_port};
 use super::{Check, Drift, DriftKind, Facet, Rung, Step};
 use crate::catalogue::{self, Component, Start};
 use crate::seen::machine::Machine;
@@ -25,13 +25,15 @@ impl Facet for Stopped {
         !desired.stopped.is_empty()
     }
 
-    fn asks(&self, _: &Desired) -> Vec<Ask> {
-        vec![pm2::ask()]
+    fn asks(&self, desired: &Desired) -> Vec<Ask> {
+        let mut asks = vec![pm2::ask()];
+        asks.extend(settings_ask(desired));
+        asks
     }
 
     fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
         let (machine, table) = (seen.machine.get()?, seen.pm2.get()?);
-        let components = catalogue::stopped(desired);
+        let components = components(desired, seen)?;
         let drifts = components
             .iter()
             .filter_map(|component| {
@@ -50,7 +52,7 @@ impl Facet for Stopped {
 
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
         let (Some(machine), Some(table)) = (seen.machine.seen(), seen.pm2.seen()) else { return Vec::new() };
-        let components = catalogue::stopped(desired);
+        let Ok(components) = components(desired, seen) else { return Vec::new() };
         let Some(component) = components.iter().find(|component| component.name == drift.subject) else {
             return Vec::new();
         };
@@ -78,11 +80,19 @@ impl Facet for Stopped {
     }
 }
 
+/// What is described as stopped, with the ports that its settings on the host say.
+fn components(desired: &Desired, seen: &Observation) -> Result<Vec<Component>, Blind> {
+    catalogue::stopped(desired).into_iter().map(|component| with_port(component, seen)).collect()
+}
+
 /// What still runs of it, in words.
 fn still(component: &Component, machine: &Machine, table: &Table) -> Option<String> {
     let held: Vec<&str> = component.processes().filter(|process| table.named(process).next().is_some()).collect();
     if !held.is_empty() {
         return Some(format!("pm2 holds {}", held.join(" and ")));
+    }
+    if let Some(words) = component.ports.iter().find_map(|port| elsewhere(component, *port, machine, table)) {
+        return Some(words);
     }
     let (port, orphan) =
         component.ports.iter().find_map(|port| Some((port, lost(component, *port, machine, table)?)))?;
@@ -116,10 +126,11 @@ mod tests {
             state: *state,
             restarts: 0,
             started_ms: 0,
+            ..Row::default()
         };
         Observation {
             machine: Known::Seen(machine),
-            pm2: Known::Seen(Table { daemon: true, rows: rows.iter().map(row).collect() }),
+            pm2: Known::Seen(Table { daemon: true, rows: rows.iter().map(row).collect(), ..Table::default() }),
             ..Observation::nothing(jiff::Timestamp::UNIX_EPOCH)
         }
     }

@@ -1,15 +1,16 @@
 //! From drifts to the steps to come, and the one that may be done now: order, rung, gate.
 
+use super::evidence::{self, Case, Demanded};
 use super::memory::{FleetView, Memory};
-use super::outage::{self, Diagnosis};
+use super::outage::Diagnosis;
 use super::windows::{self, Windows};
-use super::{Checked, Host, Run, chores, order, updates};
+use super::{Checked, Host, Run, brake, chores, clock, order, updates};
 use crate::facets::step::BOOTS_WITHIN;
 use crate::facets::{Disruption, Drift, FACETS, Facet, Rung, Step};
+use crate::gate::demands::Demands;
 use crate::gate::{self, BlockedBy, Request};
 use crate::seen::Observation;
-use crate::status::conditions::find;
-use binder_crds::host::ScheduleStatus;
+use binder_crds::host::{DriftSince, HasRun, ScheduleStatus};
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
@@ -29,9 +30,9 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// Whether nothing more will be tried: there is no remedy, or its attempts are used up.
+    /// Whether nothing more will be tried: there is no remedy, or none that a person need not allow first.
     pub fn is_hopeless(&self) -> bool {
-        self.rung.is_none() || matches!(self.blocked, Some(BlockedBy::Attempts { .. }))
+        self.rung.is_none() || self.blocked.as_ref().is_some_and(BlockedBy::is_final)
     }
 }
 
@@ -48,6 +49,10 @@ pub(super) struct Reasoning<'a> {
     pub incident: Option<Timestamp>,
     /// What is done on a schedule.
     pub schedules: &'a [ScheduleStatus],
+    /// What was seen; `None` of a host that could not be looked at.
+    pub seen: Option<&'a Observation>,
+    /// What has run here as it is described now.
+    pub has_run: &'a [HasRun],
     /// The operator's clock.
     pub now: Timestamp,
 }
@@ -56,17 +61,34 @@ pub(super) struct Reasoning<'a> {
 struct Proposal {
     drift: Drift,
     ladder: Vec<Rung>,
+    /// The reason that its time is counted for.
+    reason: String,
     waits_for: Option<String>,
-    may_pass_until: Option<Timestamp>,
     witness: Option<String>,
 }
 
-type Weighed = (Vec<Candidate>, Option<Run>);
+/// The steps to come.
+#[derive(Debug, Default)]
+pub(super) struct Weighed {
+    /// In the runbook's order.
+    pub candidates: Vec<Candidate>,
+    /// The one that may be done now.
+    pub run: Option<Run>,
+    /// Since when what a restart of the machine may come of has been so.
+    pub since: Vec<DriftSince>,
+    /// The steps that this look led to.
+    pub demanded: Demanded,
+}
 
 impl Reasoning<'_> {
     /// The steps to come in the runbook's order, and the one that may be done now.
     pub(super) fn what_next(&self, seen: &Observation, checks: &[Checked]) -> Weighed {
         let desired = &self.host.spec.desired;
+        let settling: Vec<&str> = checks
+            .iter()
+            .filter_map(|checked| checked.result.as_ref().ok())
+            .flat_map(|check| check.settling.iter().map(|(subject, _)| subject.as_str()))
+            .collect();
         let mut drifts: Vec<(&dyn Facet, &Drift)> = FACETS
             .iter()
             .flat_map(|facet| {
@@ -85,9 +107,6 @@ impl Reasoning<'_> {
             let back = updates::ladder(drift, desired, seen, tried);
             let update = back.is_some();
             let mut ladder = back.unwrap_or_else(|| facet.ladder(desired, seen, drift));
-            // What begins with a restart gets the time to come back by itself that a silent host gets.
-            let heavy = ladder.first().is_some_and(|rung| rung.step.disruption() == Disruption::Host);
-            let may_pass_until = heavy.then(|| self.dead_at(facet.condition()));
             // Above the facets' own rungs are those that all share.
             if let Some(boot_id) =
                 seen.boot_id().filter(|_| !update && !ladder.is_empty() && order::reboot_helps(drift.kind))
@@ -95,24 +114,33 @@ impl Reasoning<'_> {
                 let step = Step::Reboot { boot_id: boot_id.to_owned() };
                 ladder.push(Rung { step, takes_effect: BOOTS_WITHIN });
             }
+            let aged = || clock::waits_for(self.host.previous, seen, drift.kind, &ladder);
             Proposal {
                 drift: drift.clone(),
+                waits_for: order::waits_for(drift, desired, checks, self.fleet).or_else(aged),
                 ladder,
-                waits_for: order::waits_for(drift, desired, checks, self.fleet),
-                may_pass_until,
+                reason: evidence::reason(drift.kind).to_owned(),
                 witness: None,
             }
         });
-        self.weigh(proposals.collect())
+        self.weigh(proposals.collect(), &settling, checks)
     }
 
-    /// The step against a host that cannot be entered.
-    pub(super) fn against(&self, diagnosis: Diagnosis) -> Weighed {
-        let Diagnosis { drift, ladder, may_pass_until, witness } = diagnosis;
-        self.weigh(vec![Proposal { drift, ladder, waits_for: None, may_pass_until, witness }])
+    /// The step against a host that cannot be entered, for a reason.
+    pub(super) fn against(&self, diagnosis: Diagnosis, reason: &str) -> Weighed {
+        let Diagnosis { drift, ladder, witness } = diagnosis;
+        self.weigh(vec![Proposal { drift, ladder, reason: reason.to_owned(), waits_for: None, witness }], &[], &[])
     }
 
-    fn weigh(&self, proposals: Vec<Proposal>) -> Weighed {
+    fn weigh(&self, proposals: Vec<Proposal>, settling: &[&str], checks: &[Checked]) -> Weighed {
+        let heavy =
+            |proposal: &&Proposal| proposal.ladder.iter().any(|rung| rung.step.disruption() == Disruption::Host);
+        let present: Vec<(String, String)> = proposals
+            .iter()
+            .filter(heavy)
+            .map(|proposal| (proposal.drift.subject.clone(), proposal.reason.clone()))
+            .collect();
+        let since = evidence::since(&self.host.previous.drift_since, &present, settling, self.now);
         let mut chosen: Vec<(Proposal, Option<Rung>)> = proposals
             .into_iter()
             .map(|proposal| {
@@ -134,18 +162,27 @@ impl Reasoning<'_> {
                 proposal.waits_for = lighter.clone();
             }
         }
-        let (mut candidates, mut run): Weighed = (Vec::new(), None);
+        let mut weighed = Weighed { since, ..Weighed::default() };
+        let mut first = None;
         for (proposal, rung) in chosen {
-            let candidate = self.consider(proposal, rung, &mut run);
-            candidates.push(candidate);
+            let candidate = self.consider(proposal, rung, checks, &mut weighed, &mut first);
+            weighed.candidates.push(candidate);
         }
-        (candidates, run)
+        weighed
     }
 
     /// Asks the gate about one step. One step at a time on one host: a person at the keyboard does not do two either.
-    fn consider(&self, proposal: Proposal, rung: Option<Rung>, run: &mut Option<Run>) -> Candidate {
+    /// `first` is the step that comes first of all, once one does: one that runs now or at the second look.
+    fn consider(
+        &self,
+        proposal: Proposal,
+        rung: Option<Rung>,
+        checks: &[Checked],
+        weighed: &mut Weighed,
+        first: &mut Option<String>,
+    ) -> Candidate {
         let Self { host, memory, fleet, now, .. } = *self;
-        let Proposal { drift, waits_for, may_pass_until, witness, .. } = proposal;
+        let Proposal { drift, reason, waits_for, witness, .. } = proposal;
         let Some(rung) = rung else {
             let blocked = waits_for.map(|what| BlockedBy::Order { what });
             return Candidate { drift, rung: None, made: 0, allowed: fleet.patience.attempts, blocked };
@@ -155,49 +192,61 @@ impl Reasoning<'_> {
         let name = action_name(host, step.kind(), &drift.subject, memory);
         let in_turn = step.takes_turns();
         let domain = host.spec.domain.as_ref().map(|domain| domain.0.as_str());
-        let over_budget = if in_turn { fleet.over_budget(domain) } else { None };
-        let closed_until = match windows::ask(&fleet.windows, now) {
+        let purpose = windows::purpose(step, drift.kind, &host.spec.desired, checks);
+        let over_budget = if in_turn { fleet.over_budget(domain, purpose) } else { None };
+        let held = brake::holds(fleet, step, drift.kind);
+        let closed_until = match windows::ask(&fleet.windows, purpose, now) {
             Windows::Closed(opens) if in_turn => Some(opens),
             Windows::Closed(_) | Windows::Open => None,
         };
         let under_way = memory.open().next();
+        let looks = host.demanded.looks(&drift, step, now);
+        weighed.demanded.add(&drift, step, looks, now);
+        let case = Case {
+            desired: &host.spec.desired,
+            memory,
+            fleet,
+            seen: self.seen,
+            has_run: self.has_run,
+            since: &weighed.since,
+            now,
+        };
         let admitted = gate::admit(&Request {
             host: host.uid,
             action: &name,
             deleted: host.deleted,
             suspended: host.suspended.is_some(),
             mode: host.mode,
+            held: held.as_deref(),
             waits_for: waits_for.as_deref(),
             taking_effect: under_way.map(|past| (past.words.as_str(), past.deadline)),
             attempts: made,
             max_attempts: allowed,
             cooldown_until: fleet.patience.until(memory.attempts(step, &drift.subject, self.since(&drift))),
-            may_pass_until,
+            demands: Demands::of(step),
+            evidence: case.of(&drift, &reason, step, looks),
             witness: witness.as_deref(),
             closed_until,
             over_budget: over_budget.as_deref(),
             now,
         });
-        let blocked = match (admitted, run.as_ref()) {
+        let blocked = match (admitted, first.as_ref()) {
+            (Err(BlockedBy::SecondLook), None) => {
+                *first = Some(step.words());
+                Some(BlockedBy::SecondLook)
+            }
+            (Ok(_) | Err(BlockedBy::SecondLook), Some(first)) => Some(BlockedBy::Order { what: first.clone() }),
             (Err(blocked), _) => Some(blocked),
-            (Ok(_), Some(first)) => Some(BlockedBy::Order { what: first.step.words() }),
             (Ok(permit), None) => {
                 let lasts = SignedDuration::try_from(rung.takes_effect).ok();
                 let deadline = lasts.and_then(|lasts| now.checked_add(lasts).ok()).unwrap_or(now);
+                *first = Some(step.words());
                 let (step, drift) = (rung.step.clone(), drift.clone());
-                *run = Some(Run { permit, step, drift, attempt: made + 1, allowed, deadline });
+                weighed.run = Some(Run { permit, step, drift, purpose, attempt: made + 1, allowed, deadline });
                 None
             }
         };
         Candidate { drift, rung: Some(rung), made, allowed, blocked }
-    }
-
-    /// When something that a condition tells has lasted long enough to be taken for dead.
-    fn dead_at(&self, condition: &str) -> Timestamp {
-        let since = find(self.host.previous, condition)
-            .filter(|condition| condition.status == "False")
-            .map_or(self.now, |condition| condition.last_transition_time.0);
-        outage::dead_at(since, self.fleet)
     }
 
     fn made(&self, step: &Step, drift: &Drift) -> u32 {

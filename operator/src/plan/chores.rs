@@ -198,6 +198,7 @@ mod tests {
             suspended: None,
             deleted: false,
             previous,
+            demanded: &crate::plan::evidence::Demanded::default(),
         };
         let unseen = Blind { reason: Reason::ProbeTimedOut, message: "took too long".to_owned() };
         let result = if blind { Err(unseen) } else { Ok(Check::default()) };

@@ -1,13 +1,17 @@
 //! What was tried before, as BinderActions tell it, and what the fleet's other hosts mean for this one. Plain data.
 
 use super::Finish;
+use super::brake::Held;
 use super::outage::Outage;
-use crate::facets::{Disruption, Step};
+use crate::facets::{Disruption, DriftKind, Step};
 use binder_crds::ActionOutcome;
-use binder_crds::fleet::{Budget, Window};
+use binder_crds::fleet::{Budget, Purpose, Window};
 use jiff::{SignedDuration, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+/// How what is recorded of a command begins when it ended with an exit code, which follows.
+pub const EXIT_CODE: &str = "exit code ";
 
 /// One attempt.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +48,13 @@ impl Past {
     /// What the step cost; of a step that this version does not know, the most.
     pub fn disruption(&self) -> Disruption {
         self.step.as_ref().map_or(Disruption::Host, Step::disruption)
+    }
+
+    /// The exit code of its command, if it is known. No success rests on it; see [`EXIT_CODE`].
+    pub fn exit_code(&self) -> Option<i32> {
+        let digits: String =
+            self.said.strip_prefix(EXIT_CODE)?.chars().take_while(|c| c.is_ascii_digit() || *c == '-').collect();
+        digits.parse().ok()
     }
 
     /// Takes in how the attempt ended.
@@ -134,6 +145,8 @@ pub struct Patience {
     pub refill_after: Duration,
     /// How long a host must have been silent before it may be taken for dead.
     pub dead_after: Duration,
+    /// How many steps that disrupt the whole machine one host may have within a day.
+    pub per_day: u32,
 }
 
 impl Default for Patience {
@@ -142,7 +155,8 @@ impl Default for Patience {
             cooldown: Duration::from_secs(30),
             attempts: 3,
             refill_after: Duration::from_secs(900),
-            dead_after: Duration::from_secs(120),
+            dead_after: Duration::from_secs(300),
+            per_day: 1,
         }
     }
 }
@@ -180,8 +194,13 @@ pub struct FleetView {
     pub outage: Outage,
     /// How many hosts may be disrupted at once.
     pub budget: Budget,
-    /// The other hosts that are disrupted now, with their failure domains.
+    /// The other hosts that are disrupted now, by us or by themselves, with their failure domains.
     pub disrupted: Vec<Disrupted>,
+    /// Why no step that disrupts a service or a host is done anywhere in the fleet; `None` while its brake is open.
+    pub held: Option<Held>,
+    /// While the operator has only just started: the kinds of drift that this host's status told before. Others have yet
+    /// to be seen to last. `None` once it runs for [`brake::SETTLES`](super::brake::SETTLES).
+    pub just_started: Option<BTreeSet<DriftKind>>,
     /// The other hosts whose modules we have begun to change and that are not well with them yet, or will not be.
     pub updating: Vec<String>,
     /// Components that run on another host whose modules are not as described, with that host's name.
@@ -194,7 +213,12 @@ pub struct FleetView {
 
 impl FleetView {
     /// Why the budget has no room for a step that disrupts a whole host, in words; `None` when it has.
-    pub fn over_budget(&self, domain: Option<&str>) -> Option<String> {
+    ///
+    /// What is planned, and so disrupts something that works, has room only while fewer than so many other hosts are down,
+    /// whoever took them down, as a PodDisruptionBudget counts. A recovery, of a host that is down itself, makes nothing
+    /// worse: only hosts with such a step *under way* count against it. Otherwise two dead hosts would wait for each other.
+    pub fn over_budget(&self, domain: Option<&str>, purpose: Purpose) -> Option<String> {
+        let counts = |other: &&Disrupted| purpose == Purpose::Planned || other.under_way;
         let count = |words: &str, hosts: Vec<&Disrupted>, most: u32| {
             let names: Vec<&str> = hosts.iter().map(|other| other.host.as_str()).collect();
             (u32::try_from(hosts.len()).unwrap_or(u32::MAX) >= most).then(|| match names.first() {
@@ -204,21 +228,24 @@ impl FleetView {
                 }
             })
         };
-        count("", self.disrupted.iter().collect(), self.budget.max_disrupted).or_else(|| {
+        let others = || self.disrupted.iter().filter(counts);
+        count("", others().collect(), self.budget.max_disrupted).or_else(|| {
             let domain = domain?;
-            let here = self.disrupted.iter().filter(|other| other.domain.as_deref() == Some(domain)).collect();
+            let here = others().filter(|other| other.domain.as_deref() == Some(domain)).collect();
             count(&format!(" in {domain}"), here, self.budget.max_disrupted_per_domain)
         })
     }
 }
 
-/// A host of the fleet in a step that disrupts it, or not well again since.
+/// A host of the fleet that does not do its work: it is in a step that disrupts it, or it is down, whoever took it down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disrupted {
     /// The host's name.
     pub host: String,
     /// Its failure domain.
     pub domain: Option<String>,
+    /// Whether a step that disrupts it is under way: its effect is awaited.
+    pub under_way: bool,
 }
 
 /// The host with the build server, for the steps that are done there.

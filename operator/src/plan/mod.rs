@@ -4,8 +4,11 @@
 //! is under way - what explains what and what comes first ([`order`]) - which rung ([`memory`]) - may we ([`crate::gate`])
 //! - what to say ([`crate::status`]). "Waiting" is data with a reason, not an error.
 
+pub mod brake;
 pub mod candidates;
 pub mod chores;
+pub mod clock;
+pub mod evidence;
 pub mod memory;
 pub mod order;
 pub mod outage;
@@ -19,10 +22,13 @@ use crate::facets::{Check, Drift, FACETS, Step};
 use crate::gate::{BlockedBy, Permit};
 use crate::seen::{Blind, Observation};
 use crate::status;
+use binder_crds::fleet::Purpose;
 use binder_crds::host::ScheduleStatus;
+use binder_crds::text::Span;
 use binder_crds::{ActionOutcome, BinderHostSpec, BinderHostStatus, Mode, conditions};
 pub use candidates::Candidate;
-use candidates::Reasoning;
+use candidates::{Reasoning, Weighed};
+use evidence::Demanded;
 use jiff::{SignedDuration, Timestamp};
 use memory::{FleetView, Memory, Past};
 use std::time::Duration;
@@ -46,6 +52,8 @@ pub struct Host<'a> {
     pub deleted: bool,
     /// Its status as it was last written.
     pub previous: &'a BinderHostStatus,
+    /// The steps that the last look led to.
+    pub demanded: &'a Demanded,
 }
 
 /// The result of a look.
@@ -111,6 +119,8 @@ pub struct Decision {
     pub next: Next,
     /// When to look again.
     pub look_again: Duration,
+    /// The steps that this look led to, for the next one to confirm.
+    pub demanded: Demanded,
 }
 
 /// The end of an attempt.
@@ -146,6 +156,8 @@ pub struct Run {
     pub step: Step,
     /// The drift that it is to cure.
     pub drift: Drift,
+    /// Whether it disrupts something that works, or recovers what is dead: the budget counts accordingly.
+    pub purpose: Purpose,
     /// Which attempt this is, from 1.
     pub attempt: u32,
     /// How many are allowed.
@@ -169,7 +181,13 @@ pub fn decide(host: &Host<'_>, looked: &Looked, memory: &Memory, fleet: &FleetVi
         Looked::Suspended => {
             let incident = incident_since(host.previous, Standing::Unknown, fleet, now);
             let status = status::suspended(host, memory, incident, now);
-            return Decision { status, finish: Vec::new(), next: Next::Wait(BlockedBy::Suspended), look_again: USUAL };
+            return Decision {
+                status,
+                finish: Vec::new(),
+                next: Next::Wait(BlockedBy::Suspended),
+                look_again: USUAL,
+                demanded: Demanded::default(),
+            };
         }
     };
     let mut checks = what_differs(host, seen);
@@ -179,8 +197,18 @@ pub fn decide(host: &Host<'_>, looked: &Looked, memory: &Memory, fleet: &FleetVi
     let after = finished(memory, &finish, now);
     updates::tell(&mut checks, &host.spec.desired, updates::Tried { memory: &after, incident });
     let schedules = chores::due(FACETS, host, seen, &mut checks, &after, fleet.patience.attempts, now);
-    let reasoning = Reasoning { host, memory: &after, fleet, incident, schedules: &schedules, now };
-    let (candidates, run) = reasoning.what_next(seen, &checks);
+    let has_run = evidence::has_run(&host.spec.desired, &host.previous.has_run, &checks);
+    let reasoning = Reasoning {
+        host,
+        memory: &after,
+        fleet,
+        incident,
+        schedules: &schedules,
+        seen: Some(seen),
+        has_run: &has_run,
+        now,
+    };
+    let Weighed { candidates, run, since, demanded } = reasoning.what_next(seen, &checks);
     let status = status::seen(&status::Story {
         host,
         seen,
@@ -191,6 +219,8 @@ pub fn decide(host: &Host<'_>, looked: &Looked, memory: &Memory, fleet: &FleetVi
         fleet,
         incident,
         schedules: &schedules,
+        since: &since,
+        has_run: &has_run,
         now,
     });
     let busy = memory.open().any(|past| !finish.iter().any(|finish| finish.action == past.name));
@@ -199,7 +229,7 @@ pub fn decide(host: &Host<'_>, looked: &Looked, memory: &Memory, fleet: &FleetVi
         Some(run) => Next::Run(Box::new(run)),
         None => candidates.iter().find_map(|candidate| candidate.blocked.clone()).map_or(Next::Nothing, Next::Wait),
     };
-    Decision { status, finish, next, look_again }
+    Decision { status, finish, next, look_again, demanded }
 }
 
 /// What differs: every facet in use, in order.
@@ -313,7 +343,12 @@ fn finished(memory: &Memory, finish: &[Finish], now: Timestamp) -> Memory {
 
 /// The pause between two looks at a healthy host.
 pub fn usual(spec: &BinderHostSpec) -> Duration {
-    spec.interval.as_ref().and_then(|span| span.duration().ok()).unwrap_or(USUAL).max(WATCH)
+    usual_interval(spec.interval.as_ref())
+}
+
+/// The same by what fleet or host says.
+pub fn usual_interval(interval: Option<&Span>) -> Duration {
+    interval.and_then(|span| span.duration().ok()).unwrap_or(USUAL).max(WATCH)
 }
 
 fn look_again(
@@ -375,14 +410,15 @@ fn not_seen(host: &Host<'_>, failure: &LookFailure, memory: &Memory, fleet: &Fle
     let refused = matches!(failure.kind, FailureKind::Refused { .. });
     let standing = if silent || refused { Standing::Drifted } else { Standing::Unknown };
     let incident = incident_since(host.previous, standing, fleet, now);
-    let reasoning = Reasoning { host, memory: &after, fleet, incident, schedules: &[], now };
-    let (candidates, run) = match &failure.kind {
-        FailureKind::Silent => reasoning.against(outage::diagnose(host, failure, fleet, now)),
-        FailureKind::Refused { public_key } => {
-            outage::refused(host, failure, public_key).map_or_else(Default::default, |found| reasoning.against(found))
-        }
-        FailureKind::Person | FailureKind::Passing => Default::default(),
+    let has_run = &host.previous.has_run;
+    let reasoning = Reasoning { host, memory: &after, fleet, incident, schedules: &[], seen: None, has_run, now };
+    let weighed = match &failure.kind {
+        FailureKind::Silent => Some(outage::diagnose(host, failure, fleet, now)),
+        FailureKind::Refused { public_key } => outage::refused(host, failure, public_key),
+        FailureKind::Person | FailureKind::Passing => None,
     };
+    let weighed = weighed.map_or_else(Weighed::default, |diagnosis| reasoning.against(diagnosis, failure.reason));
+    let Weighed { candidates, run, since, demanded } = weighed;
     let by_hand = match &failure.kind {
         FailureKind::Refused { public_key } if candidates.iter().all(Candidate::is_hopeless) => {
             let what = outage::let_in_by_hand(host, public_key);
@@ -398,10 +434,13 @@ fn not_seen(host: &Host<'_>, failure: &LookFailure, memory: &Memory, fleet: &Fle
         memory: &after,
         fleet,
         incident,
+        since: &since,
         now,
     });
     let busy = run.is_some() || after.open().next().is_some();
     // A login that was refused is not hammered at, even while a remedy is taking effect.
+    let second = candidates.iter().any(|candidate| candidate.blocked == Some(BlockedBy::SecondLook));
+    let busy = busy || second;
     let pause = if busy && !refused { WATCH } else { usual(host.spec).max(DRIFTED) };
     let wait = failure
         .not_before
@@ -412,5 +451,5 @@ fn not_seen(host: &Host<'_>, failure: &LookFailure, memory: &Memory, fleet: &Fle
         Some(run) => Next::Run(Box::new(run)),
         None => candidates.into_iter().find_map(|candidate| candidate.blocked).map_or(Next::Nothing, Next::Wait),
     };
-    Decision { status, finish, next, look_again: wait.max(WATCH).min(pause) }
+    Decision { status, finish, next, look_again: wait.max(WATCH).min(pause), demanded }
 }

@@ -49,6 +49,9 @@ pub fn explained_by_dependency(kind: DriftKind) -> bool {
         | DriftKind::RedirectMissing
         | DriftKind::RedirectDoubled
         | DriftKind::RedirectShadowed
+        | DriftKind::InterfaceMissing
+        | DriftKind::ListensElsewhere
+        | DriftKind::AnotherProgram
         | DriftKind::OverThreshold
         | DriftKind::DiskUnreadable
         | DriftKind::HostSilent

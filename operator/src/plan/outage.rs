@@ -10,7 +10,7 @@ use crate::facets::step::BOOTS_WITHIN;
 use crate::facets::{Drift, DriftKind, Rung, Step};
 use crate::status::conditions::find;
 use binder_crds::conditions;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use std::time::Duration;
 
 /// What an outage and the steps against it are about.
@@ -75,23 +75,15 @@ pub struct Diagnosis {
     pub drift: Drift,
     /// The step.
     pub ladder: Vec<Rung>,
-    /// Until when it may come back by itself.
-    pub may_pass_until: Option<Timestamp>,
     /// Who has yet to agree.
     pub witness: Option<String>,
 }
 
-/// Since when a host has been silent, by its status.
+/// Since when a host has been silent, by its status: what the conditions say, since a person counts from there.
 fn silent_since(host: &Host<'_>, now: Timestamp) -> Timestamp {
     find(host.previous, conditions::REACHABLE)
         .filter(|condition| condition.status == "False")
         .map_or(now, |condition| condition.last_transition_time.0)
-}
-
-/// When something that has been so since a moment has lasted long enough to be taken for dead.
-pub fn dead_at(since: Timestamp, fleet: &FleetView) -> Timestamp {
-    let wait = SignedDuration::try_from(fleet.patience.dead_after).unwrap_or(SignedDuration::from_hours(24));
-    since.checked_add(wait).unwrap_or(Timestamp::MAX)
 }
 
 /// Diagnoses a host that is silent.
@@ -127,7 +119,6 @@ pub fn diagnose(host: &Host<'_>, failure: &LookFailure, fleet: &FleetView, now: 
             evidence,
         },
         ladder,
-        may_pass_until: Some(dead_at(since, fleet)),
         witness: missing_witness(outage),
     }
 }
@@ -146,7 +137,6 @@ pub fn refused(host: &Host<'_>, failure: &LookFailure, public_key: &str) -> Opti
             evidence: failure.message.clone(),
         },
         ladder: vec![Rung { step, takes_effect: AUTHORIZED_WITHIN }],
-        may_pass_until: None,
         witness: None,
     })
 }

@@ -19,6 +19,7 @@ pub mod proxy;
 pub mod reach;
 pub mod restarts;
 pub mod routes;
+pub(crate) mod script;
 pub mod servers;
 pub mod settings;
 
@@ -80,6 +81,10 @@ pub enum Reason {
     Garbage,
     /// `sudo` wants a password.
     SudoNeedsPassword,
+    /// `sudo` wants a terminal (`requiretty`).
+    SudoNeedsTty,
+    /// `sudo` does not allow this login that command.
+    SudoNotAllowed,
     /// A program that it needs is not installed.
     NotInstalled,
     /// The look ended before it.
@@ -90,6 +95,8 @@ pub enum Reason {
     NotAnswered,
     /// The API key, with which it would be asked, is not known.
     KeyUnknown,
+    /// What was seen does not tell whether it is as described.
+    NotJudged,
 }
 
 impl Reason {
@@ -100,11 +107,14 @@ impl Reason {
             Self::TooMuchOutput => "TooMuchOutput",
             Self::Garbage => "Garbage",
             Self::SudoNeedsPassword => "SudoNeedsPassword",
+            Self::SudoNeedsTty => "SudoNeedsTty",
+            Self::SudoNotAllowed => "SudoNotAllowed",
             Self::NotInstalled => "NotInstalled",
             Self::NotSeen => "NotSeen",
             Self::ProbeFailed => "ProbeFailed",
             Self::NotAnswered => "NotAnswered",
             Self::KeyUnknown => "KeyUnknown",
+            Self::NotJudged => "NotJudged",
         }
     }
 }
@@ -143,7 +153,8 @@ pub const EXIT_SUDO: i32 = 77;
 /// The exit code by which our own scripts say that a program is missing (the shell's own convention).
 pub const EXIT_MISSING: i32 = 127;
 
-/// The text of an answer that a script completed with exit code 0.
+/// The text of an answer that a script completed with exit code 0. For sections that are not written with
+/// [`script`](mod@script) yet: [`script::whole`] takes its place.
 pub(crate) fn text(answer: Option<&Answer>, what: &str) -> Result<String, Blind> {
     let blind = |reason, message: String| Err(Blind { reason, message });
     match answer {
@@ -176,7 +187,7 @@ pub struct Observation {
     /// pm2's table.
     pub pm2: Known<pm2::Table>,
     /// The NAT rules for incoming connections.
-    pub nat: Known<Vec<nat::Redirect>>,
+    pub nat: Known<nat::Nat>,
     /// Use of the described file systems, by path.
     pub disks: Known<BTreeMap<String, disks::Use>>,
     /// Docker.
@@ -254,9 +265,16 @@ impl Observation {
                 Err(blind) => Known::Unknown(blind),
             }
         }
+        let machine = known(asked, answers, machine::NAME, machine::read);
+        let proven = |answer: Option<&Answer>| {
+            let table = pm2::read(answer)?;
+            match machine.seen() {
+                Some(machine) => pm2::proven(table, machine),
+                None => Ok(table),
+            }
+        };
         Self {
-            machine: known(asked, answers, machine::NAME, machine::read),
-            pm2: known(asked, answers, pm2::NAME, pm2::read),
+            pm2: known(asked, answers, pm2::NAME, proven),
             nat: known(asked, answers, nat::NAME, nat::read),
             disks: known(asked, answers, disks::NAME, disks::read),
             docker: known(asked, answers, docker::NAME, docker::read),
@@ -265,6 +283,7 @@ impl Observation {
             settings: known(asked, answers, settings::NAME, settings::read),
             modules: known(asked, answers, modules::NAME, modules::read),
             log_keys: known(asked, answers, keys::NAME, keys::read),
+            machine,
             ..Self::nothing(at)
         }
     }

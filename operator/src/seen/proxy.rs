@@ -1,23 +1,44 @@
 //! Who serves the kubectl proxy's port, and which cluster answers through it.
 
-use super::{Answer, Ask, Blind, text};
+use super::script::{self, script};
+use super::{Answer, Ask, Blind};
+use crate::hosts::sanitize;
 
 /// The section's name.
 pub const NAME: &str = "proxy";
 
-/// Looks at the configured kubectl and at the program behind the port. `sudo` only to read whose program it is when it
-/// is not the login's own.
-const SCRIPT: &str = r#"
-set -u
+/// Looks at the configured kubectl, at the program behind the port, and at the scripts that its parents run. A file is known by
+/// its device and inode: one file has many paths. `sudo` only to read whose program it is when it is not the login's own.
+const SCRIPT: &str = script!(
+    r##"
 port=$1 kubectl=$2
 if [ ! -e "$kubectl" ]; then echo 'kubectl missing'
 elif [ ! -x "$kubectl" ]; then echo 'kubectl forbidden'
-elif [ "$(head -c 2 -- "$kubectl" | tr -d '\0')" = '#!' ]; then echo 'kubectl script'
-else printf 'kubectl binary %s\n' "$(readlink -f -- "$kubectl")"; fi
-pid=$({ sudo -n timeout 3 ss -Hltnp "sport = :$port" 2>/dev/null || ss -Hltnp "sport = :$port"; } | sed -n 's/.*",pid=\([0-9]*\),fd=.*/\1/p' | head -n 1)
-[ -n "$pid" ] && printf 'program %s\n' "$(readlink "/proc/$pid/exe" 2>/dev/null || sudo -n timeout 2 readlink "/proc/$pid/exe" 2>/dev/null)"
-exit 0
-"#;
+else
+  if try head -c 2 -- "$kubectl" && [ "$out" = '#!' ]; then echo 'kubectl script'
+  else take readlink -f -- "$kubectl"; printf 'kubectl binary %s\n' "$out"; fi
+  take stat -L -c '%d:%i' -- "$kubectl"
+  printf 'described %s\n' "$out"
+fi
+try root timeout 3 ss -ltnp "sport = :$port" || try timeout 3 ss -ltnp "sport = :$port" || fail ss
+pid=$(printf '%s\n' "$out" | sed -n 's/.*",\(pid=\)\{0,1\}\([0-9]\{1,\}\),.*/\2/p' | head -n 1)
+[ -n "$pid" ] || end
+{ try readlink "/proc/$pid/exe" || try root timeout 2 readlink "/proc/$pid/exe"; } && printf 'program %s\n' "$out"
+{ try stat -L -c '%d:%i' "/proc/$pid/exe" || try root timeout 2 stat -L -c '%d:%i' "/proc/$pid/exe"; } && printf 'file %s\n' "$out"
+at=$pid
+for i in 1 2 3 4; do
+  [ "$at" -gt 1 ] || break
+  # The interpreter, its options, the script.
+  tr '\0' '\n' 2>/dev/null <"/proc/$at/cmdline" | head -n 4 | while IFS= read -r word; do
+    case $word in /*kubectl.sh) try stat -L -c '%d:%i' -- "$word" && printf 'script %s %s\n' "$out" "$word" ;; esac
+  done
+  IFS= read -r stat 2>/dev/null <"/proc/$at/stat" || break
+  set -- ${stat##*) }
+  at=${2:-0}
+done
+end
+"##
+);
 
 /// The section of the probe.
 pub fn ask(port: u16, kubectl: String) -> Ask {
@@ -57,8 +78,21 @@ pub struct Proxy {
     pub kubectl: Kubectl,
     /// The program behind the port, by its path, if it could be seen.
     pub program: Option<String>,
+    /// Which files these are.
+    pub files: Files,
     /// What answers through it.
     pub cluster: Cluster,
+}
+
+/// Files by device and inode, as `stat` tells them, where they could be seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// The configured kubectl, behind all links.
+    pub described: Option<String>,
+    /// The program behind the port.
+    pub program: Option<String>,
+    /// Scripts named `kubectl.sh` that the program or its parents run, each with its path.
+    pub scripts: Vec<(String, String)>,
 }
 
 /// Reads the section and joins it with the answer that came through the tunnel.
@@ -66,8 +100,8 @@ pub struct Proxy {
 /// # Errors
 /// [`Blind`] when the section was not completed.
 pub fn read(answer: Option<&Answer>, cluster: Cluster) -> Result<Proxy, Blind> {
-    let text = text(answer, "the kubectl proxy")?;
-    let (mut kubectl, mut program) = (Kubectl::Missing, None);
+    let text = script::whole(answer, "the kubectl proxy")?;
+    let (mut kubectl, mut program, mut files) = (Kubectl::Missing, None, Files::default());
     for line in text.lines() {
         match line.split_once(' ') {
             Some(("kubectl", "forbidden")) => kubectl = Kubectl::Forbidden,
@@ -77,15 +111,34 @@ pub fn read(answer: Option<&Answer>, cluster: Cluster) -> Result<Proxy, Blind> {
                     kubectl = Kubectl::Binary(clean(path));
                 }
             }
-            Some(("program", rest)) if !rest.is_empty() => program = Some(clean(rest)),
+            // So the kernel marks a file that was deleted, or replaced, while it runs.
+            Some(("program", rest)) if !rest.is_empty() => {
+                program = Some(clean(rest.strip_suffix(" (deleted)").unwrap_or(rest)));
+            }
+            Some(("described", rest)) => files.described = inode(rest),
+            Some(("file", rest)) => files.program = inode(rest),
+            Some(("script", rest)) => {
+                if let Some((file, path)) = rest.split_once(' ')
+                    && let Some(file) = inode(file)
+                {
+                    files.scripts.push((file, clean(path)));
+                }
+            }
             _ => {}
         }
     }
-    Ok(Proxy { kubectl, program, cluster })
+    Ok(Proxy { kubectl, program, files, cluster })
 }
 
 fn clean(path: &str) -> String {
-    path.chars().map(|c| if c.is_control() { '?' } else { c }).take(255).collect()
+    sanitize(path.as_bytes(), 255)
+}
+
+/// `DEVICE:INODE`.
+fn inode(text: &str) -> Option<String> {
+    let (device, inode) = text.split_once(':')?;
+    let number = |text: &str| (1..=20).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    (number(device) && number(inode)).then(|| text.to_owned())
 }
 
 /// The cluster's identity in an answer to `GET /api/v1/namespaces/kube-system`, if it is one.
@@ -108,13 +161,42 @@ pub fn identity(body: &[u8]) -> Option<String> {
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
+    use crate::seen::script::stand_in::Stage;
 
     #[test]
     fn kubectl_and_program_are_read() {
-        let text = "kubectl binary /usr/bin/kubectl\nprogram /usr/bin/kubectl\n";
+        let text = "kubectl binary /usr/bin/kubectl\ndescribed 1:2\nprogram /usr/bin/kubectl (deleted)\nfile 1:3\n\
+            script 1:4 /data/home/andrew/kubectl.sh\nend\n";
         let seen = read(Some(&Answer::Said { bytes: text.as_bytes().to_vec(), exit: 0 }), Cluster::NotAsked).unwrap();
         assert_eq!(seen.kubectl, Kubectl::Binary("/usr/bin/kubectl".to_owned()));
         assert_eq!(seen.program.as_deref(), Some("/usr/bin/kubectl"));
+        assert_eq!((seen.files.described.as_deref(), seen.files.program.as_deref()), (Some("1:2"), Some("1:3")));
+        assert_eq!(seen.files.scripts, [("1:4".to_owned(), "/data/home/andrew/kubectl.sh".to_owned())]);
+    }
+
+    #[test]
+    fn the_script_tells_the_files_behind_a_port_in_every_shell() {
+        let pid = std::process::id();
+        for ss in [format!("users:((\"kubectl\",pid={pid},fd=3))"), format!("users:((\"kubectl\",{pid},3))")] {
+            let stage = Stage::new().tool("ss", &format!("echo 'LISTEN 0 1 127.0.0.1:8085 *:* {ss}'"));
+            let kubectl = stage.home().join("kubectl.sh");
+            std::fs::write(&kubectl, "#!/bin/sh\n").unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(&kubectl, mode).unwrap();
+            for shell in [&["sh"][..], &["bash"], &["busybox", "sh"]] {
+                let ask = ask(8085, kubectl.display().to_string());
+                let seen = read(Some(&stage.run_with(shell, &ask)), Cluster::NotAsked).unwrap();
+                assert_eq!(seen.kubectl, Kubectl::Script, "{shell:?}");
+                assert!(seen.files.described.is_some() && seen.files.program.is_some(), "{shell:?}: {seen:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_ss_that_fails_is_not_nobody() {
+        let stage = Stage::new().tool("ss", "echo \"ss: invalid option -- 'p'\" >&2; exit 255");
+        let blind = read(Some(&stage.run(&ask(8085, "/k".to_owned()))), Cluster::NotAsked).unwrap_err();
+        assert!(blind.message.contains("invalid option"), "{}", blind.message);
     }
 
     #[test]

@@ -143,10 +143,11 @@ mod tests {
             state: State::Online,
             restarts,
             started_ms: 0,
+            ..Row::default()
         };
         Observation {
             machine: Known::Seen(Machine { boot_id: boot.to_owned(), ..Machine::default() }),
-            pm2: Known::Seen(Table { daemon: true, rows: vec![row] }),
+            pm2: Known::Seen(Table { daemon: true, rows: vec![row], ..Table::default() }),
             ..Observation::nothing(at(second))
         }
     }

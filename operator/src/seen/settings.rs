@@ -3,7 +3,8 @@
 //! A file is JSON that anybody on the host may have written: one number is taken out of it, and nothing else of it goes
 //! anywhere, since it may hold more than a port.
 
-use super::{Answer, Ask, Blind, text};
+use super::script::{self, script};
+use super::{Answer, Ask, Blind};
 use std::collections::BTreeMap;
 
 /// The section's name.
@@ -12,17 +13,19 @@ pub const NAME: &str = "settings";
 /// The largest file that is read, in bytes; Binder's own are below 2 KiB.
 const LARGEST: usize = 64 << 10;
 
-/// Prints each file on one line: outside of its strings, JSON takes any white space for any other.
-const SCRIPT: &str = r#"
-set -u
+/// Prints each file on one line: outside of its strings, JSON takes any white space for any other. A file that is there and
+/// cannot be read ends the section: its usual port would be a guess.
+const SCRIPT: &str = script!(
+    r#"
 for name in "$@"; do
   file="$HOME/.binder/$name.conf"
   [ -f "$file" ] || continue
-  printf 'conf %s ' "$name"
-  head -c 65536 -- "$file" | tr '\n\r' '  '
-  echo
+  take head -c 65536 -- "$file"
+  printf 'conf %s %s\n' "$name" "$(printf '%s' "$out" | tr '\n\r' '  ')"
 done
-"#;
+end
+"#
+);
 
 /// The section of the probe, for the components of these names.
 pub fn ask(names: Vec<String>) -> Ask {
@@ -59,7 +62,7 @@ impl Settings {
 /// # Errors
 /// [`Blind`] when the section was not completed.
 pub fn read(answer: Option<&Answer>) -> Result<Settings, Blind> {
-    let text = text(answer, "Binder's settings")?;
+    let text = script::whole(answer, "Binder's settings")?;
     let mut settings = Settings::default();
     for line in text.lines() {
         let Some((name, json)) = line.strip_prefix("conf ").and_then(|rest| rest.split_once(' ')) else { continue };
@@ -76,7 +79,9 @@ fn ports(value: &serde_json::Value, path: &str, depth: usize, found: &mut Vec<(S
     let Some(object) = value.as_object().filter(|_| depth < DEEPEST) else { return };
     for (key, value) in object {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        match value.as_u64().and_then(|number| u16::try_from(number).ok()) {
+        // Node takes `"8080"` for a port as well.
+        let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
+        match number.and_then(|number| u16::try_from(number).ok()) {
             Some(port) if port > 0 && found.len() < MOST => found.push((path, port)),
             Some(_) => {}
             None => ports(value, &path, depth + 1, found),
@@ -88,12 +93,13 @@ fn ports(value: &serde_json::Value, path: &str, depth: usize, found: &mut Vec<(S
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
+    use crate::seen::script::stand_in::Stage;
     use proptest::prelude::*;
 
     const LOGGING: &[&str] = &["logstash", "port"];
 
     fn said(text: &str) -> Settings {
-        read(Some(&Answer::Said { bytes: text.as_bytes().to_vec(), exit: 0 })).unwrap()
+        read(Some(&Answer::Said { bytes: format!("{text}\nend\n").into_bytes(), exit: 0 })).unwrap()
     }
 
     #[test]
@@ -106,9 +112,10 @@ mod tests {
 
     #[test]
     fn what_is_no_port_is_none() {
-        for value in ["0", "-1", "65536", "9050.5", "\"8050\"", "null", "[8050]", "{}", "1e400"] {
+        for value in ["0", "-1", "65536", "9050.5", "\"x\"", "\"0\"", "null", "[8050]", "{}", "1e400"] {
             assert_eq!(said(&format!("conf db {{\"port\": {value}}}\n")).port("db", &["port"]), None, "{value}");
         }
+        assert_eq!(said("conf web {\"port\": \"8080\"}\n").port("web", &["port"]), Some(8080));
         assert_eq!(said("conf db not json\nconf logging\nnonsense\n"), Settings::default());
         let deep = format!("conf db {}", "[".repeat(60_000));
         assert_eq!(said(&deep), Settings::default());
@@ -116,16 +123,20 @@ mod tests {
 
     #[test]
     fn the_script_prints_a_file_on_one_line_and_passes_over_what_is_none() {
-        let home = std::env::temp_dir().join(format!("binder-settings-{}", std::process::id()));
-        std::fs::create_dir_all(home.join(".binder/dir.conf")).unwrap();
-        std::fs::write(home.join(".binder/db.conf"), "{\n  \"port\":\r\n 9050\n}\n").unwrap();
-        let output = std::process::Command::new("sh")
-            .args(["-c", SCRIPT, "probe", "db", "dir", "logging"])
-            .env("HOME", &home)
-            .output()
-            .unwrap();
-        std::fs::remove_dir_all(&home).unwrap();
-        assert_eq!(said(&String::from_utf8(output.stdout).unwrap()).port("db", &["port"]), Some(9050));
+        let stage = Stage::new();
+        std::fs::create_dir_all(stage.home().join(".binder/dir.conf")).unwrap();
+        std::fs::write(stage.home().join(".binder/db.conf"), "{\n  \"port\":\r\n 9050\n}\n").unwrap();
+        let ask = ask(vec!["db".to_owned(), "dir".to_owned(), "logging".to_owned()]);
+        for shell in [&["sh"][..], &["bash"], &["busybox", "sh"]] {
+            assert_eq!(
+                read(Some(&stage.run_with(shell, &ask))).unwrap().port("db", &["port"]),
+                Some(9050),
+                "{shell:?}"
+            );
+        }
+        // A file that cannot be read says nothing of its port.
+        let blind = read(Some(&stage.tool("head", "echo 'head: db.conf: Permission denied' >&2; exit 1").run(&ask)));
+        assert!(blind.unwrap_err().message.contains("Permission denied"));
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 use super::conditions::find;
 use crate::facets::FACETS;
 use binder_crds::conditions as types;
-use binder_crds::{ActionOutcome, BinderHostStatus};
+use binder_crds::{ActionOutcome, BinderFleetStatus, BinderHostStatus};
 
 /// An event to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,8 @@ pub struct Tell {
 /// What changed between two statuses of a host.
 pub fn transitions(before: &BinderHostStatus, after: &BinderHostStatus) -> Vec<Tell> {
     let mut told = Vec::new();
-    let kinds = std::iter::once(types::REACHABLE).chain(FACETS.iter().map(|facet| facet.condition()));
+    let kinds =
+        [types::REACHABLE, types::CLOCK_IN_SYNC].into_iter().chain(FACETS.iter().map(|facet| facet.condition()));
     for kind in kinds {
         let (was, is) = (find(before, kind), find(after, kind));
         let Some(is) = is else { continue };
@@ -57,6 +58,32 @@ pub fn transitions(before: &BinderHostStatus, after: &BinderHostStatus) -> Vec<T
             action: "Look".to_owned(),
             note: stalled.message.clone(),
         });
+    }
+    told
+}
+
+/// What changed between two statuses of a fleet: its brake, and windows that can never open.
+pub fn fleet_transitions(before: &BinderFleetStatus, after: &BinderFleetStatus) -> Vec<Tell> {
+    let find = |status: &BinderFleetStatus, kind: &str, is: &str| {
+        status.conditions.iter().find(|condition| condition.type_ == kind && condition.status == is).cloned()
+    };
+    let mut told = Vec::new();
+    let mut tell = |warning, reason: &str, note: String| {
+        told.push(Tell { warning, reason: reason.to_owned(), action: "Look".to_owned(), note });
+    };
+    let held = |status| find(status, types::REMEDIATION_HELD, "True");
+    match (held(before), held(after)) {
+        (was, Some(is)) if was.as_ref().is_none_or(|was| was.reason != is.reason) => {
+            tell(true, types::REMEDIATION_HELD, is.message);
+        }
+        (Some(_), None) => {
+            tell(false, "RemediationReleased", "steps that disrupt a service or a host are done again".to_owned());
+        }
+        _ => {}
+    }
+    let windows = |status| find(status, types::WINDOWS_VALID, "False");
+    if let (None, Some(is)) = (windows(before), windows(after)) {
+        tell(true, &is.reason, is.message);
     }
     told
 }

@@ -2,8 +2,12 @@
 
 use super::conditions::{Conditions, Is, find, shorten};
 use super::is_healthy;
-use binder_crds::fleet::HostProblem;
-use binder_crds::{BinderFleetStatus, BinderHost, BinderHostStatus, Mode, conditions as types};
+use crate::plan::brake::{CALM_LOOKS, Held};
+use crate::plan::windows;
+use binder_crds::fleet::{HostProblem, Window};
+use binder_crds::{
+    BinderFleetSpec, BinderFleetStatus, BinderHost, BinderHostStatus, Mode, RELEASE_ANNOTATION, conditions as types,
+};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -19,16 +23,48 @@ pub struct Refused {
     pub message: String,
 }
 
+/// Everything that a fleet's status tells.
+#[derive(Clone, Copy, Debug)]
+pub struct Story<'a> {
+    /// The fleet's name.
+    pub name: &'a str,
+    /// The generation of its spec.
+    pub generation: i64,
+    /// Its spec.
+    pub spec: &'a BinderFleetSpec,
+    /// Its hosts, by name.
+    pub hosts: &'a [&'a BinderHost],
+    /// What could not be done for it.
+    pub refused: &'a [Refused],
+    /// Why its brake holds.
+    pub held: Option<&'a Held>,
+    /// Fields that ask for less patience than the operator's flags allow.
+    pub raised: &'a [&'static str],
+    /// The operator's clock.
+    pub now: Timestamp,
+}
+
+/// What stands between why the brake holds and what opens it.
+const HOLDS: &str = ". No step that disrupts a service or a host is done in this fleet: is it one cause";
+
+/// The condition's message: why the brake holds, and what opens it.
+pub fn held_message(held: &Held, fleet: &str) -> String {
+    format!(
+        "{}{HOLDS}, or the operator's own sight? It opens when {CALM_LOOKS} looks long nothing of it is seen, or by kubectl \
+         annotate bf {fleet} --overwrite {RELEASE_ANNOTATION}=$(date -u +%FT%TZ)",
+        held.words
+    )
+}
+
+/// Why the brake holds, out of the condition's message.
+pub fn why_held(message: &str) -> String {
+    message.split_once(HOLDS).map_or(message, |(why, _)| why).to_owned()
+}
+
 /// A fleet's status from its hosts.
-pub fn summarize(
-    previous: &BinderFleetStatus,
-    generation: i64,
-    mode: Mode,
-    suspended: bool,
-    hosts: &[&BinderHost],
-    refused: &[Refused],
-    now: Timestamp,
-) -> BinderFleetStatus {
+pub fn summarize(previous: &BinderFleetStatus, story: &Story<'_>) -> BinderFleetStatus {
+    let Story { name, generation, spec, hosts, refused, held, raised, now } = *story;
+    let (mode, suspended) = (spec.mode, spec.suspend);
     let nothing = BinderHostStatus::default();
     let status = |host: &BinderHost| host.status.clone().unwrap_or_else(|| nothing.clone());
     let current = |host: &BinderHost| {
@@ -84,6 +120,17 @@ pub fn summarize(
     }
     let (is, reason, message) = match (suspended, mode) {
         (true, _) => (Is::False, "Suspended", "the fleet is suspended: no host is looked at or acted on".to_owned()),
+        (false, Mode::Enforce) if held.is_some() => {
+            (Is::False, "Held", "the fleet's brake holds: only steps that disrupt nothing are done".to_owned())
+        }
+        (false, Mode::Enforce) if !raised.is_empty() => {
+            let words = raised.join(", ");
+            (
+                Is::True,
+                "ModeEnforce",
+                format!("mode Enforce; shorter than the operator allows, so its flag counts: {words}"),
+            )
+        }
         (false, Mode::Enforce) => (Is::True, "ModeEnforce", "mode Enforce".to_owned()),
         (false, Mode::Approve) => (Is::False, "ModeApprove", "mode Approve: every step waits for a person".to_owned()),
         (false, Mode::Observe) => {
@@ -91,6 +138,12 @@ pub fn summarize(
         }
     };
     list.set(types::REMEDIATION_ALLOWED, is, reason, message);
+    if let Some(held) = held {
+        list.set(types::REMEDIATION_HELD, Is::True, held.reason, held_message(held, name));
+    }
+    if !spec.windows.is_empty() {
+        windows_valid(&mut list, &spec.windows);
+    }
     if let Some(first) = refused.first() {
         list.set(types::STALLED, Is::True, first.reason, first.message.clone());
     } else if !unready.is_empty() {
@@ -120,10 +173,74 @@ pub fn summarize(
     }
 }
 
+/// Whether each window can open. One that cannot holds back what is planned for good, if it is the only one.
+fn windows_valid(list: &mut Conditions<'_>, windows: &[Window]) {
+    let never: Vec<String> = windows::never_open(windows)
+        .iter()
+        .map(|(place, why)| format!("windows[{place}] never opens: {why}"))
+        .collect();
+    if never.is_empty() {
+        list.set(types::WINDOWS_VALID, Is::True, "AsDescribed", "every window can open");
+    } else {
+        list.set(types::WINDOWS_VALID, Is::False, "WindowNeverOpens", never.join("; "));
+    }
+}
+
 fn few(names: &[String]) -> String {
     match names {
         [] => String::new(),
         [one] => one.clone(),
         [first, rest @ ..] => format!("{first} and {} more", rest.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use binder_crds::text::{Schedule, Span};
+
+    fn status(spec: &BinderFleetSpec, held: Option<&Held>, raised: &[&'static str]) -> BinderFleetStatus {
+        let now = Timestamp::UNIX_EPOCH;
+        let story = Story { name: "binder", generation: 1, spec, hosts: &[], refused: &[], held, raised, now };
+        summarize(&BinderFleetStatus::default(), &story)
+    }
+
+    fn condition(status: &BinderFleetStatus, kind: &str) -> Option<(String, String, String)> {
+        let found = status.conditions.iter().find(|condition| condition.type_ == kind)?;
+        Some((found.status.clone(), found.reason.clone(), found.message.clone()))
+    }
+
+    #[test]
+    fn a_window_that_can_never_open_is_a_condition() {
+        let window = |schedule: &str| Window {
+            schedule: Schedule::from(schedule),
+            duration: Span::from("1h"),
+            ..Window::default()
+        };
+        let of = |windows: Vec<Window>| {
+            let spec = BinderFleetSpec { windows, ..BinderFleetSpec::default() };
+            condition(&status(&spec, None, &[]), types::WINDOWS_VALID)
+        };
+        assert_eq!(of(Vec::new()), None);
+        assert_eq!(of(vec![window("0 3 * * *")]).map(|found| found.0).as_deref(), Some("True"));
+        let (is, reason, message) = of(vec![window("0 3 * * *"), window("0 3 30 2 *")]).unwrap_or_default();
+        assert_eq!((is.as_str(), reason.as_str()), ("False", "WindowNeverOpens"));
+        assert!(message.starts_with("windows[1] never opens: "), "{message}");
+    }
+
+    #[test]
+    fn a_brake_that_holds_says_why_and_what_opens_it() {
+        let spec = BinderFleetSpec { mode: Mode::Enforce, ..BinderFleetSpec::default() };
+        let held = Held { reason: "RemediesFail", words: "Reboot failed on 3 of 4 hosts".to_owned() };
+        let (is, reason, message) =
+            condition(&status(&spec, Some(&held), &[]), types::REMEDIATION_HELD).unwrap_or_default();
+        assert_eq!((is.as_str(), reason.as_str()), ("True", "RemediesFail"));
+        assert!(message.contains("annotate bf binder --overwrite fleet.binder-project.org/release="), "{message}");
+        assert_eq!(why_held(&message), held.words);
+        let open = status(&spec, None, &[]);
+        assert_eq!(condition(&open, types::REMEDIATION_HELD), None);
+        assert_eq!(condition(&open, types::REMEDIATION_ALLOWED).map(|found| found.0).as_deref(), Some("True"));
+        let below = status(&spec, None, &["remedies.deadAfter (--min-dead-after)"]);
+        assert!(condition(&below, types::REMEDIATION_ALLOWED).is_some_and(|found| found.2.contains("deadAfter")));
     }
 }

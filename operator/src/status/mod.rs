@@ -10,11 +10,12 @@ pub mod events;
 pub mod fleet;
 
 use crate::gate::BlockedBy;
+use crate::plan::clock as clock_rules;
 use crate::plan::memory::{FleetView, Memory, Past};
 use crate::plan::{Candidate, Checked, FailureKind, Finish, Host, LookFailure, order};
 use crate::seen::Observation;
 use binder_crds::conditions as types;
-use binder_crds::host::{PastAction, PlannedStep, ScheduleStatus};
+use binder_crds::host::{DriftSince, HasRun, PastAction, PlannedStep, ScheduleStatus};
 use binder_crds::{ActionOutcome, BinderHostStatus, Mode};
 use conditions::{Conditions, Is, find, shorten};
 use jiff::Timestamp;
@@ -46,6 +47,10 @@ pub struct Story<'a> {
     pub incident: Option<Timestamp>,
     /// What is done on a schedule.
     pub schedules: &'a [ScheduleStatus],
+    /// Since when what a restart of the machine may come of has been so.
+    pub since: &'a [DriftSince],
+    /// What has run as it is described now.
+    pub has_run: &'a [HasRun],
     /// The operator's clock.
     pub now: Timestamp,
 }
@@ -69,10 +74,12 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
     list.set(types::HEALTHY, healthy.0, healthy.1, healthy.2);
     let (is, reason, message) = remediation(host, story.fleet);
     list.set(types::REMEDIATION_ALLOWED, is, reason, message);
+    if !drifts.is_empty() {
+        held(&mut list, story.fleet);
+    }
     let stalled = stalled(&drifts, story);
-    let working = drifts.iter().any(|candidate| {
-        candidate.rung.is_some() && !matches!(candidate.blocked, Some(BlockedBy::Attempts { .. } | BlockedBy::Observe))
-    });
+    let working =
+        drifts.iter().any(|candidate| !candidate.is_hopeless() && candidate.blocked != Some(BlockedBy::Observe));
     if let Some((reason, message)) = &stalled {
         list.set(types::STALLED, Is::True, reason, message.clone());
     } else if (working || !settling.is_empty()) && host.mode > Mode::Observe {
@@ -83,6 +90,9 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
         list.set(types::RECONCILING, Is::True, if drifts.is_empty() { "Settling" } else { "Remedying" }, message);
     }
     list.set(types::REACHABLE, Is::True, "LoggedIn", "answers over SSH with its pinned host key");
+    if let Some(off) = clock_rules::off(host.previous, story.seen) {
+        list.set(types::CLOCK_IN_SYNC, Is::False, clock_rules::CLOCK_OFF, off);
+    }
     for checked in *checks {
         facet(&mut list, checked, story);
     }
@@ -109,6 +119,8 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
         plan: plan(candidates),
         last_actions: last_actions(story.memory, story.finish),
         boot_id: story.seen.boot_id().map(str::to_owned),
+        drift_since: story.since.to_vec(),
+        has_run: story.has_run.to_vec(),
         incident_since: story.incident.map(Time),
         schedules: story.schedules.to_vec(),
         database: database::status(host, story.seen),
@@ -130,19 +142,24 @@ pub struct Unseen<'a> {
     pub fleet: &'a FleetView,
     /// Since when attempts count.
     pub incident: Option<Timestamp>,
+    /// Since when it has been so for this reason.
+    pub since: &'a [DriftSince],
     /// The operator's clock.
     pub now: Timestamp,
 }
 
 /// The status of a host that could not be looked at.
 pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
-    let Unseen { host, failure, candidates, memory, fleet, incident, now } = *unseen;
+    let Unseen { host, failure, candidates, memory, fleet, incident, since: began, now } = *unseen;
     let step = candidates.iter().find(|candidate| candidate.rung.is_some());
     let needs_person = match failure.kind {
         FailureKind::Person => true,
         FailureKind::Refused { .. } => step.is_none(),
         FailureKind::Silent | FailureKind::Passing => false,
     };
+    let restart_held = step
+        .and_then(|step| step.blocked.as_ref())
+        .filter(|blocked| matches!(blocked, BlockedBy::Unwarranted { .. } | BlockedBy::PerDay { .. }));
     let used_up = step.filter(|step| matches!(step.blocked, Some(BlockedBy::Attempts { .. })));
     let evidence = candidates.first().map_or(failure.message.as_str(), |candidate| candidate.drift.evidence.as_str());
     let mut list = Conditions::new(&host.previous.conditions, host.generation, now);
@@ -154,6 +171,7 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         remediation(host, fleet)
     };
     list.set(types::REMEDIATION_ALLOWED, is, reason, message);
+    held(&mut list, fleet);
     if needs_person {
         list.set(types::STALLED, Is::True, failure.reason, failure.message.clone());
     } else if let Some(used_up) = used_up {
@@ -161,6 +179,9 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         let what = used_up.rung.as_ref().map(|rung| rung.step.words()).unwrap_or_default();
         let message = format!("to {what} did not help: {evidence}. A person is needed, see docs/runbook/{page}.md");
         list.set(types::STALLED, Is::True, "AttemptsUsedUp", message);
+    } else if let Some(held) = restart_held {
+        let message = format!("{evidence}. To restart the machine waits for {}", blocked_words(held));
+        list.set(types::STALLED, Is::True, "RestartHeld", message);
     } else {
         list.set(types::RECONCILING, Is::True, failure.reason, "trying to reach the host again, less and less often");
     }
@@ -196,6 +217,8 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         plan: plan(candidates),
         last_actions: last_actions(memory, &[]),
         boot_id: host.previous.boot_id.clone(),
+        drift_since: began.to_vec(),
+        has_run: host.previous.has_run.clone(),
         incident_since: incident.map(Time),
         schedules: host.previous.schedules.clone(),
         database: host.previous.database.clone(),
@@ -219,6 +242,8 @@ pub fn suspended(host: &Host<'_>, memory: &Memory, incident: Option<Timestamp>, 
         plan: Vec::new(),
         last_actions: last_actions(memory, &[]),
         boot_id: host.previous.boot_id.clone(),
+        drift_since: Vec::new(),
+        has_run: host.previous.has_run.clone(),
         incident_since: incident.map(Time),
         schedules: host.previous.schedules.clone(),
         database: host.previous.database.clone(),
@@ -259,22 +284,24 @@ fn remediation(host: &Host<'_>, fleet: &FleetView) -> (Is, &'static str, String)
     }
 }
 
+/// That the fleet's brake holds, on a host that differs or is not seen: where somebody looks who waits for a step.
+fn held(list: &mut Conditions<'_>, fleet: &FleetView) {
+    if let (Some(held), Some(name)) = (&fleet.held, &fleet.fleet) {
+        list.set(types::REMEDIATION_HELD, Is::True, held.reason, fleet::held_message(held, name));
+    }
+}
+
 /// Nothing more will be tried for at least one drift, and nothing else can be done meanwhile that might cure it.
 fn stalled(drifts: &[&Candidate], story: &Story<'_>) -> Option<(&'static str, String)> {
-    let hopeless = |candidate: &&&Candidate| match candidate.blocked {
-        Some(BlockedBy::Attempts { .. }) => true,
+    let hopeless = |candidate: &&&Candidate| match &candidate.blocked {
         // What is explained by something else that is not in place waits for that.
-        Some(_) => false,
+        Some(blocked) => blocked.is_final(),
         None => candidate.rung.is_none(),
     };
     let first = drifts.iter().find(hopeless)?;
     // While another remedy is still possible, the host is not given up.
     let possible = drifts.iter().any(|candidate| {
-        candidate.rung.is_some()
-            && !matches!(
-                candidate.blocked,
-                Some(BlockedBy::Attempts { .. } | BlockedBy::Order { .. } | BlockedBy::Observe)
-            )
+        !candidate.is_hopeless() && !matches!(candidate.blocked, Some(BlockedBy::Order { .. } | BlockedBy::Observe))
     });
     if possible {
         return None;
@@ -287,6 +314,15 @@ fn stalled(drifts: &[&Candidate], story: &Story<'_>) -> Option<(&'static str, St
                 "{made} attempts did not cure it for good: {}{}. A person is needed, see {page}",
                 first.drift.evidence,
                 last_words(first, story)
+            ),
+        ),
+        Some(blocked @ (BlockedBy::Unwarranted { .. } | BlockedBy::PerDay { .. })) => (
+            "RestartHeld",
+            format!(
+                "{}{}. What is left is to restart the machine, and that waits for {}. See {page}",
+                first.drift.evidence,
+                last_words(first, story),
+                blocked_words(blocked)
             ),
         ),
         _ => (
@@ -435,12 +471,21 @@ pub fn blocked_words(blocked: &BlockedBy) -> String {
         BlockedBy::Order { what } => what.clone(),
         BlockedBy::TakingEffect { step, until } => format!("the effect of \"{step}\", until {}", clock(*until)),
         BlockedBy::Cooldown { until } => format!("cooldown until {}", clock(*until)),
+        BlockedBy::Unwarranted { what } => what.clone(),
+        BlockedBy::PerDay { done, until } => {
+            let again = until.map(|until| format!(", or {}", until.strftime("%Y-%m-%d %H:%MZ"))).unwrap_or_default();
+            format!(
+                "a person{again}: the machine was restarted {done} times within 24 hours, as often as remedies.perDay allows"
+            )
+        }
         BlockedBy::MayPass { until } => format!("it to come back by itself, until {}", clock(*until)),
+        BlockedBy::Booting { until } => format!("the machine to finish booting, until {}", clock(*until)),
+        BlockedBy::SecondLook => "a second look that shows the same".to_owned(),
         BlockedBy::Window { opens: Some(opens) } => {
             format!("the window that opens at {}", opens.strftime("%Y-%m-%d %H:%MZ"))
         }
         BlockedBy::Window { opens: None } => "a window, and none that is described ever opens".to_owned(),
-        BlockedBy::Witness { what } | BlockedBy::Budget { what } => what.clone(),
+        BlockedBy::Held { what } | BlockedBy::Witness { what } | BlockedBy::Budget { what } => what.clone(),
     }
 }
 

@@ -248,13 +248,29 @@ struct Fields {
 }
 
 impl Fields {
-    /// Leaves only the fields that were asked for.
+    /// Leaves only the fields that were asked for. What is asked for of a field (`networkInterfaces/networkIP`,
+    /// `networkInterfaces(networkIP)`) brings all of it.
     fn of(&self, mut resource: Value) -> Value {
         if let (Some(fields), Some(object)) = (&self.fields, resource.as_object_mut()) {
-            object.retain(|name, _| fields.split(',').any(|field| field == name));
+            let asked = asked_fields(fields);
+            object.retain(|name, _| asked.contains(&name.as_str()));
         }
         resource
     }
+}
+
+/// The names of the fields in a selector, without what is asked for of them.
+fn asked_fields(selector: &str) -> Vec<&str> {
+    let mut depth = 0_usize;
+    let outside = selector.split(|c| {
+        match c {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0
+    });
+    outside.map(|field| field.split(['(', '/']).next().unwrap_or_default().trim()).collect()
 }
 
 async fn instance(
@@ -336,6 +352,7 @@ async fn set_metadata(
     }
     new.metadata.write(&file).map_err(|error| broken(&error))?;
     let (operation, _) = cloud.operations.begin(Kind::SetMetadata, instance.machine, asked.request_id);
+    note(instance, Kind::SetMetadata)?;
     drop(one_at_a_time);
     cloud.operations.finish(&operation.name, Ok(()), Timestamp::now());
     Ok(Json(operation.describe(&zone_url)))
@@ -363,6 +380,7 @@ async fn change(
     }
     let (operation, is_new) = cloud.operations.begin(kind, instance.machine, asked.request_id);
     if is_new {
+        note(&instance, kind)?;
         let (cloud, operation) = (cloud.clone(), operation.name.clone());
         tokio::spawn(async move {
             let outcome = instance.button.press(order).await.map_err(|error| crate::said(&error));
@@ -374,6 +392,18 @@ async fn change(
         });
     }
     Ok(Json(operation.describe(&cloud.zone_url(instance.machine.zone))))
+}
+
+/// Writes down what is about to be done to an instance.
+fn note(instance: &Instance, kind: Kind) -> Result<(), Refusal> {
+    let path = instance.files.operations();
+    let line = format!("{} {}\n", Timestamp::now(), kind.name());
+    let written = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, line.as_bytes()));
+    written.map_err(|source| broken(&crate::files::FileError::new("write", &path, source)))
 }
 
 async fn operation(
@@ -406,4 +436,16 @@ async fn wait(
     // One that is not finished in time is described as it is; the caller waits again.
     let _ = tokio::time::timeout(WAIT_LIMIT, cloud.operations.finished(&name)).await;
     operation(State(cloud), Path((project, zone, name)), headers).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::asked_fields;
+
+    #[test]
+    fn a_selector_names_fields_whatever_it_wants_of_them() {
+        assert_eq!(asked_fields("status,lastStartTimestamp"), ["status", "lastStartTimestamp"]);
+        let nested = "networkInterfaces(networkIP,accessConfigs(natIP)),status,metadata/items";
+        assert_eq!(asked_fields(nested), ["networkInterfaces", "status", "metadata"]);
+    }
 }

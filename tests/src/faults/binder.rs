@@ -30,7 +30,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
 ];
 
-const WEB_LOST: Act = |site| Box::pin(web_lost(site));
+const WEB_LOST: Act = |site| Box::pin(unseen(site, web_lost(site)));
 const DB_STOPPED: Act = |site| Box::pin(unseen(site, stop_service(site, "db", "9050")));
 const LOGGING_STOPPED: Act = |site| Box::pin(unseen(site, stop_service(site, "logging", "8050")));
 

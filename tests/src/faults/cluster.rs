@@ -42,7 +42,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
 ];
 
-const PROXY_DEAD: Act = |site| Box::pin(silence(site));
+const PROXY_DEAD: Act = |site| Box::pin(unseen(site, silence(site)));
 const DEPLOY_LOST: Act = |site| Box::pin(unseen(site, deploy_lost(site)));
 const DEPLOY_BEFORE_PROXY: Act = |site| Box::pin(unseen(site, deploy_before_proxy(site)));
 

@@ -1,7 +1,6 @@
 //! Faults of the packet filter.
 
 use super::{Act, Fault, FaultError, Healer, Site, Target, shows};
-use crate::binder::settle::ADD_REDIRECT;
 use crate::inventory::Role;
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -27,6 +26,12 @@ pub(super) const FAULTS: &[Fault] = &[
 const TIMES: &str = "count=$(iptables -w 10 -t nat -S PREROUTING | grep -c 'dport 80 .*to-ports 3000' || true); \
     echo \"there $count times\"; [ \"$count\" = \"$1\" ]";
 
+/// Puts the runbook's rule there twice, in one transaction: whoever looks sees it once or twice, and never not at all.
+const TWICE: &str = r#"
+rule='-A PREROUTING -i eth0 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 3000'
+printf '*nat\n-F PREROUTING\n%s\n%s\nCOMMIT\n' "$rule" "$rule" | iptables-restore -w 10 --noflush
+"#;
+
 const LOSE: Act = |site| Box::pin(lose(site));
 const DOUBLE: Act = |site| Box::pin(double(site));
 
@@ -36,9 +41,6 @@ async fn lose(site: Site<'_>) -> Result<(), FaultError> {
 }
 
 async fn double(site: Site<'_>) -> Result<(), FaultError> {
-    lose(site).await?;
-    for _ in 0..2 {
-        site.host.script_as_user(ADD_REDIRECT, &[]).await?;
-    }
+    site.host.script(TWICE, &[]).await?;
     shows(site.host, "the redirect is there twice", TIMES, &["2"]).await
 }

@@ -50,8 +50,8 @@ pub(super) const FAULTS: &[Fault] = &[
 
 const OTHER_KEY: Act = |site| Box::pin(unseen(site, other_key(site)));
 const LOSE_KEY: Act = |site| Box::pin(lose_key(site));
-const STALE: Act = |site| Box::pin(stale(site));
-const WRONG: Act = |site| Box::pin(wrong(site));
+const STALE: Act = |site| Box::pin(unseen(site, stale(site)));
+const WRONG: Act = |site| Box::pin(unseen(site, wrong(site)));
 
 /// A key that is nobody's.
 const ANOTHER: &str = "0123456789abcdef0123456789abcdef";

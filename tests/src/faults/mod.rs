@@ -20,6 +20,8 @@ mod outage;
 mod pm2;
 mod proxy;
 mod reach;
+mod testimony;
+pub mod tools;
 mod way_in;
 
 pub(crate) use docker::UNTOUCHED;
@@ -175,6 +177,8 @@ pub fn all() -> impl Iterator<Item = &'static Fault> {
         keys::FAULTS,
         apps::FAULTS,
         database::FAULTS,
+        tools::FAULTS,
+        testimony::FAULTS,
     ]
     .into_iter()
     .flatten()

@@ -49,11 +49,11 @@ const FORWARD: &str = "const net = require('net'); const [address, port, to] = p
     one.pipe(other).pipe(one) }).listen(Number(port), address)";
 
 /// Starts the proxy on 8085 with the kubeconfig `$1`, as a person in another window would.
-const START_WITH: &str = "setsid -f /home/andrew/kubernetes/cluster/kubectl.sh --kubeconfig=\"$1\" proxy --port=8085 \
+pub(super) const START_WITH: &str = "setsid -f /home/andrew/kubernetes/cluster/kubectl.sh --kubeconfig=\"$1\" proxy --port=8085 \
     </dev/null >>/home/andrew/kubectl-proxy.log 2>&1";
 
 /// Succeeds when `$1` is in what the proxy on 8085 says of the namespace that every cluster has.
-const ANSWERS: &str = "timeout 5 bash -c 'exec 3<>/dev/tcp/127.0.0.1/8085; \
+pub(super) const ANSWERS: &str = "timeout 5 bash -c 'exec 3<>/dev/tcp/127.0.0.1/8085; \
     printf \"GET /api/v1/namespaces/kube-system HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n\" >&3; cat <&3' | grep -F -- \"$1\"";
 
 async fn wrong_cluster(site: Site<'_>) -> Result<(), FaultError> {

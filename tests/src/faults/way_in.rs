@@ -76,9 +76,10 @@ const KEEP_QUIET: Act = |site| {
     })
 };
 
-/// Makes sshd read its files again, and ends the connections that it has: each is a child of the one that listens.
+/// Makes sshd read its files again, and then ends the connections that it has: each is a child of the one that listens. In this
+/// order, so that none is made meanwhile by what it read before.
 const RESTART_SSHD: &str = "listener=$(ss -ltnpH 'sport = :22' | grep -o 'pid=[0-9]*' | head -n 1 | cut -d= -f2); \
-    for child in $(cat /proc/$listener/task/$listener/children); do kill -KILL $child; done; kill -HUP $listener";
+    kill -HUP $listener; for child in $(cat /proc/$listener/task/$listener/children); do kill -KILL $child; done";
 
 /// Succeeds when sshd shows the key whose public half is in the file `$1`.
 const SHOWS_KEY: &str = "seen=$(ssh-keyscan -T 5 -t ed25519 127.0.0.1 2>/dev/null | cut -d' ' -f3); echo \"shows $seen\"; \
@@ -148,7 +149,7 @@ async fn forget_key(site: Site<'_>) -> Result<(), FaultError> {
 }
 
 /// Succeeds when every sshd is stopped.
-const HELD: &str = "states=$(ps -C sshd -o stat=); [ -n \"$states\" ] && ! echo \"$states\" | grep -qv '^T'";
+pub(super) const HELD: &str = "states=$(ps -C sshd -o stat=); [ -n \"$states\" ] && ! echo \"$states\" | grep -qv '^T'";
 
 async fn hold(site: Site<'_>) -> Result<(), FaultError> {
     site.host.script(super::HOLD_SSH, &["300"]).await?;

@@ -253,6 +253,19 @@ impl Host {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
+    /// What the cloud was asked to do to its instance since the lab came up, oldest first: the time, a blank, the kind of
+    /// operation.
+    ///
+    /// # Errors
+    /// The record is there and cannot be read.
+    pub fn asked_of_the_cloud(&self) -> Result<Vec<String>, HostError> {
+        let path = self.layout.host(&self.name).operations();
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        Ok(files::read(&path)?.lines().map(str::to_owned).collect())
+    }
+
     /// The control group of its processes.
     fn cgroup(&self) -> Result<Cgroup, HostError> {
         Ok(Cgroup::of_lab(self.layout.id())?.child(&self.name))

@@ -140,6 +140,8 @@ impl Operator {
         std::fs::create_dir_all(&backups).map_err(failed)?;
         let child = Command::new(program)
             .args(["--listen", &listen.to_string(), "--namespace", super::NAMESPACE, "--gce-endpoint", cloud])
+            // A lab's patience is short, and its machines boot in seconds.
+            .args(["--min-dead-after", "1s", "--min-cooldown", "1s", "--min-refill-after", "1s"])
             .env("BINDER_BACKUPS_DIR", &backups)
             .env("KUBECONFIG", kubeconfig)
             .env("NO_COLOR", "1")

@@ -77,6 +77,7 @@ async fn bad_values(place: &Place) -> Outcome {
         ("concurrency=0", "concurrency"),
         ("concurrency=65536", "concurrency"),
         ("keepActionsHours=0", "keepActionsHours"),
+        ("minDeadAfter=soon", "minDeadAfter"),
         ("gceEndpoint=http://compute.example.org", "gceEndpoint"),
         ("backups.volume.hostPath.path=/", "volume"),
         ("apiKeySecrets=binder-api-key", "apiKeySecrets"),

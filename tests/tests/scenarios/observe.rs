@@ -7,10 +7,7 @@ use binder_crds::conditions;
 use libtest_mimic::{Failed, Trial};
 
 use crate::place::Place;
-use crate::{ensure, failed, trial_on_any};
-
-/// What sshd is asked to run for a look, always; written out here and not taken from the operator's code.
-const LOOK: &str = "exec /bin/sh";
+use crate::{LOOK, ensure, failed, trial_on_any};
 
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     trials.push(trial_on_any(

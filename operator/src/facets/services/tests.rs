@@ -17,8 +17,9 @@ const CLOCK: i64 = 1_700_000_000;
 /// A host in which pm2 runs one process (pid 40, up for `up_for` seconds) and others listen: port, pid, owner, command.
 fn seen(process: &str, state: State, up_for: i64, listeners: &[(u16, u32, u32, &str)]) -> Observation {
     let process_of = |uid, command: &str| Process { parent: 1, uid, started_ticks: 900, command: command.to_owned() };
-    let mut machine = Machine { uid: LOGIN, ticks: 100, clock: CLOCK, ..Machine::default() };
-    machine.processes.insert(40, process_of(LOGIN, "node something"));
+    let mut machine = Machine { uid: LOGIN, ticks: 100, clock: CLOCK, uptime: 100_000, ..Machine::default() };
+    let started_ticks = u64::try_from((100_000 - up_for) * 100).unwrap();
+    machine.processes.insert(40, Process { started_ticks, ..process_of(LOGIN, "node something") });
     for (port, pid, uid, command) in listeners {
         machine.processes.entry(*pid).or_insert_with(|| process_of(*uid, command));
         machine.listeners.insert(*port, vec![*pid]);
@@ -30,10 +31,11 @@ fn seen(process: &str, state: State, up_for: i64, listeners: &[(u16, u32, u32, &
         state,
         restarts: 0,
         started_ms: (CLOCK - up_for) * 1000,
+        ..Row::default()
     };
     Observation {
         machine: Known::Seen(machine),
-        pm2: Known::Seen(Table { daemon: true, rows: vec![row] }),
+        pm2: Known::Seen(Table { daemon: true, rows: vec![row], ..Table::default() }),
         settings: Known::Seen(Settings::default()),
         crashes: Known::Seen(BTreeMap::new()),
         ..Observation::nothing(jiff::Timestamp::from_second(CLOCK).unwrap())
@@ -86,10 +88,11 @@ fn logging_is_judged_by_the_port_that_its_settings_say() {
 #[test]
 fn settings_that_could_not_be_seen_are_no_reason_to_call_it_well() {
     let mut blind = seen("binder-db-service", State::Online, 300, &[(9050, 40, LOGIN, "")]);
-    blind.settings = Known::NotAsked;
+    let reason = crate::seen::Reason::ProbeTimedOut;
+    blind.settings = Known::Unknown(Blind { reason, message: String::new() });
     assert!(Services.check(&services(Service::Db), &blind).is_err());
     assert!(Services.asks(&services(Service::Db)).iter().any(|ask| ask.name == settings::NAME));
-    assert!(!Services.asks(&servers(Server::Web)).iter().any(|ask| ask.name == settings::NAME));
+    assert!(Services.asks(&servers(Server::Web)).iter().any(|ask| ask.name == settings::NAME));
 }
 
 #[test]
@@ -222,4 +225,180 @@ fn the_proxy_that_restarts_because_one_serves_by_hand_is_no_climb() {
     assert!(fine(&servers(Server::DeployKubernetes), &seen));
     seen.climbing.insert("binder-kubernetes-daemon".to_owned(), climb(60, 1));
     assert_eq!(only(&servers(Server::DeployKubernetes), &seen).kind, DriftKind::RestartsClimbing);
+}
+
+/// Whether nothing is wrong, or what is wrong, and what would be done about it.
+fn steps(desired: &Desired, seen: &Observation) -> (Vec<DriftKind>, Vec<&'static str>) {
+    let drifts = Services.check(desired, seen).unwrap().drifts;
+    let ladder = drifts.iter().flat_map(|drift| Services.ladder(desired, seen, drift));
+    let kinds = ladder.map(|rung| rung.step.kind()).collect();
+    (drifts.iter().map(|drift| drift.kind).collect(), kinds)
+}
+
+fn machine_of(seen: &mut Observation) -> &mut Machine {
+    let Known::Seen(machine) = &mut seen.machine else { panic!("no machine") };
+    machine
+}
+
+fn table_of(seen: &mut Observation) -> &mut Table {
+    let Known::Seen(table) = &mut seen.pm2 else { panic!("no table") };
+    table
+}
+
+#[test]
+fn an_app_in_cluster_mode_is_one_app_whose_port_its_daemon_holds() {
+    // cases.md, 5: four rows of one app; port 4000 is held by `PM2 v4.4.1: God Daemon`.
+    let desired = Desired {
+        processes: vec![binder_crds::desired::Process {
+            name: "load".into(),
+            ports: vec![4000],
+            start: vec!["start-load".into()],
+            ..Default::default()
+        }],
+        ..Desired::default()
+    };
+    let god = "PM2 v4.4.1: God Daemon (/home/andrew/.pm2)";
+    let mut clustered = seen("load", State::Online, 300, &[(4000, 900, LOGIN, god)]);
+    let Some(worker) = machine_of(&mut clustered).processes.get_mut(&40) else { panic!("no worker") };
+    worker.parent = 900;
+    let one = table_of(&mut clustered).rows[0].clone();
+    table_of(&mut clustered).rows = (0..4).map(|id| Row { id, cluster: true, ..one.clone() }).collect();
+    assert!(fine(&desired, &clustered));
+    table_of(&mut clustered).rows.truncate(1);
+    assert!(fine(&desired, &clustered));
+    // In fork mode two of a name are two.
+    table_of(&mut clustered).rows = vec![one.clone(), one];
+    assert_eq!(steps(&desired, &clustered).0, [DriftKind::ProcessDoubled]);
+}
+
+#[test]
+fn a_server_under_another_pm2_home_or_a_supervisor_is_not_lost() {
+    // cases.md, 6.
+    let server = "node /usr/lib/binder-web/server/cli.js start";
+    let desired = servers(Server::Web);
+    let under = |parent: &str, uid: u32| {
+        let mut seen = seen("other", State::Online, 300, &[(3000, 30, LOGIN, server)]);
+        let machine = machine_of(&mut seen);
+        machine.processes.insert(800, Process { parent: 1, uid, started_ticks: 9, command: parent.to_owned() });
+        machine.processes.entry(30).and_modify(|process| process.parent = 800);
+        machine.processes.insert(
+            900,
+            Process { parent: 1, uid: LOGIN, started_ticks: 9, command: "PM2 v1.1.3: God Daemon".to_owned() },
+        );
+        machine.processes.entry(40).and_modify(|process| process.parent = 900);
+        seen_before(seen, 60)
+    };
+    for (parent, words) in [
+        ("PM2 v1.1.3: God Daemon (/srv/binder/.pm2)", "/srv/binder/.pm2"),
+        ("PM2 v1.1.3: God Daemon", "PM2_HOME"),
+        ("SCREEN -S web", "SCREEN"),
+        ("/usr/bin/python /usr/bin/supervisord", "under /usr/bin/python"),
+    ] {
+        let seen = under(parent, LOGIN);
+        assert_eq!(steps(&desired, &seen), (vec![DriftKind::PortTaken], vec![]), "{parent}");
+        let evidence = only(&desired, &seen).evidence;
+        assert!(evidence.contains(words), "{evidence}");
+    }
+    // What this very daemon lost, and what was left to init or a login's systemd, is ours.
+    for (parent, pid) in [("", 900), ("", 1), ("/lib/systemd/systemd --user", 800)] {
+        let mut seen = under(parent, LOGIN);
+        machine_of(&mut seen).processes.entry(30).and_modify(|process| process.parent = pid);
+        assert_eq!(steps(&desired, &seen), (vec![DriftKind::LostByPm2], vec!["EndOrphan"]), "{parent} {pid}");
+    }
+}
+
+#[test]
+fn a_server_is_judged_by_the_port_that_its_settings_say() {
+    // cases.md, 7: { "port": 8080, "public": true }, and node listens on *:8080.
+    let desired = servers(Server::Web);
+    let mut moved = seen("binder-web-start", State::Online, 300, &[(8080, 40, LOGIN, "")]);
+    moved.settings = Known::Seen(Settings::of("web", &["port"], 8080));
+    assert!(fine(&desired, &moved));
+    let desired = servers(Server::DeployKubernetes);
+    let mut moved = seen("binder-deploy-kubernetes-start", State::Online, 300, &[(9084, 40, LOGIN, "")]);
+    moved.settings = Known::Seen(Settings::of("deploy", &["port"], 9084));
+    let daemon = Row { name: "binder-kubernetes-daemon".to_owned(), ..table_of(&mut moved).rows[0].clone() };
+    table_of(&mut moved).rows.push(daemon);
+    assert!(fine(&desired, &moved));
+}
+
+#[test]
+fn a_server_that_listens_on_another_port_is_alive_and_left_alone() {
+    let moved = seen("binder-web-start", State::Online, 300, &[(8080, 40, LOGIN, "")]);
+    let desired = servers(Server::Web);
+    assert_eq!(steps(&desired, &moved), (vec![DriftKind::ListensElsewhere], vec![]));
+    assert!(only(&desired, &moved).evidence.contains("8080"));
+    let deaf = seen("binder-web-start", State::Online, 300, &[]);
+    assert_eq!(steps(&desired, &deaf), (vec![DriftKind::NotListening], vec!["DeleteEntries"]));
+}
+
+#[test]
+fn dockers_own_programs_hold_a_services_port_in_all_their_forms() {
+    // cases.md, 34.
+    let desired = services(Service::Db);
+    for holder in [
+        "/usr/bin/dockerd -H fd:// --userland-proxy=false",
+        "/usr/bin/docker daemon -H fd://",
+        "docker -d",
+        "/usr/bin/rootlesskit --net=slirp4netns dockerd",
+    ] {
+        assert!(fine(&desired, &seen("binder-db-service", State::Online, 300, &[(9050, 70, 0, holder)])), "{holder}");
+    }
+    // A mongod in the host's network, below the parent of its container.
+    let mut host = seen("binder-db-service", State::Online, 300, &[(9050, 70, 999, "mongod --port 9050")]);
+    assert_eq!(steps(&desired, &host).0, [DriftKind::PortTaken]);
+    let shim = "/usr/bin/containerd-shim-runc-v2 -namespace moby -id 1";
+    let machine = machine_of(&mut host);
+    machine.processes.insert(60, Process { parent: 1, uid: 0, started_ticks: 9, command: shim.to_owned() });
+    machine.processes.entry(70).and_modify(|process| process.parent = 60);
+    assert!(fine(&desired, &host));
+}
+
+#[test]
+fn an_owner_that_cannot_be_seen_is_not_somebody_else() {
+    let desired = servers(Server::Web);
+    let mut hidden = seen("binder-web-start", State::Online, 300, &[(3000, 70, 0, "")]);
+    // Its pid is told and its process is not (hidepid), or not even its pid (sudo refuses).
+    machine_of(&mut hidden).processes.remove(&70);
+    assert!(fine(&desired, &hidden));
+    machine_of(&mut hidden).listeners.insert(3000, Vec::new());
+    machine_of(&mut hidden).unseen_owners = Some("sudo: a password is required".to_owned());
+    assert!(fine(&desired, &hidden));
+    table_of(&mut hidden).rows.clear();
+    assert_eq!(steps(&desired, &hidden).1, Vec::<&str>::new());
+    let evidence = only(&desired, &hidden).evidence;
+    assert!(evidence.contains("sudo: a password is required"), "{evidence}");
+}
+
+#[test]
+fn an_entry_that_runs_another_program_is_not_deleted_for_its_name() {
+    let desired = servers(Server::Web);
+    for state in [State::Stopped, State::Errored] {
+        let mut foreign = seen("binder-web-start", state, 300, &[]);
+        table_of(&mut foreign).rows[0].script = Some("/home/andrew/website/index.js".to_owned());
+        assert_eq!(steps(&desired, &foreign), (vec![DriftKind::AnotherProgram], vec![]), "{state:?}");
+        table_of(&mut foreign).rows[0].script = Some("/usr/lib/node_modules/binder-web/server/cli.js".to_owned());
+        assert_eq!(steps(&desired, &foreign).1, ["DeleteEntries"], "{state:?}");
+    }
+}
+
+#[test]
+fn a_clock_that_jumps_makes_no_server_old() {
+    let desired = servers(Server::Web);
+    let starting = |clock: i64| {
+        let mut seen = seen("binder-web-start", State::Online, 5, &[]);
+        machine_of(&mut seen).clock += clock;
+        Services.check(&desired, &seen).unwrap()
+    };
+    for clock in [0, 86_400, -86_400] {
+        let check = starting(clock);
+        assert!(check.drifts.is_empty() && check.settling.len() == 1, "{clock}: {check:?}");
+    }
+}
+
+#[test]
+fn a_stopped_entry_whose_port_is_somebody_elses_is_left_alone() {
+    let desired = servers(Server::Web);
+    let taken = seen("binder-web-start", State::Stopped, 1, &[(3000, 70, 0, "nginx: master process")]);
+    assert_eq!(steps(&desired, &taken), (vec![DriftKind::PortTaken], vec![]));
 }

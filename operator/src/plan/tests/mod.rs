@@ -4,6 +4,7 @@
 
 mod database;
 mod docker;
+mod evidence;
 mod keys;
 mod modules;
 mod outage;

@@ -5,7 +5,7 @@ use super::{conditions, well};
 use crate::facets::Step;
 use crate::plan::memory::Disrupted;
 use binder_crds::desired::Module;
-use binder_crds::fleet::Window;
+use binder_crds::fleet::{Purpose, Window};
 
 const OLD: &str = "1.1.16";
 const NEW: &str = "1.1.17";
@@ -128,7 +128,7 @@ fn one_host_at_a_time_in_the_order_of_dependency_and_within_the_budget() {
     operator.run(&mut world, 5);
     assert_eq!(operator.status.waits_for, "the modules of binder-services, whose services come first");
     operator.fleet.outdated.clear();
-    operator.fleet.disrupted = vec![Disrupted { host: "kubernetes-master".to_owned(), domain: None }];
+    operator.fleet.disrupted = vec![Disrupted { host: "kubernetes-master".to_owned(), domain: None, under_way: true }];
     operator.run(&mut world, 5);
     assert!(
         operator.status.waits_for.starts_with("kubernetes-master to be well again"),
@@ -136,7 +136,12 @@ fn one_host_at_a_time_in_the_order_of_dependency_and_within_the_budget() {
         operator.status.waits_for
     );
     operator.fleet.disrupted.clear();
-    let window = |schedule: &str| Window { schedule: schedule.into(), time_zone: None, duration: "1h".into() };
+    let window = |schedule: &str| Window {
+        holds: vec![Purpose::Planned],
+        schedule: schedule.into(),
+        time_zone: None,
+        duration: "1h".into(),
+    };
     operator.fleet.windows = vec![window("0 20 * * *")];
     operator.run(&mut world, 5);
     assert!(operator.status.waits_for.starts_with("the window that opens at"), "{}", operator.status.waits_for);
@@ -185,7 +190,7 @@ fn a_server_that_is_missing_for_another_reason_is_started_and_its_module_stays()
 #[test]
 fn the_step_survives_its_record() {
     let (mut operator, mut world) = asked(OLD, NEW);
-    operator.pass(&mut world);
+    operator.run(&mut world, 2);
     let step = operator.memory.actions.iter().rev().find_map(|past| past.step.clone()).unwrap();
     let again: Step = serde_json::from_value(serde_json::to_value(&step).unwrap()).unwrap();
     assert_eq!(step, again);

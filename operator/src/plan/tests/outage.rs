@@ -2,9 +2,10 @@
 
 use super::well;
 use super::world::{Operator, PUBLIC_KEY, World};
+use crate::plan::brake::{Held, REMEDIES_FAIL};
 use crate::plan::memory::Disrupted;
 use crate::plan::outage::{CloudSays, Outage, Says, Witness};
-use binder_crds::fleet::Window;
+use binder_crds::fleet::{Purpose, Window};
 use binder_crds::references::{Access, GceHost, HostPower};
 use binder_crds::{ActionOutcome, Mode, conditions};
 
@@ -97,7 +98,7 @@ fn a_power_cycle_that_does_not_help_is_not_done_twice() {
 #[test]
 fn one_disrupted_host_at_a_time() {
     let (mut operator, mut world) = silent(sees_it_dead());
-    operator.fleet.disrupted = vec![Disrupted { host: "binder-services".to_owned(), domain: None }];
+    operator.fleet.disrupted = vec![Disrupted { host: "binder-services".to_owned(), domain: None, under_way: true }];
     operator.run(&mut world, 40);
     assert!(operator.ran.is_empty());
     assert!(operator.status.waits_for.starts_with("binder-services to be well again"), "{}", operator.status.waits_for);
@@ -111,18 +112,116 @@ fn one_disrupted_host_at_a_time() {
     assert!(operator.ran.is_empty());
 }
 
+/// The world begins at 3 in the night.
+fn at_five(holds: &[Purpose]) -> Vec<Window> {
+    vec![Window { holds: holds.to_vec(), schedule: "0 5 * * *".into(), time_zone: None, duration: "1h".into() }]
+}
+
 #[test]
-fn a_closed_window_holds_a_power_cycle_back_and_no_light_step() {
+fn a_dead_machine_waits_for_no_window_unless_one_is_for_recoveries() {
     let (mut operator, mut world) = silent(sees_it_dead());
-    // The world begins at 3 in the night.
-    operator.fleet.windows = vec![Window { schedule: "0 5 * * *".into(), time_zone: None, duration: "1h".into() }];
+    operator.fleet.windows = at_five(&[Purpose::Planned]);
+    operator.run(&mut world, 80);
+    assert_eq!(operator.ran.first().map(String::as_str), Some("PowerCycle"), "{:?}", operator.ran);
+    assert!(operator.healthy());
+
+    let (mut operator, mut world) = silent(sees_it_dead());
+    operator.fleet.windows = at_five(&[Purpose::Planned, Purpose::Recovery]);
     operator.run(&mut world, 40);
     assert!(operator.ran.is_empty());
     assert_eq!(operator.status.waits_for, "the window that opens at 2026-11-22 05:00Z");
+    // No light step waits for it.
     world.silent = false;
     world.redirects = 0;
     operator.run(&mut world, 10);
     assert_eq!(operator.ran, ["InsertRedirect"]);
+}
+
+#[test]
+fn a_reboot_of_a_machine_that_still_serves_waits_for_its_window() {
+    let (mut operator, mut world) = well();
+    operator.fleet.windows = at_five(&[Purpose::Planned]);
+    world.delete("binder-web-start");
+    world.broken = vec!["binder-web-start"];
+    // deploy-kubernetes and health still serve.
+    operator.run(&mut world, 100);
+    assert_eq!(operator.status.waits_for, "the window that opens at 2026-11-22 05:00Z", "{:?}", operator.ran);
+    assert!(!operator.ran.iter().any(|step| step == "Reboot"), "{:?}", operator.ran);
+    world.pass(2 * 3600);
+    operator.run(&mut world, 40);
+    assert_eq!(operator.ran.iter().filter(|step| *step == "Reboot").count(), 1, "{:?}", operator.ran);
+}
+
+#[test]
+fn two_dead_hosts_do_not_wait_for_each_other_and_nothing_that_works_is_disrupted_meanwhile() {
+    let down = |under_way| vec![Disrupted { host: "binder-services".to_owned(), domain: None, under_way }];
+    // The other one is down by itself, or we could not bring it back.
+    let (mut operator, mut world) = silent(sees_it_dead());
+    operator.fleet.disrupted = down(false);
+    operator.run(&mut world, 80);
+    assert!(operator.ran.contains(&"PowerCycle".to_owned()) && operator.healthy(), "{:?}", operator.ran);
+    // One after the other.
+    let (mut operator, mut world) = silent(sees_it_dead());
+    operator.fleet.disrupted = down(true);
+    operator.run(&mut world, 80);
+    assert!(operator.ran.is_empty());
+    // A machine that still serves is not rebooted while its neighbour is down.
+    let (mut operator, mut world) = well();
+    operator.fleet.disrupted = down(false);
+    world.delete("binder-web-start");
+    world.broken = vec!["binder-web-start"];
+    operator.run(&mut world, 200);
+    assert!(!operator.ran.iter().any(|step| step == "Reboot"), "{:?}", operator.ran);
+    assert!(operator.status.waits_for.starts_with("binder-services to be well again"), "{}", operator.status.waits_for);
+}
+
+#[test]
+fn the_fleets_brake_holds_what_disrupts_and_nothing_else() {
+    let held = || Some(Held { reason: REMEDIES_FAIL, words: "Reboot failed on 3 of 4 hosts".to_owned() });
+    let (mut operator, mut world) = silent(sees_it_dead());
+    operator.fleet.held = held();
+    operator.run(&mut world, 60);
+    assert!(operator.ran.is_empty());
+    assert_eq!(operator.status.waits_for, "the fleet's brake: Reboot failed on 3 of 4 hosts");
+    assert_eq!(operator.condition(conditions::REMEDIATION_HELD), ("True", REMEDIES_FAIL));
+    let writes = operator.writes;
+    operator.run(&mut world, 20);
+    assert_eq!(operator.writes, writes, "it says so once");
+    operator.fleet.held = None;
+    operator.run(&mut world, 80);
+    assert!(operator.healthy());
+    assert_eq!(operator.condition(conditions::REMEDIATION_HELD), ("", ""));
+
+    let (mut operator, mut world) = well();
+    operator.fleet.held = held();
+    world.lose("binder-health-start");
+    world.listeners.clear();
+    world.redirects = 0;
+    operator.run(&mut world, 60);
+    let light = ["InsertRedirect", "StartKubectlProxy", "StartProcess"];
+    assert!(
+        !operator.ran.is_empty() && operator.ran.iter().all(|step| light.contains(&step.as_str())),
+        "{:?}",
+        operator.ran
+    );
+}
+
+#[test]
+fn a_clock_that_is_off_is_said_once_and_stops_nothing_that_rests_on_no_age() {
+    let (mut operator, mut world) = well();
+    world.clock_off = -7200;
+    operator.run(&mut world, 3);
+    assert_eq!(operator.condition(conditions::CLOCK_IN_SYNC), ("False", "ClockOff"));
+    let writes = operator.writes;
+    operator.run(&mut world, 20);
+    assert_eq!(operator.writes, writes);
+    world.redirects = 0;
+    operator.run(&mut world, 10);
+    assert_eq!(operator.ran, ["InsertRedirect"]);
+    world.clock_off = 0;
+    operator.run(&mut world, 3);
+    assert_eq!(operator.condition(conditions::CLOCK_IN_SYNC), ("", ""));
+    assert!(operator.healthy());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use crate::catalogue::{self, Component};
 use crate::facets::Step;
+use crate::plan::evidence::Demanded;
 use crate::plan::memory::{FleetView, Memory, Past, Patience};
 use crate::plan::{Decision, FailureKind, Host, LookFailure, Looked, Next, Run, WATCH, decide};
 use crate::seen::backups::{Backups, Good};
@@ -98,6 +99,8 @@ pub(super) struct World {
     pub(super) npm_fails: bool,
     /// Whether no backup can be made.
     pub(super) backups_fail: bool,
+    /// By how many seconds its clock is ahead of the operator's.
+    pub(super) clock_off: i64,
 }
 
 impl World {
@@ -131,6 +134,7 @@ impl World {
             bad_version: "",
             npm_fails: false,
             backups_fail: false,
+            clock_off: 0,
         }
     }
 
@@ -156,6 +160,7 @@ impl World {
             state: State::Online,
             restarts: 0,
             started_ms,
+            ..Row::default()
         });
     }
 
@@ -323,31 +328,33 @@ impl World {
     }
 
     pub(super) fn observe(&self) -> Observation {
-        let redirect = nat::Redirect { interface: Some("eth0".to_owned()), from: 80, to: 3000, plain: true };
+        let redirect = "-A PREROUTING -i eth0 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 3000\n";
         let served = self.listeners.contains_key(&8085);
         let identity = Cluster::Identity("1b671a64-40d5-491e-99b0-da01ff1f3341".to_owned());
         Observation {
             machine: Known::Seen(Machine {
                 boot_id: self.boot_id(),
                 uptime: self.uptime,
-                clock: self.now.as_second(),
+                clock: self.now.as_second() + self.clock_off,
                 uid: LOGIN,
                 ticks: 100,
                 memory_left: Some(60),
                 processes: self.processes.clone(),
                 listeners: self.listeners.iter().map(|(port, pid)| (*port, vec![*pid])).collect(),
+                unseen_owners: None,
             }),
-            pm2: Known::Seen(Table { daemon: true, rows: self.rows.clone() }),
+            pm2: Known::Seen(Table { daemon: true, rows: self.rows.clone(), ..Table::default() }),
             nat: if self.blind_nat {
                 Known::Unknown(Blind { reason: Reason::ProbeTimedOut, message: "took too long".to_owned() })
             } else {
-                Known::Seen(vec![redirect; self.redirects])
+                Known::Seen(nat::said(&redirect.repeat(self.redirects)))
             },
             disks: Known::Seen(BTreeMap::from([("/".to_owned(), disks::Use::Percent(self.disk()))])),
             docker: self.docker.clone().map_or(Known::NotAsked, Known::Seen),
             proxy: Known::Seen(Proxy {
                 kubectl: Kubectl::Script,
                 program: None,
+                files: crate::seen::proxy::Files::default(),
                 cluster: if served { identity } else { Cluster::NoAnswer("refused".to_owned()) },
             }),
             servers: Known::Seen(self.servers()),
@@ -381,6 +388,7 @@ pub(super) struct Operator {
     pub(super) writes: usize,
     pub(super) ran: Vec<String>,
     pub(super) lasting: Lasting,
+    pub(super) demanded: Demanded,
 }
 
 impl Operator {
@@ -390,6 +398,8 @@ impl Operator {
             attempts: 3,
             refill_after: Duration::from_secs(60),
             dead_after: Duration::from_secs(60),
+            // Tests restart the same machine for several reasons.
+            per_day: 10,
         };
         let spec = BinderHostSpec {
             address: "192.0.2.1".into(),
@@ -413,6 +423,7 @@ impl Operator {
             writes: 0,
             ran: Vec::new(),
             lasting: Lasting::default(),
+            demanded: Demanded::default(),
         }
     }
 
@@ -426,6 +437,7 @@ impl Operator {
             suspended: None,
             deleted: false,
             previous: &self.status,
+            demanded: &self.demanded,
         };
         decide(&host, looked, &self.memory, &self.fleet, now)
     }
@@ -457,6 +469,7 @@ impl Operator {
             Looked::Seen(Box::new(seen))
         };
         let decision = self.decide(&looked, world.now);
+        self.demanded = decision.demanded.clone();
         for finish in &decision.finish {
             let past = self.memory.actions.iter_mut().find(|past| past.name == finish.action).unwrap();
             past.end(finish, world.now);
