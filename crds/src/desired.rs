@@ -306,14 +306,18 @@ pub struct Reclaim {
     #[serde(default = "default_unused_for")]
     pub unused_for: Span,
     /// Images that never go, by name: with or without the tag, `*` for any characters. Default: the images that Binder
-    /// builds upon, `andrewosh/binder-*`, without which the next build would fetch some gigabytes. An empty list keeps none.
+    /// builds upon, `andrewosh/binder-*`, without which the next build would fetch some gigabytes, and those of its services
+    /// (`mongo`, `elasticsearch`, `kibana`, `andrewosh/logstash-binder`). An empty list keeps only the images of services that
+    /// are described on the host.
     #[serde(default = "default_keep_images")]
     #[schemars(length(max = 8))]
     pub keep: Vec<ImagePattern>,
 }
 
 fn default_keep_images() -> Vec<ImagePattern> {
-    vec![ImagePattern::from("andrewosh/binder-*")]
+    ["andrewosh/binder-*", "mongo", "elasticsearch", "kibana", "andrewosh/logstash-binder"]
+        .map(ImagePattern::from)
+        .to_vec()
 }
 
 fn default_unused_for() -> Span {

@@ -264,6 +264,8 @@ pub enum Cause {
     /// The bug of kube-stream: an error of its connection to the cluster that nobody handles. Starting the component and
     /// its children again is all that helps.
     KubeStream,
+    /// Its memory is used up: nothing else of its log tells why it ended.
+    OutOfMemory,
 }
 
 /// What a known crash looks like in a log.
@@ -291,6 +293,7 @@ const ANY: Signature = Signature { cause: Cause::KubeStream, component: "", modu
 /// for each further piece of data, which async 1.5 answers with `Callback was already called`. Under pm2 the log has the error's
 /// own stack only, which does not lead back to kube-stream: there the component tells, whose only such client it is.
 pub const CRASHES: &[Signature] = &[
+    Signature { cause: Cause::OutOfMemory, any_of: &["out of memory"], ..ANY },
     Signature { cause: Cause::PortTaken, any_of: &["EADDRINUSE"], ..ANY },
     Signature { cause: Cause::Logging, module: "winston-logstash", ..ANY },
     Signature { cause: Cause::Database, any_of: &["MongoError", "MongoNetworkError", "MongoTimeoutError"], ..ANY },
@@ -362,6 +365,30 @@ mod tests {
             ("web", "Error: listen EADDRINUSE: address already in use :::3000", &["express"], Some(Cause::PortTaken)),
             ("web", "MongoError: failed to connect to server", &[], Some(Cause::Database)),
             ("web", "TypeError: x is not a function", &["binder-web"], None),
+            (
+                deploy,
+                "FATAL ERROR: CALL_AND_RETRY_LAST Allocation failed - process out of memory",
+                &[],
+                Some(Cause::OutOfMemory),
+            ),
+            (
+                deploy,
+                "FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory",
+                &["kube-stream"],
+                Some(Cause::OutOfMemory),
+            ),
+            (
+                "web",
+                "Error: Max retries reached, OFFLINE",
+                &["winston-logstash", "binder-control"],
+                Some(Cause::Logging),
+            ),
+            (
+                deploy,
+                "Error: Callback was already called.",
+                &["async", "kube-stream", "binder-control"],
+                Some(Cause::KubeStream),
+            ),
         ] {
             assert_eq!(super::cause(component, line, &modules(stack)), cause, "{component}: {line}");
         }

@@ -77,10 +77,8 @@ pub fn figures(desired: &Desired, seen: &Observation) -> Figures {
         }
     }
     if let Known::Seen(modules) = &seen.modules {
-        let installed = |(name, found): (&String, &Found)| match found {
-            Found::Installed(installed) => Some((name.clone(), installed.version.0.clone())),
-            Found::Missing | Found::Unreadable => None,
-        };
+        let installed =
+            |(name, found): (&String, &Found)| found.there().map(|there| (name.clone(), there.version.0.clone()));
         let described = |name: &str| desired.modules.iter().any(|module| module.name.0 == name);
         figures.modules = modules.iter().filter(|(name, _)| described(name)).filter_map(installed).collect();
     }

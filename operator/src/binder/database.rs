@@ -84,7 +84,47 @@ pub enum DatabaseError {
 
 impl From<mongodb::error::Error> for DatabaseError {
     fn from(error: mongodb::error::Error) -> Self {
-        Self::Said { said: sanitize(error.to_string().as_bytes(), 300) }
+        Self::Said { said: sanitize(error.to_string().as_bytes(), 2000) }
+    }
+}
+
+/// The most of the driver's words that is shown, in characters.
+const SAID: usize = 300;
+
+/// What the driver said, as it reads for as long as the cause is the same: without the address (`at`) by which it went, which
+/// is another one each time, and without what it measured.
+fn lasting_words(said: &str, at: &str, place: &Place) -> String {
+    let said = said.replace(at, &format!("127.0.0.1:{}", place.port));
+    if let Some((_, rest)) = said.split_once("reports wire version ") {
+        let version: String = rest.chars().take_while(char::is_ascii_digit).take(4).collect();
+        return format!(
+            "this MongoDB is too old to be asked by this operator (wire version {version}{}): it must be 4.4 or later",
+            mongodb_of(&version)
+        );
+    }
+    // The driver tells all that it knows of the server; why it could not be chosen is the last of it.
+    let why = match said.split_once("Server selection timeout: ") {
+        Some((_, known)) => match known.split_once(", Error: ") {
+            Some((_, why)) => {
+                format!("it takes connections on {} and does not answer as a MongoDB does: {why}", place.port)
+            }
+            None => format!("it takes connections on {} and gives no answer that a MongoDB gives", place.port),
+        },
+        None => said,
+    };
+    sanitize(why.as_bytes(), SAID)
+}
+
+/// The MongoDB of a wire version, in words.
+fn mongodb_of(wire: &str) -> &'static str {
+    match wire {
+        "3" => ", MongoDB 3.0",
+        "4" => ", MongoDB 3.2",
+        "5" => ", MongoDB 3.4",
+        "6" => ", MongoDB 3.6",
+        "7" => ", MongoDB 4.0",
+        "8" => ", MongoDB 4.2",
+        _ => "",
     }
 }
 
@@ -146,10 +186,14 @@ where
 {
     let to = Forwarding { host: "127.0.0.1".to_owned(), port: place.port, max_bytes };
     let talk = session.forwarded(&to, |at| async move {
+        let shown = at.to_string();
         let client = client(at)?;
         let result = work(client.database(&place.name)).await;
         client.shutdown().immediate(true).await;
-        result
+        result.map_err(|error| match error {
+            DatabaseError::Said { said } => DatabaseError::Said { said: lasting_words(&said, &shown, place) },
+            other => other,
+        })
     });
     match tokio::time::timeout(limit, talk).await {
         Ok(done) => done?,
@@ -196,7 +240,8 @@ async fn look(database: &mongodb::Database, names: bool) -> Result<Database, mon
     };
     let fields = doc! { "_id": 0, "name": 1, "startTime": 1, "repo": 1, "error": 1 };
     let mut running = Vec::new();
-    let filter = doc! { "status": "running" };
+    // Oldest first, what has no time would come before all that hang. Only a date is compared with a date.
+    let filter = doc! { "status": "running", "startTime": { "$gte": DateTime::from_millis(0) } };
     for row in rows(&builds, filter, fields.clone(), Some(doc! { "startTime": 1 }), RUNNING + 1).await? {
         running.push(build(&row));
     }
@@ -324,4 +369,37 @@ async fn edit(
         Ok(done.modified_count)
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(by: u16, words: &str) -> String {
+        let place = Place { port: 9050, name: "binder".to_owned() };
+        lasting_words(&words.replace("PORT", &by.to_string()), &format!("127.0.0.1:{by}"), &place)
+    }
+
+    #[test]
+    fn a_message_is_the_same_in_each_look() {
+        for words in [
+            "Kind: Server selection timeout: No available servers. Topology: { Type: Single, Servers: [ { Address: 127.0.0.1:PORT, \
+             Type: Unknown, Error: Kind: I/O error: timed out, labels: {} } ] }, labels: {}",
+            "Kind: I/O error: connection to 127.0.0.1:PORT was reset, labels: {}",
+            "Kind: Server at 127.0.0.1:PORT reports wire version 4, but this version of the MongoDB Rust driver requires at least 9 \
+             (MongoDB 4.4)., labels: {}",
+        ] {
+            let (one, other) = (said(40835, words), said(38837, words));
+            assert_eq!(one, other);
+            assert!(!one.contains("40835") && one.chars().count() <= SAID, "{one}");
+        }
+    }
+
+    #[test]
+    fn a_mongodb_of_binders_time_is_said_to_be_too_old() {
+        let words = "Kind: Server at 127.0.0.1:PORT reports wire version 4, but this version of the MongoDB Rust driver requires \
+                     at least 9 (MongoDB 4.4)., labels: {}";
+        let told = said(33799, words);
+        assert!(told.contains("MongoDB 3.2") && told.contains("must be 4.4 or later"), "{told}");
+    }
 }

@@ -384,7 +384,11 @@ fn build_server(context: &Context, fleet: &BinderFleet, hosts: &[Arc<BinderHost>
     } else {
         None
     };
-    Some(BuildServer { host: host.name_any(), uid, closed })
+    // `ClockInSync` is there only while the clocks differ.
+    let clock_off = host.status.as_ref().is_some_and(|status| {
+        status.conditions.iter().any(|condition| condition.type_ == "ClockInSync" && condition.status == "False")
+    });
+    Some(BuildServer { host: host.name_any(), uid, closed, clock_off })
 }
 
 async fn record_ends(

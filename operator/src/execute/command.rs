@@ -97,12 +97,18 @@ rule -C "$@" 2>/dev/null || rule -A "$@"
 "#;
 
 /// Restarts the machine if it still runs the boot that is to end, so that a command that comes late restarts nothing. The
-/// answer comes before the end does.
+/// answer comes before the end does. Always in order: what refuses (systemd, for an inhibitor such as an upgrade of packages)
+/// is not gone round, and nothing is forced.
 const REBOOT: &str = r#"
 set -u
 [ "$(cat /proc/sys/kernel/random/boot_id)" = "$1" ] || { echo "the machine has been restarted meanwhile"; exit 0; }
 sudo -n true || exit 77
-setsid sh -c 'sleep 1; sudo -n systemctl reboot || sudo -n reboot || sudo -n busybox reboot -f' </dev/null >/dev/null 2>&1 &
+setsid sh -c '
+sleep 1
+sync
+if [ -d /run/systemd/system ]; then exec sudo -n systemctl reboot; fi
+sudo -n reboot || sudo -n busybox reboot
+' </dev/null >/dev/null 2>&1 &
 "#;
 
 /// Deletes the rule while it is there more than once, counting anew each time. `-w` as above.
@@ -135,25 +141,27 @@ while [ $# -ge 2 ]; do
 done
 "#;
 
-/// Removes images (pairs of id and time of naming), each only if no build is under way, no container was made of it or of
+/// Removes images (pairs of id and time of naming, which a Docker before 17.06 does not know), each only if no build is under way, no container was made of it or of
 /// what was built upon it, and nobody has named it anew. By its id and without `--force` Docker itself refuses to remove an
 /// image that is used or built upon; an image of several names loses all but one of them first, since Docker wants that.
 const REMOVE_IMAGES: &str = r#"
 set -u
 engine() { sudo -n timeout -s KILL 20 docker --config /nonexistent --host unix:///var/run/docker.sock "$@"; }
-root=$(engine info --format '{{.DockerRootDir}}') || exit 1
+told=$(engine info) || exit 1
+root=$(printf '%s\n' "$told" | sed -n 's/^ *Docker Root Dir: *//p' | head -n 1)
+case $root in /*) ;; *) echo "Docker does not tell its root dir"; exit 1 ;; esac
 building() { sudo -n sh -c 'for context in "$1"/tmp/docker-builder* "$1"/buildkit/executor/*/; do [ -e "$context" ] && exit 0; done; exit 1' sh "$root"; }
 while [ $# -ge 2 ]; do
   id=$1 tagged=$2
   shift 2
   if building; then echo "a build is under way: no image is touched"; exit 0; fi
-  state=$(engine image inspect --format '{{.Id}} {{json .Metadata.LastTagTime}}' "$id" 2>&1) || { echo "$state"; continue; }
-  [ "$state" = "$id \"$tagged\"" ] || { echo "not what was seen, left alone: $id"; continue; }
+  state=$(engine inspect --type image --format '{{.Id}} {{with index . "Metadata"}}{{json (index . "LastTagTime")}}{{else}}-{{end}}' "$id" 2>&1) || { echo "$state"; continue; }
+  case $state in "$id \"$tagged\"") ;; "$id -" | "$id null") [ -z "$tagged" ] ;; *) false ;; esac || { echo "not what was seen, left alone: $id"; continue; }
   users=$(engine ps --all --quiet --filter "ancestor=$id") || exit 1
   [ -z "$users" ] || { echo "in use, left alone: $id"; continue; }
-  names=$(engine image inspect --format '{{range .RepoTags}}{{println .}}{{end}}' "$id") || continue
-  for name in $(printf '%s\n' "$names" | grep . | sed 1d); do engine image rm "$name" >/dev/null; done
-  engine image rm "$id" >/dev/null
+  names=$(engine inspect --type image --format '{{range .RepoTags}}{{println .}}{{end}}' "$id") || continue
+  for name in $(printf '%s\n' "$names" | grep . | sed 1d); do engine rmi "$name" >/dev/null; done
+  engine rmi "$id" >/dev/null
 done
 "#;
 
@@ -169,14 +177,20 @@ for path in "$@"; do
 done
 "#;
 
-/// By whatever starts services on this machine. systemd gives up a service that ended too often; it must be told to try.
+/// By whatever starts services on this machine. systemd gives up a service that ended too often; it must be told to try. One
+/// that answers after all is left alone.
 const RESTART_DOCKER: &str = r#"
 set -u
+sudo -n true || exit 77
+if sudo -n timeout -s KILL 6 docker --config /nonexistent --host unix:///var/run/docker.sock version >/dev/null 2>&1; then
+  echo "Docker answers: left alone"
+  exit 0
+fi
 if [ -d /run/systemd/system ]; then
   sudo -n systemctl reset-failed docker
-  exec sudo -n timeout 50 systemctl restart docker
+  exec sudo -n timeout 45 systemctl restart docker
 fi
-exec sudo -n timeout 50 service docker restart
+sudo -n timeout 40 service docker restart || exec sudo -n timeout 40 service docker start
 "#;
 
 /// Has npm install one version of a module. It goes on in a session of its own, since a registry may be far away: what came of
@@ -334,6 +348,49 @@ mod tests {
         let reaper = std::thread::spawn(move || child.wait().unwrap());
         assert_eq!(run(END_PROCESS, &[&pid, &ticks, "sleep"]).0, 0);
         assert!(!reaper.join().unwrap().success());
+    }
+
+    #[test]
+    fn a_reboot_that_is_refused_is_not_forced() {
+        assert!(!REBOOT.contains(" -f"), "an unsynced reboot");
+        // With systemd, what it refuses (an inhibitor) ends there.
+        let after = REBOOT.split("then exec sudo -n systemctl reboot; fi").nth(1).unwrap();
+        assert!(!after.contains("systemctl") && REBOOT.contains("\nsync\n"));
+        // A command that comes late restarts nothing.
+        assert!(run(REBOOT, &["another-boot"]).1.contains("has been restarted meanwhile"));
+    }
+
+    /// Images and containers, removed by a client of this text; what it was told to remove.
+    fn removes(script: &str, args: &[&str], inspect: &str) -> Vec<String> {
+        let folder =
+            std::env::temp_dir().join(format!("binder-removes-{}-{}", std::process::id(), args.concat().len()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let client = format!(
+            "#!/bin/sh\nwhile [ $# -gt 0 ]; do case $1 in --config | --host) shift 2 ;; *) break ;; esac; done\n\
+             case $1 in info) echo ' Docker Root Dir: /nonexistent' ;; inspect) case $* in *RepoTags*) echo x:1 ;; *) {inspect} ;; esac ;;\n\
+             rm | rmi) shift; echo \"$@\" >>{}/removed ;; esac\n",
+            folder.display()
+        );
+        for (name, text) in [("docker", client.as_str()), ("sudo", "#!/bin/sh\nshift\nexec \"$@\"\n")] {
+            std::fs::write(folder.join(name), text).unwrap();
+            Command::new("chmod").arg("755").arg(folder.join(name)).status().unwrap();
+        }
+        let path = format!("{}:/usr/bin:/bin", folder.display());
+        Command::new("sh").args(["-c", script, "test"]).args(args).env("PATH", path).output().unwrap();
+        let removed = std::fs::read_to_string(folder.join("removed")).unwrap_or_default();
+        std::fs::remove_dir_all(&folder).unwrap();
+        removed.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn only_the_image_that_was_seen_is_removed_by_a_docker_of_today_and_of_2016() {
+        let now = "2026-11-22T15:22:39.8Z";
+        let today = format!("echo 'sha256:aa \"{now}\"'");
+        assert_eq!(removes(REMOVE_IMAGES, &["sha256:aa", now], &today), ["sha256:aa"]);
+        assert!(removes(REMOVE_IMAGES, &["sha256:aa", "2026-11-22T15:00:00Z"], &today).is_empty(), "named anew");
+        assert_eq!(removes(REMOVE_IMAGES, &["sha256:aa", ""], "echo 'sha256:aa -'"), ["sha256:aa"]);
+        assert!(removes(REMOVE_IMAGES, &["sha256:aa", ""], &today).is_empty(), "named since");
+        assert!(removes(REMOVE_IMAGES, &["sha256:aa", now], "echo 'sha256:aa -'").is_empty());
     }
 
     #[test]

@@ -4,11 +4,14 @@
 //! What is owed another try is remembered by the database itself, in the build's `error`
 //! ([`HUNG_MARK`](crate::seen::database::HUNG_MARK)). A build younger than the limit is never a drift, and neither is one
 //! that does not say when it was started. Templates are not even looked at here.
+//!
+//! When a build was started was written by the build server's clock. It is compared with that of the host of the database, and
+//! only while that one agrees with ours; the step waits while the build server's own does not (`plan::order`).
 
-use super::{Check, Drift, DriftKind, Facet, Rung, Step};
+use super::{Check, Drift, DriftKind, Facet, Rung, Step, clocks};
 use crate::binder::database::Place;
-use crate::seen::database::{Build, Database, RUNNING, built_as};
-use crate::seen::{Ask, Blind, Observation};
+use crate::seen::database::{Build, RUNNING, built_as};
+use crate::seen::{Ask, Blind, Observation, Reason};
 use binder_crds::{Desired, conditions};
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
@@ -42,10 +45,16 @@ impl Facet for Builds {
         let Some(spec) = desired.database.as_ref().and_then(|database| database.hung_builds.as_ref()) else {
             return Ok(Check::default());
         };
-        let database = seen.database.get()?;
+        let (machine, database) = (seen.machine.get()?, seen.database.get()?);
+        if clocks::differ(machine, seen.at) {
+            return Err(Blind {
+                reason: Reason::NotSeen,
+                message: format!("how old a build is cannot be told: {}", clocks::DIFFER),
+            });
+        }
         let after = spec.after.duration().unwrap_or(UNREADABLE);
         let mut check = Check::default();
-        for build in hung(database, after, seen.at) {
+        for build in hung(seen, after) {
             let name = build.name.shown();
             let since = build.started.map(|at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()).unwrap_or_default();
             let unnamed = if build.name.plain().is_some() {
@@ -74,7 +83,7 @@ impl Facet for Builds {
                     evidence: format!("the build {name} was set to failed since it hung, {why}"),
                 });
             }
-            for build in database.running.iter().filter(|build| build.marked && !is_hung(build, after, seen.at)) {
+            for build in database.running.iter().filter(|build| build.marked && !is_hung(seen, build, after)) {
                 let name = build.name.shown();
                 check.settling.push((subject(&name), format!("the build {name} is being built again")));
             }
@@ -115,19 +124,21 @@ impl Facet for Builds {
 /// Whether some row of the database is about to be changed by this facet.
 pub(super) fn edits(desired: &Desired, seen: &Observation) -> bool {
     let spec = desired.database.as_ref().and_then(|database| database.hung_builds.as_ref());
-    let (Some(spec), Some(database)) = (spec, seen.database.seen()) else { return false };
+    let Some(spec) = spec else { return false };
     let after = spec.after.duration().unwrap_or(UNREADABLE);
-    hung(database, after, seen.at).any(|build| build.name.plain().is_some())
+    hung(seen, after).any(|build| build.name.plain().is_some())
 }
 
 /// Builds that have been running for longer than `after`, oldest first.
-fn hung(database: &Database, after: Duration, now: Timestamp) -> impl Iterator<Item = &Build> {
-    database.running.iter().filter(move |build| is_hung(build, after, now))
+fn hung(seen: &Observation, after: Duration) -> impl Iterator<Item = &Build> {
+    let running = seen.database.seen().map(|database| &database.running[..]).unwrap_or_default();
+    running.iter().filter(move |build| is_hung(seen, build, after))
 }
 
-fn is_hung(build: &Build, after: Duration, now: Timestamp) -> bool {
-    let Ok(after) = SignedDuration::try_from(after) else { return false };
-    build.started.is_some_and(|started| now.duration_since(started) > after)
+fn is_hung(seen: &Observation, build: &Build, after: Duration) -> bool {
+    let (Some(machine), Ok(limit)) = (seen.machine.seen(), SignedDuration::try_from(after)) else { return false };
+    let Ok(clock) = Timestamp::from_second(machine.clock) else { return false };
+    !clocks::differ(machine, seen.at) && build.started.is_some_and(|started| clock.duration_since(started) > limit)
 }
 
 /// The repository of a build, if the build server would build it under the same name: a build of another name would leave
@@ -156,7 +167,8 @@ pub(super) fn few(names: &[String]) -> String {
 mod tests {
     use super::*;
     use crate::seen::Known;
-    use crate::seen::database::Name;
+    use crate::seen::database::{Database, Name};
+    use crate::seen::machine::Machine;
     use binder_crds::desired;
 
     const NOW: &str = "2026-05-01T12:00:00Z";
@@ -176,7 +188,29 @@ mod tests {
     }
 
     fn seen(database: Database) -> Observation {
-        Observation { database: Known::Seen(database), ..Observation::nothing(NOW.parse().unwrap()) }
+        let at: Timestamp = NOW.parse().unwrap();
+        let machine = Machine { clock: at.as_second(), ..Machine::default() };
+        Observation { database: Known::Seen(database), machine: Known::Seen(machine), ..Observation::nothing(at) }
+    }
+
+    fn hang(seen: &Observation) -> usize {
+        Builds.check(&desired(true), seen).unwrap().drifts.len()
+    }
+
+    #[test]
+    fn no_age_is_told_while_the_hosts_clock_and_ours_differ() {
+        let running = vec![build("a-old", Some("2026-05-01T08:00:00Z"))];
+        let mut seen = seen(Database { running, ..Database::default() });
+        assert_eq!(hang(&seen), 1);
+        // GCE#554: by exactly an hour; H 32: by five.
+        for off in [-18_000, -3600, 3600, 90] {
+            if let Known::Seen(machine) = &mut seen.machine {
+                machine.clock = seen.at.as_second() + off;
+            }
+            let blind = Builds.check(&desired(true), &seen).unwrap_err();
+            assert!(blind.message.contains("clock"), "{}", blind.message);
+            assert!(!edits(&desired(true), &seen));
+        }
     }
 
     #[test]

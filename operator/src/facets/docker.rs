@@ -2,14 +2,20 @@
 //! What to remove is worked out here for the facet `disks` as well ([`reclaim`]).
 //!
 //! The rule is that of the runbook's docker-gc ("Build server"): stopped containers, and images that no container was made
-//! of, both for longer than `unusedFor`. Never what runs, never a base of another image, never what is on the keep list, and
-//! no image at all while a build is under way, which may be about to use any of them.
+//! of, both for longer than `unusedFor`. Never what runs, never a base of another image, never what is on the keep list or
+//! belongs to a described service, and no image at all while a build is under way, which may be about to use any of them.
+//! What Docker could not remove, never started, or keeps a volume with, is passed over.
+//!
+//! Docker is started where its daemon does not run, and restarted where it has hung for minutes. What its client says is no
+//! proof of more: a daemon that runs and refuses is well, and a person is told what was said.
 
 use super::step::{StoppedContainer, UnusedImage};
-use super::{Check, Chore, Done, Drift, DriftKind, Facet, Rung, Step};
+use super::{BLIP, Check, Chore, Done, Drift, DriftKind, Facet, Rung, Step, clocks};
+use crate::catalogue::{self, Component};
 use crate::schedule::Timetable;
-use crate::seen::docker::{Answers, Container, Docker as Seen, Image};
-use crate::seen::machine::{Machine, Process};
+use crate::seen::docker::{Answers, Container, Docker as Seen, Image, Left, Trouble};
+use crate::seen::machine::Machine;
+use crate::seen::pm2::State;
 use crate::seen::{Ask, Blind, Observation, docker};
 use binder_crds::desired::Reclaim;
 use binder_crds::{Desired, conditions};
@@ -38,6 +44,9 @@ pub const NO_ROOM: u64 = 1 << 20;
 const REMOVED_WITHIN: Duration = Duration::from_secs(90);
 /// How long Docker may take to answer after a start: it goes through all its containers.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(120);
+/// A daemon that runs and takes questions without answering is given so long: a build server under load is slow for a minute
+/// or two (moby#13885, moby#26995), and a restart ends its containers.
+const HANGS_FOR: Duration = Duration::from_secs(300);
 /// A file is deleted, a cache emptied at once.
 const AT_ONCE: Duration = Duration::from_secs(40);
 
@@ -69,26 +78,38 @@ impl Facet for Docker {
                 ),
             });
         }
-        if docker.answers != Answers::Yes {
-            let how = match docker.answers {
-                Answers::Hangs => "Docker takes questions and does not answer them",
-                _ => "Docker does not answer",
-            };
+        if let Some(state) = state(machine, docker) {
+            let lasts = docker::mark(machine, docker).map(|mark| seen.lasting.age(&mark, seen.at)).unwrap_or_default();
+            let how = state.words(docker);
             if starting(machine) {
-                check.settling.push((DOCKER.to_owned(), format!("{how} yet: it has just been started")));
+                check.settling.push((DOCKER.to_owned(), format!("{how}: it has just been started")));
+            } else if lasts < state.patience() {
+                let minutes = state.patience().as_secs() / 60;
+                let watched =
+                    if minutes > 0 { format!("it is watched for {minutes} min") } else { "it is watched".to_owned() };
+                check.settling.push((DOCKER.to_owned(), format!("{how}: {watched}")));
             } else {
                 let why = match &docker.root {
-                    Some(root) if docker.available < NO_ROOM => {
+                    Some(root) if docker.has_less_than(NO_ROOM) => {
                         format!("; the disk of {root} is full, and it cannot start without room")
+                    }
+                    _ => String::new(),
+                };
+                let ends = match (state.remedy(), ended_by_restart(desired, seen, machine)) {
+                    (true, Some(what)) => {
+                        format!("; a restart of Docker would end {what}, which runs in it: a person decides")
                     }
                     _ => String::new(),
                 };
                 check.drifts.push(Drift {
                     kind: DriftKind::DockerNotAnswering,
                     subject: DOCKER.to_owned(),
-                    short: "Docker does not answer".to_owned(),
-                    evidence: format!("{how}{why}"),
+                    short: state.short().to_owned(),
+                    evidence: format!("{how}{why}{ends}"),
                 });
+                if let Some(what) = keeps_from_restarting(docker, machine) {
+                    check.held.push((DOCKER.to_owned(), what.to_owned()));
+                }
             }
         }
         if let Some(reclaim) = described(desired) {
@@ -102,16 +123,17 @@ impl Facet for Docker {
                 });
             }
             // Whatever wants to remove images waits for the build, containers may go; without Docker nothing can.
-            let left = removable(reclaim, docker, machine.clock);
+            let left = removable(desired, reclaim, docker, machine.clock);
             let images_next = left.containers.is_empty() && !left.images.is_empty();
             let held_by = match docker.answers {
-                Answers::Yes if docker.building && images_next => Some("the build that is under way"),
+                _ if clocks::differ(machine, seen.at) => Some(clocks::HELD),
+                Answers::Yes if docker.building && images_next => Some(BUILD),
                 Answers::Yes => None,
                 Answers::Refuses | Answers::Hangs => make_room(docker).is_empty().then_some("Docker"),
             };
             if let Some(what) = held_by {
                 let subjects = docker.holds.iter().map(|path| format!("disk {path}"));
-                check.held = subjects.chain([RECLAIM.to_owned()]).map(|subject| (subject, what.to_owned())).collect();
+                check.held.extend(subjects.chain([RECLAIM.to_owned()]).map(|subject| (subject, what.to_owned())));
             }
         }
         check.as_described = match described(desired) {
@@ -128,8 +150,16 @@ impl Facet for Docker {
                 let paths = empty_configs(docker).into_iter().map(str::to_owned).collect();
                 vec![Rung { step: Step::DeleteEmptyDockerConfig { paths }, takes_effect: AT_ONCE }]
             }
-            DriftKind::DockerNotAnswering if docker.available < NO_ROOM => make_room(docker),
-            DriftKind::DockerNotAnswering => vec![Rung { step: Step::RestartDocker, takes_effect: ANSWERS_WITHIN }],
+            DriftKind::DockerNotAnswering if docker.has_less_than(NO_ROOM) => make_room(docker),
+            DriftKind::DockerNotAnswering => {
+                let Some(machine) = seen.machine.seen() else { return Vec::new() };
+                let helps = state(machine, docker).is_some_and(|state| state.remedy());
+                if helps && ended_by_restart(desired, seen, machine).is_none() {
+                    vec![Rung { step: Step::RestartDocker, takes_effect: ANSWERS_WITHIN }]
+                } else {
+                    Vec::new()
+                }
+            }
             DriftKind::ReclaimDue => reclaim(desired, seen, None),
             _ => Vec::new(),
         }
@@ -151,12 +181,137 @@ impl Facet for Docker {
     }
 }
 
+/// What holds a step back while Docker builds.
+const BUILD: &str = "the build that is under way";
+
+/// What is known of a Docker that does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Silence {
+    /// Its daemon is not among the processes, and nobody listens.
+    Down,
+    /// It takes questions and gives no answer.
+    Hangs,
+    /// Its daemon runs, and does not listen where it is asked.
+    Elsewhere,
+    /// Its daemon runs, and does not speak the client's version of the API.
+    VersionMismatch,
+    /// The client failed for another reason.
+    ClientFailed,
+}
+
+impl Silence {
+    fn words(self, docker: &Seen) -> String {
+        let said = if docker.said.is_empty() { String::new() } else { format!(" (docker says: `{}`)", docker.said) };
+        match self {
+            Self::Down => format!("Docker's daemon does not run{said}"),
+            Self::Hangs => "Docker takes questions and does not answer them".to_owned(),
+            Self::Elsewhere => format!(
+                "dockerd runs and does not listen on /var/run/docker.sock{said}: have it listen there (-H unix://), a \
+                 restart would not change that"
+            ),
+            Self::VersionMismatch => format!(
+                "Docker's client and its daemon are of versions that do not fit together{said}: install the same version \
+                 of both, the daemon itself is well"
+            ),
+            Self::ClientFailed => {
+                format!("`docker version` fails{said}: see what it says, a restart is not known to help")
+            }
+        }
+    }
+
+    fn short(self) -> &'static str {
+        match self {
+            Self::Down => "Docker does not run",
+            Self::Hangs => "Docker does not answer",
+            Self::Elsewhere => "Docker listens elsewhere",
+            Self::VersionMismatch => "Docker's client and daemon do not fit",
+            Self::ClientFailed => "Docker's client fails",
+        }
+    }
+
+    /// How long it must have been so before it is more than a moment.
+    fn patience(self) -> Duration {
+        match self {
+            Self::Hangs => HANGS_FOR,
+            Self::Down | Self::Elsewhere | Self::VersionMismatch | Self::ClientFailed => BLIP,
+        }
+    }
+
+    /// Whether starting Docker anew helps.
+    fn remedy(self) -> bool {
+        matches!(self, Self::Down | Self::Hangs)
+    }
+}
+
+fn state(machine: &Machine, docker: &Seen) -> Option<Silence> {
+    let runs = docker::daemon(machine).is_some();
+    match (docker.answers, docker.trouble()) {
+        (Answers::Yes, _) => None,
+        (Answers::Hangs, _) => Some(Silence::Hangs),
+        (Answers::Refuses, Trouble::VersionMismatch) => Some(Silence::VersionMismatch),
+        (Answers::Refuses, Trouble::NobodyListens) => Some(if runs { Silence::Elsewhere } else { Silence::Down }),
+        (Answers::Refuses, Trouble::Other) => Some(Silence::ClientFailed),
+    }
+}
+
+/// What a restart must wait for. A daemon that does not run builds nothing, whatever lies in its folders.
+fn keeps_from_restarting(docker: &Seen, machine: &Machine) -> Option<&'static str> {
+    let program = |command: &str| {
+        command.split(' ').next().and_then(|program| program.rsplit('/').next()).unwrap_or_default().to_owned()
+    };
+    let runs = docker::daemon(machine).is_some();
+    let building = machine.processes.values().any(|process| {
+        let mut words = process.command.split(' ');
+        let client =
+            words.next().is_some_and(|program| matches!(program.rsplit('/').next(), Some("docker" | "docker-buildx")));
+        client && words.any(|word| matches!(word, "build" | "bake" | "push" | "pull"))
+    });
+    if machine.processes.values().any(|process| matches!(program(&process.command).as_str(), "dpkg" | "rpm")) {
+        Some("the installation of packages that is under way")
+    } else if runs && (docker.building || building) {
+        Some(BUILD)
+    } else {
+        None
+    }
+}
+
+/// The described services that run in Docker and that a restart would end, in words. Where it cannot be told whether they run,
+/// they do.
+fn ended_by_restart(desired: &Desired, seen: &Observation, machine: &Machine) -> Option<String> {
+    // Without a daemon, what is left of containers are their own processes.
+    if docker::daemon(machine).is_none() && !docker::containers_run(machine) {
+        return None;
+    }
+    let runs = |component: &Component| {
+        let table = seen.pm2.seen();
+        let online = table.is_none_or(|table| table.named(&component.process).any(|row| row.state == State::Online));
+        online || component.ports.iter().any(|port| machine.listeners.contains_key(port))
+    };
+    let names: Vec<String> = catalogue::described(desired)
+        .into_iter()
+        .filter(|component| component.in_docker && runs(component))
+        .map(|component| component.name)
+        .collect();
+    if names.is_empty() { None } else { Some(names.join(" and ")) }
+}
+
 /// Whether Docker's daemon, or the whole machine, was started a moment ago.
 fn starting(machine: &Machine) -> bool {
-    let daemon =
-        |command: &str| command.split(' ').next().is_some_and(|program| program.rsplit('/').next() == Some("dockerd"));
-    let just_now = |process: &&Process| daemon(&process.command) && machine.age(process) < ANSWERS_WITHIN.as_secs();
-    machine.uptime < ANSWERS_WITHIN.as_secs() || machine.processes.values().find(just_now).is_some()
+    let young = |age: u64| age < ANSWERS_WITHIN.as_secs();
+    young(machine.uptime) || docker::daemon(machine).is_some_and(|(_, process)| young(machine.age(process)))
+}
+
+/// The images that binder-control's services are made of (its `services/*/docker-compose.yml`, which name no tag): while such
+/// a service is described, running or stopped, they stay, whatever `keep` says. Fetched anew, they would be of today, and
+/// today's MongoDB refuses the files of the one that is there.
+const SERVICE_IMAGES: &[(&str, &[&str])] =
+    &[("db", &["mongo"]), ("logging", &["elasticsearch", "kibana", "andrewosh/logstash-binder"])];
+
+fn service_images(desired: &Desired) -> Vec<&'static str> {
+    let described: Vec<Component> =
+        catalogue::described(desired).into_iter().chain(catalogue::stopped(desired)).collect();
+    let here = |name: &str| described.iter().any(|component| component.name == name);
+    SERVICE_IMAGES.iter().filter(|(name, _)| here(name)).flat_map(|(_, images)| images.iter().copied()).collect()
 }
 
 fn described(desired: &Desired) -> Option<&Reclaim> {
@@ -170,7 +325,7 @@ fn empty_configs(docker: &Seen) -> Vec<&str> {
 /// What makes room without Docker: the packages that apt has downloaded and installed, which it fetches again if it ever
 /// needs them. Logs stay, since they are somebody's evidence, and so does everything whose owner is not known.
 pub(super) fn make_room(docker: &Seen) -> Vec<Rung> {
-    let worth_it = docker.answers != Answers::Yes && docker.available < NO_ROOM && docker.apt_cache >= NO_ROOM;
+    let worth_it = docker.answers != Answers::Yes && docker.has_less_than(NO_ROOM) && docker.apt_cache >= NO_ROOM;
     if worth_it { vec![Rung { step: Step::EmptyPackageCache, takes_effect: AT_ONCE }] } else { Vec::new() }
 }
 
@@ -185,7 +340,7 @@ pub(super) fn reclaim(desired: &Desired, seen: &Observation, over: Option<u8>) -
     if docker.answers != Answers::Yes {
         return Vec::new();
     }
-    let left = removable(reclaim, docker, machine.clock);
+    let left = removable(desired, reclaim, docker, machine.clock);
     let step = if left.containers.is_empty() {
         let mut missing = over.map(|limit| too_much(docker, limit));
         let enough = left.images.iter().take_while(|image| match &mut missing {
@@ -228,25 +383,57 @@ pub(super) fn what_fills_it(desired: &Desired, seen: &Observation) -> Option<Str
     if docker.answers != Answers::Yes {
         return Some("Docker does not answer, so nothing of it can be removed".to_owned());
     }
-    let left = removable(reclaim, docker, machine.clock);
+    if clocks::differ(machine, seen.at) {
+        return None;
+    }
+    let left = removable(desired, reclaim, docker, machine.clock);
     if !(left.containers.is_empty() && left.images.is_empty()) {
         return None;
     }
-    let used = in_use(docker);
+    let (used, services) = (in_use(docker), service_images(desired));
     let size = |images: &mut dyn Iterator<Item = &Image>| {
         let (count, bytes) = images.fold((0u32, 0u64), |(n, sum), image| (n + 1, sum.saturating_add(image.size)));
         format!("{count} ({} MB)", bytes / 1_000_000)
     };
+    let is_used = |image: &&Image| used.contains(image.id.as_str());
+    let is_kept = |image: &&Image| kept(image, reclaim, &services);
     let running = docker.containers.iter().filter(|container| !container.stopped).count();
+    let mut parts = vec![
+        format!("{running} containers that run"),
+        format!(
+            "{} that ended less than {} ago",
+            docker.containers.iter().filter(|one| one.stopped && one.left.is_none()).count(),
+            reclaim.unused_for
+        ),
+    ];
+    for (left, words) in [
+        (Left::NeverStarted, "that never ran"),
+        (Left::Dead, "dead, which Docker could not remove"),
+        (Left::Volume, "stopped, with a volume"),
+        (Left::Service, "stopped services of docker-compose"),
+    ] {
+        let count = docker.containers.iter().filter(|one| one.stopped && one.left == Some(left)).count();
+        if count > 0 {
+            parts.push(format!("{count} {words}"));
+        }
+    }
+    parts.push(format!("images in use: {}", size(&mut docker.images.iter().filter(is_used))));
+    parts.push(format!(
+        "kept by docker.reclaim.keep or for a described service: {}",
+        size(&mut docker.images.iter().filter(|image| !is_used(image) && is_kept(image)))
+    ));
+    parts.push(format!(
+        "others, younger than {} or built upon: {}",
+        reclaim.unused_for,
+        size(&mut docker.images.iter().filter(|image| !is_used(image) && !is_kept(image)))
+    ));
+    if docker.unlisted_containers > 0 {
+        parts.push(format!("{} containers could not be read, so no image is removed", docker.unlisted_containers));
+    }
     Some(format!(
-        "nothing of Docker's may go: {running} containers that run and {} that ended less than {} ago; images in use: {}; kept \
-         by docker.reclaim.keep: {}; others, younger than {}: {}; what else fills the disk is not Docker's",
-        docker.containers.len() - running,
-        reclaim.unused_for,
-        size(&mut docker.images.iter().filter(|image| used.contains(image.id.as_str()))),
-        size(&mut docker.images.iter().filter(|image| !used.contains(image.id.as_str()) && kept(image, reclaim))),
-        reclaim.unused_for,
-        size(&mut docker.images.iter().filter(|image| !used.contains(image.id.as_str()) && !kept(image, reclaim))),
+        "nothing of Docker's may go: {}; what else fills the disk may be logs of containers, volumes or the build cache, \
+         which are never removed (docker system df), or not Docker's",
+        parts.join("; ")
     ))
 }
 
@@ -258,19 +445,20 @@ struct Removable<'a> {
 }
 
 /// `clock` is the host's own, by which Docker's times are too.
-fn removable<'a>(reclaim: &Reclaim, docker: &'a Seen, clock: i64) -> Removable<'a> {
+fn removable<'a>(desired: &Desired, reclaim: &Reclaim, docker: &'a Seen, clock: i64) -> Removable<'a> {
     let mut left = Removable { containers: Vec::new(), images: Vec::new() };
     // An age that the schema would refuse is from an older object: then nothing is old enough.
     let Ok(age) = reclaim.unused_for.duration() else { return left };
     let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
     let old = |since: jiff::Timestamp| clock.saturating_sub(since.as_second()) > age;
-    left.containers = docker.containers.iter().filter(|container| container.stopped && old(container.since)).collect();
+    let goes = |container: &&Container| container.stopped && container.left.is_none() && old(container.since);
+    left.containers = docker.containers.iter().filter(goes).collect();
     left.containers.sort_by_key(|container| container.since);
     // A container that was not told may use any image.
     if docker.unlisted_containers > 0 {
         return left;
     }
-    let used = in_use(docker);
+    let (used, services) = (in_use(docker), service_images(desired));
     let bases: BTreeSet<&str> = docker.images.iter().filter_map(|image| image.parent.as_deref()).collect();
     left.images = docker
         .images
@@ -279,7 +467,7 @@ fn removable<'a>(reclaim: &Reclaim, docker: &'a Seen, clock: i64) -> Removable<'
             old(image.since)
                 && !used.contains(image.id.as_str())
                 && !bases.contains(image.id.as_str())
-                && !kept(image, reclaim)
+                && !kept(image, reclaim, &services)
         })
         .collect();
     left.images.sort_by_key(|image| image.since);
@@ -291,258 +479,19 @@ fn in_use(docker: &Seen) -> BTreeSet<&str> {
     docker.containers.iter().map(|container| container.image.as_str()).collect()
 }
 
-/// Whether one of its names is on the keep list, with or without its tag.
-fn kept(image: &Image, reclaim: &Reclaim) -> bool {
+/// Whether one of its names is on the keep list, with or without its tag, or is the image of a described service.
+fn kept(image: &Image, reclaim: &Reclaim, services: &[&str]) -> bool {
     image.tags.iter().any(|name| {
         let repository = match name.rsplit_once(['@', ':']) {
-            // A colon before a slash belongs to a registry's port.
-            Some((before, after)) if !after.contains('/') => before.trim_end_matches("@sha256"),
+            // A colon before a slash belongs to a registry's port, one within brackets to its address.
+            Some((before, after)) if !after.contains(['/', ']']) => before.trim_end_matches("@sha256"),
             _ => name.as_str(),
         };
-        reclaim.keep.iter().any(|pattern| pattern.matches(name) || pattern.matches(repository))
+        services.contains(&repository)
+            || reclaim.keep.iter().any(|pattern| pattern.matches(name) || pattern.matches(repository))
     })
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
-mod tests {
-    use super::super::{FACETS, effect};
-    use super::*;
-    use crate::seen::Known;
-    use crate::seen::docker::Config;
-    use binder_crds::desired::{Disk, Docker as Described};
-    use binder_crds::text::{HostPath, ImagePattern, Percent, Schedule, Span, TimeZone};
-    use effect::{Effect, effect};
-    use jiff::Timestamp;
-    use std::collections::BTreeMap;
-
-    const NOW: i64 = 1_780_000_000;
-    const HOUR: i64 = 3600;
-    const MB: u64 = 1_000_000;
-
-    fn id(digit: char) -> String {
-        digit.to_string().repeat(64)
-    }
-
-    fn image(digit: char, age: i64, name: &str) -> Image {
-        Image {
-            id: format!("sha256:{}", id(digit)),
-            parent: None,
-            since: Timestamp::from_second(NOW - age).unwrap(),
-            tagged: format!("tagged-{digit}"),
-            size: 100 * MB,
-            tags: if name.is_empty() { Vec::new() } else { vec![name.to_owned()] },
-        }
-    }
-
-    fn container(digit: char, age: i64, stopped: bool, of: char) -> Container {
-        Container {
-            id: id(digit),
-            stopped,
-            image: format!("sha256:{}", id(of)),
-            since: Timestamp::from_second(NOW - age).unwrap(),
-            finished: format!("finished-{digit}"),
-        }
-    }
-
-    fn desired() -> Desired {
-        let reclaim = Reclaim {
-            schedule: Some(Schedule::from("15 * * * *")),
-            time_zone: Some(TimeZone::from("Europe/Berlin")),
-            unused_for: Span::from("1h"),
-            keep: vec![ImagePattern::from("andrewosh/binder-*")],
-        };
-        Desired {
-            disks: vec![Disk { path: HostPath::from("/"), max_used: Percent::from("85%") }],
-            docker: Some(Described { reclaim: Some(reclaim) }),
-            ..Desired::default()
-        }
-    }
-
-    /// A disk of 1000 MB at 93 %, with nothing of Docker's on it yet.
-    fn docker() -> Seen {
-        Seen {
-            answers: Answers::Yes,
-            root: Some("/var/lib/docker".to_owned()),
-            used: 930 * MB,
-            available: 70 * MB,
-            holds: BTreeSet::from(["/".to_owned()]),
-            ..Seen::default()
-        }
-    }
-
-    fn seen(docker: Seen, percent: u8) -> Observation {
-        let machine = Machine { clock: NOW, uptime: 9999, ..Machine::default() };
-        let disks = BTreeMap::from([("/".to_owned(), crate::seen::disks::Use::Percent(percent))]);
-        Observation {
-            machine: Known::Seen(machine),
-            disks: Known::Seen(disks),
-            docker: Known::Seen(docker),
-            ..Observation::nothing(Timestamp::from_second(NOW).unwrap())
-        }
-    }
-
-    /// The first step against the only drift of a kind.
-    fn step(seen: &Observation, kind: DriftKind) -> Option<Step> {
-        let (facet, drift) = FACETS
-            .iter()
-            .filter(|facet| facet.in_use(&desired()))
-            .flat_map(|facet| {
-                facet.check(&desired(), seen).unwrap().drifts.into_iter().map(move |drift| (facet, drift))
-            })
-            .find(|(_, drift)| drift.kind == kind)
-            .unwrap();
-        facet.ladder(&desired(), seen, &drift).into_iter().next().map(|rung| rung.step)
-    }
-
-    fn images_of(step: Option<Step>) -> Vec<char> {
-        match step {
-            Some(Step::RemoveImages { images }) => {
-                images.iter().map(|image| image.id.chars().last().unwrap()).collect()
-            }
-            None => Vec::new(),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn containers_go_first_and_then_the_oldest_images_until_there_is_room() {
-        let mut world = docker();
-        world.containers = vec![container('1', 5 * HOUR, true, 'a')];
-        world.images = vec![image('a', 2 * HOUR, "x:1"), image('b', 9 * HOUR, "y:1"), image('c', 5 * HOUR, "")];
-        let Some(Step::RemoveContainers { containers }) = step(&seen(world.clone(), 93), DriftKind::OverThreshold)
-        else {
-            panic!("containers first")
-        };
-        assert_eq!(containers, [StoppedContainer { id: id('1'), finished: "finished-1".to_owned() }]);
-        world.containers.clear();
-        // 130 MB are over the target of 80 %: two images of 100 MB, the oldest ones.
-        assert_eq!(images_of(step(&seen(world.clone(), 93), DriftKind::OverThreshold)), ['b', 'c']);
-        // The clean-up by the clock takes all that may go.
-        assert_eq!(images_of(reclaim(&desired(), &seen(world, 40), None).pop().map(|rung| rung.step)), ['b', 'c', 'a']);
-    }
-
-    #[test]
-    fn what_must_never_go_does_not() {
-        let mut world = docker();
-        world.containers = vec![container('1', 5 * HOUR, false, 'a'), container('2', HOUR / 2, true, 'b')];
-        let mut base = image('d', 9 * HOUR, "base:1");
-        base.tags.push("other:1".to_owned());
-        let built = Image { parent: Some(base.id.clone()), ..image('e', HOUR / 3, "built:1") };
-        world.images = vec![
-            image('a', 9 * HOUR, "running:1"),
-            image('b', 9 * HOUR, "of-a-container-that-ended-just-now:1"),
-            image('c', HOUR / 2, "young:1"),
-            base,
-            built,
-            image('f', 9 * HOUR, "andrewosh/binder-base:latest"),
-            image('0', 9 * HOUR, "andrewosh/binder-python-3.5@sha256:0"),
-        ];
-        let looked = seen(world.clone(), 93);
-        assert_eq!(step(&looked, DriftKind::OverThreshold), None);
-        assert_eq!(reclaim(&desired(), &looked, None), []);
-        let drift = super::super::disks::Disks.check(&desired(), &looked).unwrap().drifts.remove(0);
-        assert!(
-            drift.evidence.contains("images in use: 2 (200 MB); kept by docker.reclaim.keep: 2 (200 MB)"),
-            "{}",
-            drift.evidence
-        );
-        // A container that was not told may use any image.
-        world.images = vec![image('a', 9 * HOUR, "x:1")];
-        world.containers.clear();
-        world.unlisted_containers = 1;
-        assert_eq!(reclaim(&desired(), &seen(world, 93), None), []);
-    }
-
-    #[test]
-    fn without_a_clean_up_that_is_described_nothing_goes() {
-        let mut world = docker();
-        world.images = vec![image('a', 9 * HOUR, "x:1")];
-        let looked = seen(world, 93);
-        let mut plain = desired();
-        plain.docker = None;
-        let facet = super::super::disks::Disks;
-        let drift = facet.check(&plain, &looked).unwrap().drifts.remove(0);
-        assert_eq!(facet.ladder(&plain, &looked, &drift), []);
-        plain.docker = Some(Described::default());
-        assert_eq!(facet.ladder(&plain, &looked, &drift), []);
-        // Nor on a disk that does not hold Docker's data.
-        let mut elsewhere = seen(docker(), 93);
-        if let Known::Seen(docker) = &mut elsewhere.docker {
-            docker.images = vec![image('a', 9 * HOUR, "x:1")];
-            docker.holds.clear();
-        }
-        assert_eq!(facet.ladder(&desired(), &elsewhere, &drift), []);
-    }
-
-    #[test]
-    fn a_build_that_is_under_way_holds_the_images() {
-        let mut world = docker();
-        world.building = true;
-        world.images = vec![image('a', 9 * HOUR, "x:1")];
-        let check = Docker.check(&desired(), &seen(world.clone(), 93)).unwrap();
-        let held: Vec<&str> = check.held.iter().map(|(subject, _)| subject.as_str()).collect();
-        assert_eq!(held, ["disk /", RECLAIM]);
-        // What has stopped is not the build's.
-        world.containers = vec![container('1', 5 * HOUR, true, 'a')];
-        assert_eq!(Docker.check(&desired(), &seen(world, 93)).unwrap().held, []);
-    }
-
-    #[test]
-    fn a_full_disk_is_given_room_before_docker_is_restarted() {
-        let mut world = docker();
-        world.answers = Answers::Refuses;
-        world.available = 0;
-        world.configs = vec![
-            Config { path: "/home/andrew/.dockercfg".to_owned(), size: 0 },
-            Config { path: "/root/.docker/config.json".to_owned(), size: 57 },
-        ];
-        // Nothing that is surely nobody's: a person.
-        let looked = seen(world.clone(), 100);
-        assert_eq!(step(&looked, DriftKind::OverThreshold), None);
-        assert_eq!(step(&looked, DriftKind::DockerNotAnswering), None);
-        world.apt_cache = 9 * MB;
-        let looked = seen(world.clone(), 100);
-        assert_eq!(step(&looked, DriftKind::OverThreshold), Some(Step::EmptyPackageCache));
-        assert_eq!(step(&looked, DriftKind::DockerNotAnswering), Some(Step::EmptyPackageCache));
-        let paths = vec!["/home/andrew/.dockercfg".to_owned()];
-        let delete = Step::DeleteEmptyDockerConfig { paths };
-        assert_eq!(step(&looked, DriftKind::DockerConfigEmpty), Some(delete.clone()));
-        assert!(matches!(effect(&delete, &looked, &[], Duration::ZERO), Ok(Effect::NotYet(_))));
-        world.available = 9 * MB;
-        world.configs.remove(0);
-        let looked = seen(world, 98);
-        assert_eq!(step(&looked, DriftKind::OverThreshold), None);
-        assert_eq!(step(&looked, DriftKind::DockerNotAnswering), Some(Step::RestartDocker));
-        assert!(matches!(effect(&delete, &looked, &[], Duration::ZERO), Ok(Effect::Seen(_))));
-        assert!(matches!(effect(&Step::EmptyPackageCache, &looked, &[], Duration::ZERO), Ok(Effect::Seen(_))));
-        assert!(matches!(effect(&Step::RestartDocker, &looked, &[], Duration::ZERO), Ok(Effect::NotYet(_))));
-        assert!(matches!(effect(&Step::RestartDocker, &seen(docker(), 40), &[], Duration::ZERO), Ok(Effect::Seen(_))));
-    }
-
-    #[test]
-    fn a_removal_is_judged_by_what_docker_holds_after() {
-        let mut world = docker();
-        world.images = vec![image('a', 9 * HOUR, "x:1"), image('b', 9 * HOUR, "y:1")];
-        let both = reclaim(&desired(), &seen(world.clone(), 93), None).remove(0).step;
-        let judge =
-            |world: &Seen, seconds| effect(&both, &seen(world.clone(), 93), &[], Duration::from_secs(seconds)).unwrap();
-        assert!(matches!(judge(&world, 300), Effect::NotYet(_)));
-        world.images.pop();
-        assert!(matches!(judge(&world, 5), Effect::NotYet(_)), "the command may still run");
-        assert_eq!(judge(&world, 61), Effect::Seen("1 of 2 are gone".to_owned()));
-        world.images.clear();
-        assert!(matches!(judge(&world, 1), Effect::Seen(_)));
-        world.answers = Answers::Hangs;
-        assert!(effect(&both, &seen(world, 93), &[], Duration::ZERO).is_err());
-    }
-
-    #[test]
-    fn a_schedule_that_never_comes_is_said() {
-        let mut wrong = desired();
-        wrong.docker.as_mut().unwrap().reclaim.as_mut().unwrap().time_zone = Some(TimeZone::from("Europe/Atlantis"));
-        let check = Docker.check(&wrong, &seen(docker(), 40)).unwrap();
-        assert_eq!(check.drifts[0].kind, DriftKind::ScheduleInvalid);
-        assert_eq!(Docker.chores(&desired()).len(), 1);
-    }
-}
+mod tests;

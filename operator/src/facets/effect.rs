@@ -6,6 +6,7 @@ use super::{Check, DriftKind, Step};
 use crate::catalogue::KUBECTL_PROXY;
 use crate::seen::database::{Build, Cased};
 use crate::seen::docker::{Answers, Docker};
+use crate::seen::machine::Process;
 use crate::seen::modules::{self, Found};
 use crate::seen::{Blind, Observation, Reason};
 use std::time::Duration;
@@ -37,7 +38,8 @@ pub enum Effect {
 pub fn effect(step: &Step, seen: &Observation, checks: &[&Check], age: Duration) -> Result<Effect, Blind> {
     let process_gone = |pid: u32, started_ticks: u64| {
         let machine = seen.machine.get()?;
-        let there = machine.processes.get(&pid).is_some_and(|process| process.started_ticks == started_ticks);
+        let same = |process: &&Process| process.started_ticks == started_ticks && !zombie(process);
+        let there = machine.processes.get(&pid).as_ref().is_some_and(same);
         Ok(if there {
             Effect::NotYet(format!("pid {pid} still runs"))
         } else {
@@ -174,10 +176,18 @@ pub fn effect(step: &Step, seen: &Observation, checks: &[&Check], age: Duration)
         }
         Step::RestartDocker => Ok(match seen.docker.get()?.answers {
             Answers::Yes => Effect::Seen("Docker answers".to_owned()),
-            Answers::Refuses => Effect::NotYet("Docker does not answer".to_owned()),
+            Answers::Refuses => Effect::NotYet(match seen.docker.get()?.said.as_str() {
+                "" => "Docker does not answer".to_owned(),
+                said => format!("Docker does not answer: `{said}`"),
+            }),
             Answers::Hangs => Effect::NotYet("Docker takes questions and does not answer them".to_owned()),
         }),
     }
+}
+
+/// Whether a process has ended and only waits to be reaped: it holds nothing any more. `ps` writes so after its name.
+fn zombie(process: &Process) -> bool {
+    process.command.starts_with('[') && process.command.ends_with(" <defunct>")
 }
 
 /// What Docker says of its containers and images, if it does.
@@ -197,19 +207,18 @@ fn module_changed(change: &ModuleChange, seen: &Observation, age: Duration) -> R
         return Ok(Effect::NotYet("npm is at work".to_owned()));
     }
     let name = &change.module;
-    Ok(match seen.modules.get()?.get(&name.0) {
-        Some(Found::Installed(installed)) if installed.version == change.to => {
-            Effect::Seen(format!("{name} {} is installed", change.to))
-        }
-        Some(Found::Installed(installed)) => {
-            let evidence = format!("npm has ended, and {name} is {}", installed.version);
+    let found = seen.modules.get()?.get(&name.0);
+    Ok(match (found, found.and_then(Found::there)) {
+        (_, Some(there)) if there.version == change.to => Effect::Seen(format!("{name} {} is installed", change.to)),
+        (_, Some(there)) => {
+            let evidence = format!("npm has ended, and {name} is {}", there.version);
             if age < NPM_APPEARS_WITHIN { Effect::NotYet(evidence) } else { Effect::Failed(evidence) }
         }
-        Some(Found::Missing) if age >= NPM_APPEARS_WITHIN => {
+        (Some(Found::Missing), None) if age >= NPM_APPEARS_WITHIN => {
             Effect::Failed(format!("npm has ended, and {name} is gone"))
         }
-        Some(Found::Missing) => Effect::NotYet(format!("{name} is not there")),
-        Some(Found::Unreadable) | None => {
+        (Some(Found::Missing), None) => Effect::NotYet(format!("{name} is not there")),
+        _ => {
             return Err(Blind { reason: Reason::Garbage, message: format!("the version of {name} cannot be read") });
         }
     })
@@ -255,5 +264,29 @@ fn started(component: &str, checks: &[&Check], age: Duration) -> Effect {
     match settling {
         Some((_, why)) => Effect::NotYet(why.clone()),
         None => Effect::Seen(format!("{component} runs")),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+mod tests {
+    use super::*;
+    use crate::facets::step::ProcessId;
+    use crate::seen::Known;
+    use crate::seen::machine::Machine;
+
+    #[test]
+    fn a_process_that_only_waits_to_be_reaped_has_ended() {
+        let orphan = ProcessId { pid: 4321, started_ticks: 9, signature: "binder-web/server/cli".to_owned() };
+        let step = Step::EndOrphan { component: "web".to_owned(), orphan };
+        let judge = |command: &str| {
+            let process = Process { parent: 1, uid: 1000, started_ticks: 9, command: command.to_owned() };
+            let machine = Machine { processes: [(4321, process)].into(), ..Machine::default() };
+            let seen =
+                Observation { machine: Known::Seen(machine), ..Observation::nothing(jiff::Timestamp::UNIX_EPOCH) };
+            effect(&step, &seen, &[], Duration::ZERO).unwrap()
+        };
+        assert!(matches!(judge("[node] <defunct>"), Effect::Seen(_)));
+        assert!(matches!(judge("node /usr/lib/binder-web/server/cli.js start"), Effect::NotYet(_)));
     }
 }

@@ -6,6 +6,7 @@
 pub mod api_keys;
 pub mod backups;
 pub mod builds;
+mod clocks;
 pub mod disks;
 pub mod docker;
 pub mod effect;

@@ -63,7 +63,24 @@ impl Facet for Modules {
                     fine.push(format!("{name} {asked}"));
                     check.drifts.extend(not_loaded(desired, seen, module, found)?);
                 }
+                Some(Found::Linked(found)) if found.version == *asked => fine.push(format!("{name} {asked}")),
+                Some(Found::Linked(found)) => {
+                    let mut drift = other_version(module, found);
+                    drift
+                        .evidence
+                        .push_str("; it is a link (npm link), where somebody works on it: it is not replaced");
+                    check.drifts.push(drift);
+                }
                 Some(Found::Installed(found)) => check.drifts.push(other_version(module, found)),
+                Some(Found::Unknown(why)) => {
+                    return Err(Blind {
+                        reason: Reason::NotSeen,
+                        message: format!(
+                            "it is not known where npm has its global modules ({why}): describe the folder of {name}, or \
+                             correct that"
+                        ),
+                    });
+                }
                 Some(Found::Missing) => check.drifts.push(missing(module)),
                 Some(Found::Unreadable) | None => {
                     return Err(Blind {
@@ -153,15 +170,20 @@ fn compare(found: &str, asked: &str) -> Ordering {
 
 fn missing(module: &Module) -> Drift {
     let (name, version) = (&module.name, &module.version);
-    let place = match &module.folder {
-        Some(folder) => format!("in {folder}"),
-        None => "among npm's global modules".to_owned(),
+    let advice = match &module.folder {
+        Some(folder) => format!("in {folder}: install it there once (npm install {name}@{version} in that folder)"),
+        // A second copy among the global ones would be one that nothing runs.
+        None => {
+            "among npm's global modules; Binder's servers have theirs within binder-control: describe that one, or the \
+                 module's folder"
+                .to_owned()
+        }
     };
     Drift {
         kind: DriftKind::ModuleMissing,
         subject: subject(module),
         short: format!("{name} is not installed"),
-        evidence: format!("{name} is not installed {place}: install it there once (npm install {name}@{version})"),
+        evidence: format!("{name} is not installed {advice}"),
     }
 }
 
@@ -300,6 +322,28 @@ mod tests {
         }
         let check = Modules.check(&asked, &busy).unwrap();
         assert_eq!(check.held, [("module binder-web@1.1.17".to_owned(), NPM.to_owned())]);
+    }
+
+    #[test]
+    fn a_link_is_said_and_never_replaced_and_a_prefix_that_is_not_known_makes_nothing_missing() {
+        let asked = desired("1.1.17");
+        let found = |found: Found| Observation {
+            modules: Known::Seen(modules::Modules::from([("binder-web".to_owned(), found)])),
+            ..seen("1.1.16", 500)
+        };
+        let linked = |version: &str| {
+            let there = Installed { version: version.into(), place: "/usr/local".into(), since: 9999 };
+            found(Found::Linked(there))
+        };
+        let seen = linked("1.2.0-dev");
+        let check = Modules.check(&asked, &seen).unwrap();
+        assert_eq!(check.drifts[0].kind, DriftKind::ModuleNewer);
+        assert!(check.drifts[0].evidence.contains("it is a link (npm link)"), "{}", check.drifts[0].evidence);
+        assert!(Modules.ladder(&asked, &seen, &check.drifts[0]).is_empty());
+        // Nor is what uses it started again: a checkout has no moment at which it was installed.
+        assert_eq!(kinds(&asked, &linked("1.1.17")), []);
+        let blind = Modules.check(&asked, &found(Found::Unknown("node is not on the PATH".to_owned()))).unwrap_err();
+        assert!(blind.message.contains("node is not on the PATH"), "{}", blind.message);
     }
 
     #[test]

@@ -257,4 +257,6 @@ pub struct BuildServer {
     pub uid: String,
     /// Why nothing may be asked of it, in words: its mode, or that it is suspended.
     pub closed: Option<String>,
+    /// Whether its clock, by which builds are begun, and the operator's are known to differ.
+    pub clock_off: bool,
 }

@@ -134,7 +134,14 @@ pub fn waits_for(drift: &Drift, desired: &Desired, checks: &[Checked], fleet: &F
         return Some(what.clone());
     }
     match drift.kind {
-        DriftKind::HungBuild | DriftKind::NameNotLower => return fresh_backup(checks),
+        DriftKind::HungBuild => {
+            // By that clock it was written down when the build was begun.
+            let off = fleet.build_server.as_ref().filter(|build| build.clock_off);
+            return off
+                .map(|build| format!("the clock of {}, which is off", build.host))
+                .or_else(|| fresh_backup(checks));
+        }
+        DriftKind::NameNotLower => return fresh_backup(checks),
         DriftKind::BuildNotRebuilt => return build_server(desired, fleet),
         _ => {}
     }

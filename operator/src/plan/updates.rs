@@ -143,10 +143,8 @@ pub(super) fn ladder(drift: &Drift, desired: &Desired, seen: &Observation, tried
                 return Some(clear(&component));
             }
             let (past, change) = tried.update(module)?;
-            let there = match seen.modules.seen()?.get(&module.name.0)? {
-                Found::Installed(found) => found.version == change.to,
-                Found::Missing | Found::Unreadable => false,
-            };
+            let found = seen.modules.seen()?.get(&module.name.0)?;
+            let there = matches!(found, Found::Installed(found) if found.version == change.to);
             // What crashes again and again has told enough; anything else may be no more than not running.
             let failed = crashes || tried.did_not_come_up(&drift.subject, past.created).is_some();
             (there && failed).then(|| back(change))

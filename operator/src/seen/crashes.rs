@@ -4,7 +4,8 @@
 //! it. A log may hold secrets (Binder's servers print their API key at the start, into the other log): lines that speak
 //! of one are passed over, and long words that could be one are blotted out.
 
-use super::{Answer, Ask, Blind, text};
+use super::script::{script, whole};
+use super::{Answer, Ask, Blind};
 use std::collections::BTreeMap;
 
 /// The section's name.
@@ -14,28 +15,33 @@ pub const NAME: &str = "crashes";
 const TAIL: usize = 8192;
 
 /// Only the files that pm2 itself makes for a name, below the login's own folder of pm2: pm2's table names a path too,
-/// and that one anybody on the host may have chosen. A host whose logs are quiet costs one `find`.
-const SCRIPT: &str = r#"
-set -u
+/// and that one anybody on the host may have chosen. A host whose logs are quiet costs one `find`. A log that goes away
+/// meanwhile, or that may not be read, tells nothing.
+const SCRIPT: &str = script!(
+    r#"
 dir="${PM2_HOME:-$HOME/.pm2}/logs"
-[ -d "$dir" ] || exit 0
-recent=$(find "$dir" -maxdepth 1 -type f -name '*-error*.log' -mmin -15 2>/dev/null | head -n 200)
-[ -n "$recent" ] || exit 0
+[ -d "$dir" ] || end
+take find "$dir" -maxdepth 1 -type f -name '*-error*.log' -mmin -15
+recent=$(printf '%s\n' "$out" | head -n 200)
+[ -n "$recent" ] || end
 for name in "$@"; do
   newest=
-  for file in "$dir/$name-error.log" "$dir/$name-error-"[0-9]*.log; do
+  for file in "$dir/$name-error.log" "$dir/$name-error-"[0-9]*.log "$dir/$name-error__"[0-9]*.log; do
     # Each start has a file of its own, which is empty at first: the last words are in an older one.
-    [ -f "$file" ] && [ -s "$file" ] && [ ! -L "$file" ] || continue
+    [ -f "$file" ] && [ -s "$file" ] && [ -r "$file" ] && [ ! -L "$file" ] || continue
     if [ -z "$newest" ] || [ "$file" -nt "$newest" ]; then newest=$file; fi
   done
   [ -n "$newest" ] || continue
   printf '%s\n' "$recent" | grep -qxF -- "$newest" || continue
-  printf 'log %s %s\n' "$(stat -c %Y -- "$newest" 2>/dev/null || echo 0)" "$name"
-  tail -c 8192 -- "$newest" | tr -d '\0' | sed 's/^/| /'
-  echo
+  try stat -c %Y -- "$newest" || continue
+  written=$out
+  try tail -c 8192 -- "$newest" || continue
+  printf 'log %s %s\n' "$written" "$name"
+  printf '%s\n' "$out" | sed 's/^/| /'
 done
-exit 0
-"#;
+end
+"#
+);
 
 /// The section of the probe, for the processes of these names in pm2.
 pub fn ask(names: Vec<String>) -> Ask {
@@ -51,26 +57,21 @@ pub struct Crash {
     pub written: i64,
     /// The line, clean and short: `TypeError: Cannot read property 'x' of undefined`.
     pub line: String,
-    /// The npm modules in the stack below it, innermost call first, each once; of nested ones the outer one, since that
-    /// is the one that is installed.
+    /// The npm modules in the stack below it, innermost call first, each once; of nested ones each, the innermost first.
     pub modules: Vec<String>,
 }
 
 /// The most of a line that is shown, in characters.
 const SHOWN: usize = 160;
-/// The most modules of a stack.
-const MODULES: usize = 4;
+/// The most modules of a stack: a stack has ten lines, and a server within `binder-control` is three deep.
+const MODULES: usize = 16;
 
 /// Reads the section: the last error by the process's name in pm2.
 ///
 /// # Errors
 /// [`Blind`] when the section was not completed.
 pub fn read(answer: Option<&Answer>) -> Result<BTreeMap<String, Crash>, Blind> {
-    let lossy = match answer {
-        // A log may hold anything, so here what is no text is replaced.
-        Some(Answer::Said { bytes, exit: 0 }) => String::from_utf8_lossy(bytes).into_owned(),
-        other => text(other, "pm2's logs")?,
-    };
+    let lossy = whole(answer, "pm2's logs")?;
     let mut crashes = BTreeMap::new();
     let mut log = None;
     let mut lines: Vec<&str> = Vec::new();
@@ -94,35 +95,55 @@ fn keep(log: Option<(&str, &str)>, lines: &[&str], crashes: &mut BTreeMap<String
 }
 
 fn last_error(lines: &[&str]) -> Option<Crash> {
-    let (at, line) = lines.iter().enumerate().rev().find_map(|(at, line)| Some((at, error(line)?)))?;
+    let (at, (before, line)) = lines.iter().enumerate().rev().find_map(|(at, line)| Some((at, error(line)?)))?;
     let mut modules: Vec<String> = Vec::new();
-    for frame in lines[at + 1..].iter().map(|line| line.trim_start()) {
+    for frame in lines[at + 1..].iter().map(|line| undated(line, before).trim_start()) {
         let stack = frame.starts_with("at ") || frame.is_empty() || frame.starts_with("Emitted ");
-        if !stack || modules.len() == MODULES {
+        if !stack {
             break;
         }
-        if let Some(module) = module(frame).filter(|module| !modules.contains(module)) {
-            modules.push(module);
+        for module in self::modules(frame) {
+            if modules.len() < MODULES && !modules.contains(&module) {
+                modules.push(module);
+            }
         }
     }
     Some(Crash { written: 0, line, modules })
 }
 
-/// The part of a line that is an error's name and message.
-fn error(line: &str) -> Option<String> {
-    let at = line.find("Error: ").or_else(|| line.find("Error ["))?;
-    // The whole word: `TypeError`, `MongoNetworkError`.
-    let begin = line[..at]
-        .rfind(|c: char| !c.is_ascii_alphanumeric())
-        .map_or(0, |before| before + line[before..].chars().next().map_or(1, char::len_utf8));
+/// A line without what stands before the text of each line (pm2's `log_date_format`): as long as what stands before the error's
+/// own, and of the same kind of characters.
+fn undated<'l>(line: &'l str, before: &str) -> &'l str {
+    let same = |(a, b): (char, char)| a == b || (a.is_ascii_digit() && b.is_ascii_digit());
+    let dated = !before.trim().is_empty()
+        && line.chars().count() >= before.chars().count()
+        && line.chars().zip(before.chars()).all(same);
+    if dated { line.get(before.len()..).unwrap_or(line) } else { line }
+}
+
+/// What V8 writes when it gives up; nothing else of the process comes after it but an address or two.
+const FATAL: &str = "FATAL ERROR: ";
+
+/// What stands before an error in a line, and its name and message.
+fn error(line: &str) -> Option<(&str, String)> {
+    let begin = if let Some(fatal) = line.find(FATAL) {
+        fatal
+    } else {
+        let at = line.find("Error: ").or_else(|| line.find("Error ["))?;
+        // The whole word: `TypeError`, `MongoNetworkError`.
+        line[..at]
+            .rfind(|c: char| !c.is_ascii_alphanumeric())
+            .map_or(0, |before| before + line[before..].chars().next().map_or(1, char::len_utf8))
+    };
     let message = &line[begin..];
     let lower = message.to_lowercase();
     let secret = ["api key", "api-key", "apikey", "authorization", "password", "token", "secret"];
     if secret.iter().any(|word| lower.contains(word)) {
-        return Some(format!("{} (its message is not shown: it speaks of a secret)", name_of(message)));
+        let said = format!("{} (its message is not shown: it speaks of a secret)", name_of(message));
+        return Some((&line[..begin], said));
     }
     let clean: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(4 * SHOWN).collect();
-    Some(blot(&clean).chars().take(SHOWN).collect::<String>().trim_end().to_owned())
+    Some((&line[..begin], blot(&clean).chars().take(SHOWN).collect::<String>().trim_end().to_owned()))
 }
 
 fn name_of(message: &str) -> String {
@@ -151,24 +172,30 @@ fn blot(text: &str) -> String {
     out
 }
 
-/// The npm module of a stack's line. Only what npm itself takes for a name; old ones may have capitals.
-fn module(frame: &str) -> Option<String> {
-    let path = frame.split("node_modules/").nth(1)?;
-    let mut parts = path.split('/');
-    let first = parts.next()?;
-    let name = if first.starts_with('@') { format!("{first}/{}", parts.next()?) } else { first.to_owned() };
-    let fits = (1..=64).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._@/".contains(c));
-    fits.then_some(name)
+/// The npm modules of a stack's line, the innermost first. Only what npm itself takes for a name; old ones may have capitals.
+fn modules(frame: &str) -> Vec<String> {
+    let name = |path: &str| {
+        let mut parts = path.split('/');
+        let first = parts.next()?;
+        let name = if first.starts_with('@') { format!("{first}/{}", parts.next()?) } else { first.to_owned() };
+        let fits =
+            (1..=64).contains(&name.len()) && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._@/".contains(c));
+        fits.then_some(name)
+    };
+    let mut names: Vec<String> = frame.split("node_modules/").skip(1).filter_map(name).collect();
+    names.reverse();
+    names
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
+    use super::super::script::stand_in::Stage;
     use super::*;
     use proptest::prelude::*;
 
     fn said(text: &str) -> BTreeMap<String, Crash> {
-        read(Some(&Answer::Said { bytes: text.as_bytes().to_vec(), exit: 0 })).unwrap()
+        read(Some(&Answer::Said { bytes: format!("{text}\nend\n").into_bytes(), exit: 0 })).unwrap()
     }
 
     /// As Node.js 20 writes it for an error that nobody handles.
@@ -191,7 +218,7 @@ mod tests {
     fn the_last_error_and_the_modules_of_its_stack_are_read() {
         let crash = &said(REFUSED)["binder-deploy-kubernetes-start"];
         assert_eq!(crash.line, "Error: connect ECONNREFUSED 127.0.0.1:8085");
-        assert_eq!(crash.modules, ["kube-stream"]);
+        assert_eq!(crash.modules, ["request", "kube-stream"]);
         assert_eq!(crash.written, 1_700_000_000);
     }
 
@@ -238,8 +265,8 @@ mod tests {
 
     #[test]
     fn the_script_reads_the_last_words_in_pm2s_own_recent_files_and_no_links() {
-        let home = std::env::temp_dir().join(format!("binder-crashes-{}", std::process::id()));
-        let logs = home.join(".pm2/logs");
+        let stage = Stage::new();
+        let logs = stage.home().join(".pm2/logs");
         std::fs::create_dir_all(&logs).unwrap();
         std::fs::write(logs.join("web-error-0.log"), "Error: one\n").unwrap();
         std::fs::write(logs.join("web-error-1.log"), "").unwrap();
@@ -247,16 +274,52 @@ mod tests {
         std::os::unix::fs::symlink(logs.join("web-error-0.log"), logs.join("linked-error-0.log")).unwrap();
         let mut touch = std::process::Command::new("touch");
         assert!(touch.args(["-d", "2 hours ago"]).arg(logs.join("old-error-0.log")).status().unwrap().success());
-        let output = std::process::Command::new("sh")
-            .args(["-c", SCRIPT, "probe", "web", "old", "linked", "other"])
-            .env("HOME", &home)
-            .env_remove("PM2_HOME")
-            .output()
-            .unwrap();
-        std::fs::remove_dir_all(&home).unwrap();
-        let crashes = said(&String::from_utf8(output.stdout).unwrap());
-        assert_eq!(crashes.keys().collect::<Vec<_>>(), ["web"]);
-        assert_eq!(crashes["web"].line, "Error: one");
+        for shell in [&["sh"][..], &["bash"], &["busybox", "sh"]] {
+            let ask = ask(["web", "old", "linked", "other"].map(str::to_owned).to_vec());
+            let crashes = read(Some(&stage.run_with(shell, &ask))).unwrap();
+            assert_eq!(crashes.keys().collect::<Vec<_>>(), ["web"], "{shell:?}");
+            assert_eq!(crashes["web"].line, "Error: one");
+        }
+        let ask = ask(vec!["web".to_owned()]);
+        let broken = Stage::new().tool("find", "echo 'find: Input/output error' >&2; exit 1");
+        std::fs::create_dir_all(broken.home().join(".pm2/logs")).unwrap();
+        assert!(read(Some(&broken.run(&ask))).unwrap_err().message.contains("Input/output error"));
+        assert!(read(Some(&Stage::new().run(&ask))).unwrap().is_empty(), "pm2 has written no logs yet");
+    }
+
+    #[test]
+    fn the_modules_of_a_server_within_binder_control_are_all_told() {
+        let crash = said(
+            "log 1 binder-web-start\n| Error: Max retries reached, transport in OFFLINE state\n\
+             |     at x (/home/andrew/.nvm/versions/node/v5.7.1/lib/node_modules/binder-control/node_modules/winston-logstash/lib/index.js:1:1)\n",
+        );
+        assert_eq!(crash["binder-web-start"].modules, ["winston-logstash", "binder-control"]);
+    }
+
+    #[test]
+    fn lines_that_begin_with_a_date_are_read_as_well() {
+        let crash = said(
+            "log 1 web\n| 2016-06-01 12:00:00: Error: connect ECONNREFUSED 10.0.0.1:9050\n\
+             | 2016-06-01 12:00:01:     at x (/usr/lib/node_modules/binder-control/node_modules/mongodb/lib/a.js:1:1)\n\
+             | 2016-06-01 12:00:01: \n\
+             | 2016-06-01 12:00:01:     at y (/usr/lib/node_modules/other/a.js:1:1)\n| 2016-06-01 12:00:02: listening\n\
+             |     at z (/usr/lib/node_modules/not-this/a.js:1:1)\n",
+        );
+        assert_eq!(crash["web"].modules, ["mongodb", "binder-control", "other"]);
+    }
+
+    #[test]
+    fn out_of_memory_is_not_blamed_on_an_older_line() {
+        let crash = said(
+            "log 1 deploy\n| Error: connect ECONNREFUSED 127.0.0.1:8085\n|     at Object.exports._errnoException (util.js:870:11)\n\
+             | <--- Last few GCs --->\n|   143 ms: Mark-sweep 1398.1 (1457.2) -> 1398.1 (1457.2) MB\n\
+             | <--- JS stacktrace --->\n| ==== JS stack trace =========================================\n\
+             | Security context: 0x3d6bd08cfb51 <JS Object>\n\
+             | FATAL ERROR: CALL_AND_RETRY_LAST Allocation failed - process out of memory\n\
+             |  1: node::Abort() [node]\n",
+        );
+        assert_eq!(crash["deploy"].line, "FATAL ERROR: CALL_AND_RETRY_LAST Allocation failed - process out of memory");
+        assert!(crash["deploy"].modules.is_empty());
     }
 
     proptest! {
@@ -264,6 +327,7 @@ mod tests {
         fn any_output_is_survived(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let mut text = b"log 1 web\n| Error: ".to_vec();
             text.extend(bytes);
+            text.extend(b"\nend\n");
             let crashes = read(Some(&Answer::Said { bytes: text, exit: 0 })).unwrap();
             prop_assert!(crashes.values().all(|crash| !crash.line.chars().any(char::is_control)));
         }

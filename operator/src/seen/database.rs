@@ -33,7 +33,7 @@ pub struct Database {
     pub templates: u64,
     /// How many apps there are, of any state.
     pub apps: u64,
-    /// Builds whose status is `running`, oldest first, at most [`RUNNING`].
+    /// Builds whose status is `running` and that say when they were started, oldest first, at most [`RUNNING`].
     pub running: Vec<Build>,
     /// Whether there are more of them.
     pub more_running: bool,

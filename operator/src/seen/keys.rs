@@ -4,32 +4,56 @@
 //! A log is written by whoever can have a line printed, and a host says what it likes: one line is no proof. What several
 //! logs tell is weighed by [`together`]. A key never leaves [`FoundKey`], whose `Debug` does not show it.
 
-use super::{Answer, Ask, Blind, text};
+use super::script::{script, whole};
+use super::{Answer, Ask, Blind};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeMap;
 
 /// The section's name.
 pub const NAME: &str = "keys";
 
-/// For each name in pm2 the newest of the logs that pm2 itself makes for it; of its end, the last line with a key. The key
-/// goes through pipes only: it is in no argument and no variable.
-const SCRIPT: &str = r#"
-set -u
+/// For each name in pm2 the newest of the logs that pm2 itself makes for it and that has a key; of its end, the last line with
+/// one. A server tells its key when it starts, so that a log that was begun since (pm2-logrotate) has none; of eight the
+/// newest is taken. The line may begin with a date (pm2's `log_date_format`), and with nothing else. The key goes through
+/// pipes only: it is in no argument and no variable. A log that may not be read makes the section unseen.
+const SCRIPT: &str = script!(
+    r#"
 dir="${PM2_HOME:-$HOME/.pm2}/logs"
-[ -d "$dir" ] || exit 0
-for name in "$@"; do
-  newest=
-  for file in "$dir/$name-out.log" "$dir/$name-out-"[0-9]*.log; do
-    [ -f "$file" ] && [ ! -L "$file" ] || continue
-    if [ -z "$newest" ] || [ "$file" -nt "$newest" ]; then newest=$file; fi
+[ -d "$dir" ] || end
+told() {
+  tail -c 33554432 -- "$1" | LC_ALL=C sed -n 's|^\([0-9][0-9TZ:.,/+ -]\{1,40\}: \)\{0,1\} - Using API key: | - Using API key: |p' | tail -n 1 | head -c 200 | tr -d '\0\n'
+}
+newest() {
+  name=$1
+  shift
+  for file in "$dir/$name-out.log" "$dir/$name-out-"[0-9]*.log "$dir/$name-out__"[0-9]*.log; do
+    [ ! -f "$file" ] || [ -L "$file" ] || set -- "$@" "$file"
   done
-  [ -n "$newest" ] || continue
-  printf 'log %s ' "$name"
-  tail -c 33554432 -- "$newest" | LC_ALL=C grep -a '^ - Using API key: ' | tail -n 1 | head -c 200 | tr -d '\0\n'
-  echo
-done
-exit 0
-"#;
+  [ $# -gt 0 ] || return 0
+  take ls -td -- "$@"
+  IFS=$nl
+  set -f
+  # Split at the ends of lines.
+  set -- $out
+  set +f
+  unset IFS
+  tried=0
+  for file in "$@"; do
+    [ "$tried" -lt 8 ] || return 0
+    tried=$((tried + 1))
+    [ -f "$file" ] || continue
+    [ -r "$file" ] || { code=1 words="$file may not be read"; fail 'the log'; }
+    told "$file" | grep -q . || continue
+    printf 'log %s ' "$name"
+    told "$file"
+    echo
+    return 0
+  done
+}
+for name in "$@"; do newest "$name"; done
+end
+"#
+);
 
 /// What stands before the key (`binder-module`, `BinderModule.prototype.start`).
 const BEFORE: &str = " - Using API key: ";
@@ -85,11 +109,7 @@ pub enum InLog {
 /// # Errors
 /// [`Blind`] when the section was not completed.
 pub fn read(answer: Option<&Answer>) -> Result<BTreeMap<String, InLog>, Blind> {
-    let lossy = match answer {
-        // A log may hold anything: what is no text is no key.
-        Some(Answer::Said { bytes, exit: 0 }) => String::from_utf8_lossy(bytes).into_owned(),
-        other => text(other, "pm2's logs")?,
-    };
+    let lossy = whole(answer, "pm2's logs")?;
     let mut logs = BTreeMap::new();
     for line in lossy.lines() {
         let Some((name, told)) = line.strip_prefix("log ").and_then(|rest| rest.split_once(' ')) else { continue };
@@ -231,6 +251,7 @@ pub enum Put {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
+    use super::super::script::stand_in::Stage;
     use super::*;
     use proptest::prelude::*;
     use std::process::Command;
@@ -319,39 +340,53 @@ mod tests {
     }
 
     #[test]
-    fn the_script_reads_the_last_key_of_the_newest_log() {
-        let home = std::env::temp_dir().join(format!("binder-keys-{}", std::process::id()));
-        let logs = home.join(".pm2/logs");
+    fn the_script_reads_the_last_key_of_the_newest_log_that_has_one() {
+        let stage = Stage::new();
+        let logs = stage.home().join(".pm2/logs");
         std::fs::create_dir_all(&logs).unwrap();
-        let write = |name: &str, text: &str| std::fs::write(logs.join(name), text).unwrap();
-        write("binder-web-start-out-0.log", &format!(" - Using API key: {OTHER}\n"));
-        let old =
-            Command::new("touch").args(["-d", "1 hour ago"]).arg(logs.join("binder-web-start-out-0.log")).status();
-        assert!(old.unwrap().success());
+        let write = |name: &str, text: &str, minutes: u32| {
+            std::fs::write(logs.join(name), text).unwrap();
+            let mut touch = Command::new("touch");
+            assert!(
+                touch.args(["-d", &format!("{minutes} minutes ago")]).arg(logs.join(name)).status().unwrap().success()
+            );
+        };
+        write("binder-web-start-out-0.log", &format!(" - Using API key: {OTHER}\n"), 60);
         write(
             "binder-web-start-out-3.log",
             &format!(" - Using API key: {OTHER}\n\x1b[1mx\0\n - Using API key: {ONE}\nsay - Using API key: {OTHER}\n"),
+            5,
         );
-        write("binder-build-start-out.log", " - Using API key: $(reboot)\n");
-        write("binder-health-checker-start-out-1.log", "listening\n");
-        let names = ["binder-web-start", "binder-build-start", "binder-health-checker-start", "gone"];
+        write("binder-build-start-out.log", " - Using API key: $(reboot)\n", 5);
+        write("binder-health-checker-start-out-1.log", "listening\n", 5);
+        // pm2's log_date_format, and pm2-logrotate: what was begun since has no key.
+        write(
+            "dated-out-0.log",
+            &format!("2016-06-01 12:00:00:  - Using API key: {ONE}\nsay 1:  - Using API key: {OTHER}\n"),
+            5,
+        );
+        write("turned-out-0__2016-06-01_00-00-00.log", &format!(" - Using API key: {ONE}\n"), 60);
+        write("turned-out-0.log", "GET /\n", 5);
+        let names =
+            ["binder-web-start", "binder-build-start", "binder-health-checker-start", "gone", "dated", "turned"];
         let ask = ask(names.map(str::to_owned).to_vec());
-        let mut run = Command::new("sh");
-        let run = run.args(["-c", ask.script, "look"]).args(&ask.args).env("HOME", &home);
-        let output = run.env_remove("PM2_HOME").output().unwrap();
-        std::fs::remove_dir_all(&home).unwrap();
-        assert!(output.stdout.len() <= ask.max_bytes);
-        let read = read(Some(&Answer::Said { bytes: output.stdout, exit: 0 })).unwrap();
-        assert_eq!(read["binder-web-start"], key(ONE));
-        assert_eq!(read["binder-build-start"], InLog::Odd);
-        assert_eq!(read.len(), 2);
+        for shell in [&["sh"][..], &["bash"], &["busybox", "sh"]] {
+            let answer = stage.run_with(shell, &ask);
+            let Answer::Said { bytes, .. } = &answer else { panic!() };
+            assert!(bytes.len() <= ask.max_bytes);
+            let read = read(Some(&answer)).unwrap();
+            for name in ["binder-web-start", "dated", "turned"] {
+                assert_eq!(read[name], key(ONE), "{name} {shell:?}");
+            }
+            assert_eq!((&read["binder-build-start"], read.len()), (&InLog::Odd, 4));
+        }
     }
 
     proptest! {
         #[test]
         fn any_log_is_survived(bytes in proptest::collection::vec(any::<u8>(), 0..400), line in ".{0,80}") {
             let _ = read(Some(&Answer::Said { bytes, exit: 0 }));
-            let said = format!("log binder-web-start {BEFORE}{line}\n");
+            let said = format!("log binder-web-start {BEFORE}{line}\nend\n");
             let read = read(Some(&Answer::Said { bytes: said.into_bytes(), exit: 0 })).unwrap();
             for log in read.values() {
                 if let InLog::Key(key) = log {

@@ -294,6 +294,9 @@ impl Observation {
         if let (Some(machine), Some(table)) = (self.machine.seen(), self.pm2.seen()) {
             marks.extend(pm2::marks(machine, table));
         }
+        if let (Some(machine), Some(docker)) = (self.machine.seen(), self.docker.seen()) {
+            marks.extend(docker::marks(machine, docker));
+        }
         marks.extend(self.reaches.seen().map(reach::marks).unwrap_or_default());
         marks.extend(self.servers.seen().map(servers::marks).unwrap_or_default());
         marks.extend(self.kubernetes.seen().map(kubernetes::marks).unwrap_or_default());

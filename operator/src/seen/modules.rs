@@ -1,11 +1,14 @@
 //! Which versions of npm modules are installed, from each module's own `package.json`.
 //!
-//! npm itself is never run in a look: it takes seconds, and writes. Where its global modules are is found out as npm does it.
+//! npm itself is never run in a look: it takes seconds, and writes. Where its global modules are is found out as npm does it,
+//! and where that is not known for sure, nothing is known of them.
 //! The file is JSON that anybody on the host may have written: one version is taken out of it, and nothing else of it goes
 //! anywhere.
 
 use super::machine::Machine;
-use super::{Answer, Ask, Blind, text};
+use super::script::{script, whole};
+use super::{Answer, Ask, Blind};
+use crate::hosts::sanitize;
 use binder_crds::text::{Checked, HostPath, ModuleVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,46 +19,118 @@ pub const NAME: &str = "modules";
 /// The largest `package.json` that is read, in bytes; npm writes none of its own above a few KiB.
 const LARGEST: usize = 64 << 10;
 
-/// Takes pairs of a module's name and its folder, empty for npm's global modules. Those are below npm's prefix, which is what
-/// the environment says, or the login's `.npmrc`, or what is above node's folder; Debian's npm has `/usr/local`.
-const SCRIPT: &str = r#"
-set -u
-prefixes() {
-  [ -z "${NPM_CONFIG_PREFIX:-}" ] || printf '%s\n' "$NPM_CONFIG_PREFIX"
-  [ -z "${npm_config_prefix:-}" ] || printf '%s\n' "$npm_config_prefix"
-  if [ -f "$HOME/.npmrc" ]; then
-    head -c 65536 -- "$HOME/.npmrc" | sed -n 's/^[[:space:]]*prefix[[:space:]]*=[[:space:]]*//p' | tail -n 1 |
-      sed -e "s|^~/|$HOME/|" -e "s|^[$]{HOME}/|$HOME/|"
+/// Takes pairs of a module's name and its folder, empty for npm's global modules.
+///
+/// Those are below npm's prefix, which is the first that is said of: the environment, the login's `.npmrc`, the global
+/// `npmrc`, the one beside npm itself, `/etc/npmrc`; else it is what is above node's folder (npm's own order). The files are
+/// read as npm reads them (its module `ini`: quotes, `${NAME}` of the environment, `~/`, comments, carriage returns; lines
+/// below a `[section]` do not count, and a later line wins), and of a file nothing but the lines of `prefix` is looked at: it
+/// may hold logins. A prefix that cannot be told for sure, or a node that is a launcher of other nodes, makes every global
+/// module unknown. Debian's node has `/usr` above it and its npm `/usr/local`; a module that is not below the prefix is also
+/// looked for in both.
+const SCRIPT: &str = script!(
+    r#"
+ini='
+BEGIN { key = "^[ \t]*[\"\047]?prefix[\"\047]?[ \t]*=" }
+{ sub(/\r$/, "") }
+/^[ \t]*\[/ { exit }
+$0 ~ key { value = $0; sub(/^[^=]*=/, "", value); stated = 1 }
+END {
+  if (!stated) exit
+  gsub(/^[ \t]+|[ \t]+$/, "", value)
+  if (value ~ /\\/) { print "? it has a backslash in its prefix"; exit }
+  if (value ~ /^".*"$/ || value ~ /^\047.*\047$/) value = substr(value, 2, length(value) - 2)
+  else { sub(/[;#].*$/, "", value); gsub(/[ \t]+$/, "", value) }
+  while (match(value, /[$][{][^}]*[}]/)) {
+    name = substr(value, RSTART + 2, RLENGTH - 3)
+    if (!(name in ENVIRON)) { print "? it names ${" name "}, which is not set"; exit }
+    value = substr(value, 1, RSTART - 1) ENVIRON[name] substr(value, RSTART + RLENGTH)
+  }
+  if (value ~ /^~\//) value = ENVIRON["HOME"] substr(value, 2)
+  if (value !~ /^\//) { print "? its prefix is no whole path"; exit }
+  sub(/\/+$/, "", value)
+  print (value == "" ? "/" : value)
+}'
+first= above= unknown=
+# What a file says of the prefix, in $first, or why that is not known, in $unknown; nothing once it is settled.
+stated() {
+  [ -z "$first$unknown" ] || return 0
+  if [ ! -e "$1" ]; then
+    hidden "$1" && unknown="$1 cannot be looked at"
+    return 0
   fi
-  node=$(command -v node) && node=$(readlink -f -- "$node") && node=${node%/*} && printf '%s\n' "${node%/*}"
-  printf '%s\n' /usr/local /usr
+  [ -f "$1" ] || return 0
+  [ -r "$1" ] || { unknown="$1 cannot be read"; return 0; }
+  take awk "$ini" "$1"
+  case $out in
+    '') ;;
+    '? '*) unknown="$1: ${out#??}" ;;
+    *) first=$out ;;
+  esac
+}
+# Whether a path that does not seem to be there may lie in a folder that this login may not enter.
+hidden() {
+  at=$1
+  while [ -n "$at" ] && [ ! -e "$at" ]; do at=${at%/*}; done
+  [ -d "${at:-/}" ] && [ ! -x "${at:-/}" ]
+}
+prefixes() {
+  for said in "${npm_config_prefix:-}" "${NPM_CONFIG_PREFIX:-}"; do
+    [ -z "$first$unknown" ] || break
+    case $said in '') ;; /*) first=$said ;; '~/'*) first=$HOME/${said#??} ;; *) unknown='NPM_CONFIG_PREFIX is no whole path' ;; esac
+  done
+  stated "${npm_config_userconfig:-${NPM_CONFIG_USERCONFIG:-$HOME/.npmrc}}"
+  if node=$(command -v node || command -v nodejs) && try readlink -f -- "$node"; then
+    case ${out##*/} in node | nodejs | node[0-9]*) above=${out%/*} above=${above%/*} ;; esac
+    # A launcher of other nodes has no modules beside it.
+    [ -d "$above/lib/node_modules" ] || [ "$above" = /usr ] || above=
+  fi
+  said=${npm_config_globalconfig:-${NPM_CONFIG_GLOBALCONFIG:-}}
+  [ -n "$said" ] || [ -z "$above" ] || said=$above/etc/npmrc
+  [ -z "$said" ] || stated "$said"
+  if npm=$(command -v npm) && try readlink -f -- "$npm"; then
+    case $out in */bin/*) stated "${out%/bin/*}/npmrc" ;; esac
+  fi
+  stated /etc/npmrc
+  [ -n "$first$above$unknown" ] || unknown="node is not on this login's PATH, or no node itself"
 }
 in_folder() {
-  [ -d "$2" ] || return 1
+  [ -d "$2" ] || { hidden "$2" && printf 'closed %s\n' "$1"; return; }
   [ -x "$2" ] || { printf 'closed %s\n' "$1"; return 0; }
   file=$2/$name/package.json
-  [ -e "$file" ] || return 1
+  [ -e "$file" ] || [ -L "$2/$name" ] || { hidden "$file" && printf 'closed %s\n' "$1"; return; }
   printf 'at %s\n' "$1"
+  [ ! -L "$2/$name" ] || printf 'link\n'
   [ -f "$file" ] && [ -r "$file" ] || return 0
-  printf 'time %s\n' "$(stat -L -c '%W %Z' -- "$file")"
+  try stat -L -c '%W %Z' -- "$file" || return 0
+  printf 'time %s\n' "$out"
+  try head -c 65536 -- "$file" || return 0
   printf 'json '
-  head -c 65536 -- "$file" | tr '\n\r' '  '
+  printf '%s' "$out" | tr '\n\r' '  '
   echo
 }
+asked=
 while [ $# -ge 2 ]; do
   name=$1 folder=$2
   shift 2
   printf 'module %s\n' "$name"
   if [ -n "$folder" ]; then
-    in_folder "$folder" "$folder/node_modules" || true
+    in_folder "$folder" "$folder/node_modules"
     continue
   fi
-  prefixes | while IFS= read -r prefix; do
-    case $prefix in /*) in_folder "$prefix" "$prefix/lib/node_modules" && break ;; esac
+  [ -n "$asked" ] || prefixes
+  asked=yes
+  if [ -n "$unknown" ]; then
+    printf 'unknown %s\n' "$unknown"
+    continue
+  fi
+  for prefix in "$first" "$above" /usr/local /usr; do
+    [ -z "$prefix" ] || ! in_folder "$prefix" "${prefix%/}/lib/node_modules" || break
   done
 done
-exit 0
-"#;
+end
+"#
+);
 
 /// The section of the probe, for modules by name and folder.
 pub fn ask(modules: &[(String, Option<String>)]) -> Ask {
@@ -70,8 +145,22 @@ pub enum Found {
     Missing,
     /// Something is there whose version cannot be read.
     Unreadable,
+    /// It is not known where it would be, and why.
+    Unknown(String),
     /// It is installed.
     Installed(Installed),
+    /// It is a link to somewhere else (`npm link`), where somebody works on it.
+    Linked(Installed),
+}
+
+impl Found {
+    /// What is there, installed or linked.
+    pub fn there(&self) -> Option<&Installed> {
+        match self {
+            Self::Installed(there) | Self::Linked(there) => Some(there),
+            Self::Missing | Self::Unreadable | Self::Unknown(_) => None,
+        }
+    }
 }
 
 /// An installed module.
@@ -93,23 +182,31 @@ pub type Modules = BTreeMap<String, Found>;
 /// # Errors
 /// [`Blind`] when the section was not completed.
 pub fn read(answer: Option<&Answer>) -> Result<Modules, Blind> {
-    let text = text(answer, "the npm modules")?;
+    let text = whole(answer, "the npm modules")?;
     let mut modules = Modules::new();
-    let (mut name, mut place, mut since) = (None, None, None);
+    let (mut name, mut place, mut since, mut link) = (None, None, None, false);
     for line in text.lines() {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
             "module" => {
-                (name, place, since) = (Some(rest.to_owned()), None, None);
+                (name, place, since, link) = (Some(rest.to_owned()), None, None, false);
                 modules.insert(rest.to_owned(), Found::Missing);
                 continue;
             }
             "at" => place = HostPath::from(rest).checked().ok().map(HostPath::from),
             "closed" => {}
+            "link" => link = true,
+            "unknown" => {
+                if let Some(found) = name.as_ref().and_then(|name| modules.get_mut(name)) {
+                    *found = Found::Unknown(sanitize(rest.as_bytes(), 200));
+                }
+                continue;
+            }
             "time" => since = time(rest),
             "json" => {
                 if let (Some(name), Some(place), Some(since), Some(version)) = (&name, &place, since, version(rest)) {
-                    modules.insert(name.clone(), Found::Installed(Installed { version, place: place.clone(), since }));
+                    let there = Installed { version, place: place.clone(), since };
+                    modules.insert(name.clone(), if link { Found::Linked(there) } else { Found::Installed(there) });
                 }
                 continue;
             }
@@ -144,122 +241,121 @@ fn version(json: &str) -> Option<ModuleVersion> {
     version.checked().is_ok().then_some(version)
 }
 
-/// Whether npm is installing or removing something on the machine: a version that is seen then may be half there.
+/// What an npm that was started so long ago, in seconds, and does not tell its task, is: one that runs a server. Our own is
+/// ended after 4½ minutes.
+const NPM_ENDS_WITHIN: u64 = 30 * 60;
+
+/// Whether npm, or another program that installs modules, is at work on the machine: a version that is seen then may be half
+/// there. What is surely no such work is told by npm's first word; everything else may be.
 pub fn npm_at_work(machine: &Machine) -> bool {
-    // npm sets its title to its command line; until it does, the shell's word for it is there.
-    const VERBS: &[&str] = &["install", "i", "ci", "update", "uninstall", "rm", "prune", "dedupe"];
-    machine.processes.values().any(|process| {
-        let words: Vec<&str> = process.command.split_whitespace().take(12).collect();
-        words.windows(2).any(|pair| {
-            let program = pair[0].rsplit('/').next().unwrap_or_default();
-            matches!(program, "npm" | "npm-cli.js") && VERBS.contains(&pair[1])
-        })
+    machine.processes.values().any(|process| match npm(&process.command) {
+        Some(Npm::Installs) => true,
+        // npm up to 6 overwrites its command line with its name.
+        Some(Npm::DoesNotSay) => machine.age(process) < NPM_ENDS_WITHIN,
+        Some(Npm::Harmless) | None => false,
+    })
+}
+
+enum Npm {
+    Installs,
+    Harmless,
+    DoesNotSay,
+}
+
+/// What a command line says of npm, if it is npm's.
+fn npm(command: &str) -> Option<Npm> {
+    // What starts another program that stands in its arguments.
+    const LAUNCHERS: &[&str] = &[
+        "sudo", "env", "timeout", "nice", "ionice", "nohup", "setsid", "time", "sh", "bash", "dash", "ash", "zsh",
+        "busybox", "node", "nodejs", "su", "runuser", "xargs", "script", "screen", "SCREEN", "tmux",
+    ];
+    const PROGRAMS: &[&str] = &[
+        "npm",
+        "npm-cli.js",
+        "npx",
+        "npx-cli.js",
+        "yarn",
+        "yarnpkg",
+        "yarn.js",
+        "pnpm",
+        "pnpm.cjs",
+        "pnpm.js",
+        "cnpm",
+    ];
+    const HARMLESS: &[&str] = &[
+        "start",
+        "stop",
+        "restart",
+        "test",
+        "t",
+        "run",
+        "run-script",
+        "exec",
+        "x",
+        "ls",
+        "list",
+        "ll",
+        "la",
+        "view",
+        "info",
+        "show",
+        "v",
+        "outdated",
+        "root",
+        "prefix",
+        "bin",
+        "config",
+        "get",
+        "help",
+        "search",
+        "s",
+        "se",
+        "whoami",
+        "ping",
+        "pack",
+        "publish",
+        "version",
+        "versions",
+        "doctor",
+        "docs",
+        "home",
+        "repo",
+        "bugs",
+        "explain",
+        "fund",
+        "login",
+        "logout",
+        "audit-report",
+    ];
+    // Their value is the next word.
+    const WITH_VALUE: &[&str] =
+        &["--prefix", "-C", "--loglevel", "--cache", "--userconfig", "--globalconfig", "--registry", "--cwd"];
+    let base = |word: &str| word.rsplit('/').next().unwrap_or_default().to_owned();
+    let words: Vec<&str> = command.split_whitespace().take(40).collect();
+    let launched = words.first().is_some_and(|first| LAUNCHERS.contains(&base(first).as_str()));
+    let at = words.iter().position(|word| PROGRAMS.contains(&base(word).as_str()))?;
+    if at > 0 && !launched {
+        return None;
+    }
+    let mut rest = words[at + 1..].iter();
+    let mut versions_only = false;
+    while let Some(word) = rest.next() {
+        if WITH_VALUE.contains(word) {
+            rest.next();
+        } else if matches!(*word, "-v" | "--version" | "-h" | "--help" | "-l") {
+            versions_only = true;
+        } else if !word.starts_with('-') {
+            return Some(if HARMLESS.contains(word) { Npm::Harmless } else { Npm::Installs });
+        }
+    }
+    let installs_alone = ["yarn", "yarnpkg", "yarn.js"].contains(&base(words[at]).as_str());
+    Some(match (versions_only, installs_alone) {
+        (true, _) => Npm::Harmless,
+        (false, true) => Npm::Installs,
+        (false, false) => Npm::DoesNotSay,
     })
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
-mod tests {
-    use super::*;
-    use crate::seen::machine::Process;
-    use proptest::prelude::*;
-    use std::path::Path;
-
-    fn said(text: &str) -> Modules {
-        read(Some(&Answer::Said { bytes: text.as_bytes().to_vec(), exit: 0 })).unwrap()
-    }
-
-    fn installed(version: &str, place: &str, since: i64) -> Found {
-        Found::Installed(Installed { version: version.into(), place: place.into(), since })
-    }
-
-    #[test]
-    fn a_version_comes_with_its_place_and_its_time() {
-        let modules = said(
-            "module binder-web\nat /opt/binder\ntime 1700000000 1800000000\njson { \"name\": \"x\", \"version\": \"1.1.17\" }\n\
-             module @a/b\nat /usr\ntime 0 1800000000\njson {\"version\":\"2.0.0-rc.1+build.7\"}\nmodule gone\n",
-        );
-        assert_eq!(modules["binder-web"], installed("1.1.17", "/opt/binder", 1_700_000_000));
-        assert_eq!(modules["@a/b"], installed("2.0.0-rc.1", "/usr", 1_800_000_000));
-        assert_eq!(modules["gone"], Found::Missing);
-    }
-
-    #[test]
-    fn what_is_there_and_cannot_be_read_is_not_missing() {
-        for rest in [
-            "closed /opt/b",
-            "at /opt/b",
-            "at /opt/b\ntime - -\njson {\"version\":\"1.0.0\"}",
-            "at /opt/b\ntime 1 1\njson not json",
-            "at /opt/b\ntime 1 1\njson {\"version\":\"$(reboot)\"}",
-            "at /opt/b\ntime 1 1\njson {\"version\":\"--registry=http://x\"}",
-            "at /opt/b\ntime 1 1\njson {\"version\":[\"1.0.0\"]}",
-            "at /opt/../b\ntime 1 1\njson {\"version\":\"1.0.0\"}",
-        ] {
-            assert_eq!(said(&format!("module m\n{rest}\n"))["m"], Found::Unreadable, "{rest}");
-        }
-        let deep = format!("module m\nat /b\ntime 1 1\njson {}\n", "[".repeat(60_000));
-        assert_eq!(said(&deep)["m"], Found::Unreadable);
-    }
-
-    fn look(home: &Path, path: &str, args: &[&str]) -> Modules {
-        let output = std::process::Command::new("sh")
-            .args(["-c", SCRIPT, "probe"])
-            .args(args)
-            .env("HOME", home)
-            .env("PATH", path)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{output:?}");
-        said(&String::from_utf8(output.stdout).unwrap())
-    }
-
-    #[test]
-    fn modules_are_found_in_their_folder_and_among_npms_global_ones() {
-        let home = std::env::temp_dir().join(format!("binder-modules-{}", std::process::id()));
-        let place = |inside: &str, version: &str| {
-            let folder = home.join(inside);
-            std::fs::create_dir_all(&folder).unwrap();
-            std::fs::write(folder.join("package.json"), format!("{{\n  \"version\":\r\n \"{version}\"\n}}\n")).unwrap();
-        };
-        place("app/node_modules/binder-web", "1.1.16");
-        place("mine/lib/node_modules/binder-control", "1.0.1");
-        place("node/lib/node_modules/binder-control", "1.0.0");
-        place("node/lib/node_modules/pm2", "1.1.3");
-        std::fs::create_dir_all(home.join("node/bin")).unwrap();
-        std::fs::write(home.join("node/bin/node"), "#!/bin/sh\n").unwrap();
-        std::process::Command::new("chmod").arg("755").arg(home.join("node/bin/node")).status().unwrap();
-        std::fs::write(home.join(".npmrc"), "; mine\nprefix = ~/mine\n").unwrap();
-        let path = format!("{}/node/bin:/usr/bin:/bin", home.display());
-        let app = format!("{}/app", home.display());
-        let found = look(&home, &path, &["binder-web", &app, "binder-control", "", "pm2", "", "binder-web2", &app]);
-        std::fs::remove_dir_all(&home).unwrap();
-        let version = |name: &str| match &found[name] {
-            Found::Installed(installed) => (installed.version.0.as_str(), installed.since > 1_600_000_000),
-            other => panic!("{name}: {other:?}"),
-        };
-        assert_eq!(version("binder-web"), ("1.1.16", true));
-        assert_eq!(version("binder-control"), ("1.0.1", true), "the login's own prefix comes first");
-        assert_eq!(version("pm2"), ("1.1.3", true));
-        assert_eq!(found["binder-web2"], Found::Missing);
-    }
-
-    #[test]
-    fn an_npm_that_installs_is_seen_and_one_that_runs_a_server_is_not() {
-        let at_work = |command: &str| {
-            let process = Process { parent: 1, uid: 1000, started_ticks: 1, command: command.to_owned() };
-            npm_at_work(&Machine { processes: BTreeMap::from([(7, process)]), ..Machine::default() })
-        };
-        assert!(at_work("npm install binder-web@1.1.17"));
-        assert!(at_work("node /usr/bin/npm install --prefix /opt/binder binder-web@1.1.17"));
-        assert!(at_work("timeout -k 10 270 npm ci"));
-        assert!(!at_work("npm start") && !at_work("node server.js install") && !at_work("vi npm-install.md"));
-    }
-
-    proptest! {
-        #[test]
-        fn any_output_is_survived(text in "(module .{0,20}\n)?(at|time|json|closed) .{0,200}\n.{0,200}") {
-            let _ = said(&text);
-        }
-    }
-}
+mod tests;

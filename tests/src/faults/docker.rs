@@ -41,8 +41,8 @@ const LITTER: Act = |site| Box::pin(litter(site));
 /// time of building from what is loaded; when it came here is the time of its file. The layer is imported first, which needs its size
 /// once; to load it would need it twice, and a layer that is there need not be loaded.
 ///
-/// `old_container NAME IMAGE SECONDS`: a container that was made so many seconds ago and never ran. Docker reads that time
-/// when it starts, so it is restarted.
+/// `old_container NAME IMAGE SECONDS`: a container that ended so many seconds ago; one that never ran is nobody's to remove.
+/// Docker reads that time when it starts, so it is restarted.
 const TOOLS: &str = r#"
 old_image() {
   folder=$(mktemp -d /tmp/image.XXXXXX)
@@ -64,9 +64,10 @@ old_image() {
   touch --date="$then" "/var/lib/docker/image/overlay2/imagedb/content/sha256/${id#sha256:}"
 }
 old_container() {
-  container=$(docker create --net none --name "$1" "$2")
+  docker run --net none --name "$1" "$2" /busybox true
+  container=$(docker inspect --type container --format '{{.Id}}' "$1")
   then=$(date -u -d "@$(($(date +%s) - $3))" +%Y-%m-%dT%H:%M:%SZ)
-  sed -i "s/\"Created\":\"[^\"]*\"/\"Created\":\"$then\"/" "/var/lib/docker/containers/$container/config.v2.json"
+  sed -i -e "s/\"Created\":\"[^\"]*\"/\"Created\":\"$then\"/" -e "s/\"FinishedAt\":\"[^\"]*\"/\"FinishedAt\":\"$then\"/" "/var/lib/docker/containers/$container/config.v2.json"
   service docker restart
 }
 "#;

@@ -42,10 +42,11 @@ pub(super) fn look(component: &Component, seen: &Observation) -> Option<Found> {
     ))
 }
 
-/// The cause that is known of a crash.
+/// The cause that is known of a crash, outside of the component itself. That its memory ran out tells of no cause: it may be
+/// the component's own.
 pub(super) fn cause(component: &Component, seen: &Observation) -> Option<Cause> {
     let (_, crash) = crash(component, seen)?;
-    catalogue::cause(&component.name, &crash.line, &crash.modules)
+    catalogue::cause(&component.name, &crash.line, &crash.modules).filter(|cause| *cause != Cause::OutOfMemory)
 }
 
 /// Why it ends, as a part of a sentence; nothing if nobody knows.
@@ -56,12 +57,16 @@ pub(super) fn why(component: &Component, seen: &Observation) -> String {
         Some(Cause::Database) => "it cannot reach its database".to_owned(),
         Some(Cause::Logging) => "it cannot reach the log collector".to_owned(),
         Some(Cause::PortTaken) => "its port is taken".to_owned(),
+        Some(Cause::OutOfMemory) => format!("{who} ran out of memory"),
         Some(Cause::KubeStream) => {
             format!("{who} crashes in kube-stream, which leaves errors of its connection to the cluster unhandled")
         }
-        None => match crash.modules.first() {
-            Some(module) => format!("{who} crashes in the module {module}"),
-            None => format!("{who} crashes"),
+        None => match (crash.modules.first(), crash.modules.last()) {
+            (Some(module), Some(outer)) if module != outer => {
+                format!("{who} crashes in the module {module}, called by {outer}")
+            }
+            (Some(module), _) => format!("{who} crashes in the module {module}"),
+            (None, _) => format!("{who} crashes"),
         },
     };
     format!(": {what} (last error in its log: {})", crash.line)
@@ -71,7 +76,7 @@ pub(super) fn why(component: &Component, seen: &Observation) -> String {
 pub(super) fn after_kube_stream(component: &Component, seen: &Observation) -> String {
     match cause(component, seen) {
         Some(Cause::KubeStream) => "; it crashed in kube-stream".to_owned(),
-        Some(Cause::Database | Cause::Logging | Cause::PortTaken) | None => String::new(),
+        Some(Cause::Database | Cause::Logging | Cause::PortTaken | Cause::OutOfMemory) | None => String::new(),
     }
 }
 

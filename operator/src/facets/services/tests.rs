@@ -147,6 +147,21 @@ fn a_crash_in_a_module_is_named_and_no_restart_is_tried_on_top() {
 }
 
 #[test]
+fn a_server_that_runs_out_of_memory_is_said_and_not_restarted_for_an_older_line() {
+    let mut crashing = seen("binder-deploy-kubernetes-start", State::Online, 1, &[]);
+    crashing.climbing.insert("binder-deploy-kubernetes-start".to_owned(), climb(60, 1));
+    let crash = Crash {
+        written: CLOCK - 2,
+        line: "FATAL ERROR: CALL_AND_RETRY_LAST Allocation failed - process out of memory".to_owned(),
+        modules: vec!["kube-stream".to_owned()],
+    };
+    crashing.crashes = Known::Seen(BTreeMap::from([("binder-deploy-kubernetes-start".to_owned(), crash)]));
+    let drift = only(&servers(Server::DeployKubernetes), &crashing);
+    assert!(drift.evidence.contains("it ran out of memory"), "{}", drift.evidence);
+    assert_eq!(Services.ladder(&servers(Server::DeployKubernetes), &crashing, &drift), []);
+}
+
+#[test]
 fn a_process_that_pm2_replaced_during_the_look_is_not_lost() {
     let server = "node /usr/lib/binder-web/server/cli.js start";
     // Pid 30 listened when processes were listed; when pm2 was asked, it had just started another one.

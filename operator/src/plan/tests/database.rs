@@ -30,7 +30,8 @@ fn begin(backups: bool) -> (Operator, World) {
         }),
         ..Desired::default()
     };
-    operator.fleet.build_server = Some(BuildServer { host: "tester".into(), uid: "uid-2".into(), closed: None });
+    operator.fleet.build_server =
+        Some(BuildServer { host: "tester".into(), uid: "uid-2".into(), closed: None, clock_off: false });
     world.database = Some(Database::default());
     world.backups = backups.then(Backups::default);
     operator.run(&mut world, 5);
@@ -53,6 +54,19 @@ fn a_hung_build_is_set_to_failed_and_built_again_and_a_young_one_stays() {
     database.running.retain(|build| !build.marked);
     operator.run(&mut world, 3);
     assert!(operator.healthy());
+}
+
+#[test]
+fn a_build_of_a_server_whose_clock_is_off_is_not_set_to_failed() {
+    let (mut operator, mut world) = begin(false);
+    operator.fleet.build_server.as_mut().unwrap().clock_off = true;
+    world.database.as_mut().unwrap().running = vec![build(&world, "binder-example", 5)];
+    operator.run(&mut world, 20);
+    assert!(operator.ran.is_empty(), "{:?}", operator.ran);
+    assert_eq!(operator.status.waits_for, "the clock of tester, which is off");
+    operator.fleet.build_server.as_mut().unwrap().clock_off = false;
+    operator.run(&mut world, 10);
+    assert_eq!(operator.ran[0], "FailBuild");
 }
 
 #[test]
@@ -98,7 +112,8 @@ fn a_failed_backup_blocks_the_edit() {
 fn without_a_build_server_that_may_be_asked_nothing_is_built() {
     let (mut operator, mut world) = begin(false);
     let closed = Some("its mode is not Enforce".to_owned());
-    operator.fleet.build_server = Some(BuildServer { host: "tester".into(), uid: "uid-2".into(), closed });
+    operator.fleet.build_server =
+        Some(BuildServer { host: "tester".into(), uid: "uid-2".into(), closed, clock_off: false });
     world.database.as_mut().unwrap().running = vec![build(&world, "a-hung", 5)];
     operator.run(&mut world, 20);
     assert_eq!(operator.ran, ["FailBuild"]);

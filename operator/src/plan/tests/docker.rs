@@ -45,12 +45,14 @@ fn host(images: usize, others: u64) -> (Operator, World) {
     let running = Container {
         id: id(7),
         stopped: false,
+        left: None,
         image: format!("sha256:{}", id(1000)),
         since: world.now - SignedDuration::from_hours(8),
         finished: String::new(),
     };
     world.docker = Some(Docker {
         answers: Answers::Yes,
+        said: String::new(),
         root: Some("/var/lib/docker".to_owned()),
         used,
         available: 1000 * MB - used,
@@ -151,6 +153,7 @@ fn a_docker_that_is_stuck_on_a_full_disk_is_brought_out_in_the_runbooks_order() 
     let (mut operator, mut world) = host(15, 680);
     let docker = world.docker.as_mut().unwrap();
     docker.answers = Answers::Refuses;
+    docker.said = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock.".to_owned();
     docker.apt_cache = 3 * MB;
     docker.configs = vec![
         Config { path: "/home/andrew/.dockercfg".to_owned(), size: 0 },
