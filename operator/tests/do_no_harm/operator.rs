@@ -9,6 +9,7 @@ use binder_crds::text::{
     ProcessName, Schedule, Span,
 };
 use binder_crds::{BinderHostSpec, BinderHostStatus, Desired, Mode};
+use binder_operator::plan::evidence::Demanded;
 use binder_operator::plan::memory::{BuildServer, FleetView, Memory, Patience};
 use binder_operator::plan::{Host, Looked, Next, decide};
 use binder_operator::seen::lasting::Lasting;
@@ -93,7 +94,8 @@ pub(crate) fn spec(desired: Desired) -> BinderHostSpec {
 /// A healthy fleet, in a hurry: what waits, waits for seconds.
 pub(crate) fn fleet() -> FleetView {
     let patience = Patience { dead_after: Duration::from_secs(60), ..Patience::default() };
-    let build_server = BuildServer { host: "build".to_owned(), uid: "uid-2".to_owned(), closed: None };
+    let build_server =
+        BuildServer { host: "build".to_owned(), uid: "uid-2".to_owned(), closed: None, clock_off: false };
     FleetView { fleet: Some("binder".to_owned()), patience, build_server: Some(build_server), ..FleetView::default() }
 }
 
@@ -115,6 +117,7 @@ pub(crate) struct Operator<'a> {
     status: BinderHostStatus,
     lasting: Lasting,
     restarts: History,
+    demanded: Demanded,
     /// Every step that was decided on.
     pub(crate) steps: Vec<String>,
 }
@@ -127,12 +130,13 @@ impl<'a> Operator<'a> {
             status: BinderHostStatus::default(),
             lasting: Lasting::default(),
             restarts: History::default(),
+            demanded: Demanded::default(),
             steps: Vec::new(),
         }
     }
 
-    /// One look.
-    pub(crate) fn look(&mut self, mut looked: Looked, fleet: &FleetView, now: Timestamp) {
+    /// One look; gives when the operator would look again.
+    pub(crate) fn look(&mut self, mut looked: Looked, fleet: &FleetView, now: Timestamp) -> Duration {
         if let Looked::Seen(seen) = &mut looked {
             self.lasting = self.lasting.carried(seen.marks(), seen.at);
             seen.lasting = self.lasting.clone();
@@ -148,6 +152,7 @@ impl<'a> Operator<'a> {
             suspended: None,
             deleted: false,
             previous: &self.status,
+            demanded: &self.demanded,
         };
         let decision = decide(&host, &looked, &Memory::default(), fleet, now);
         if let Next::Run(run) = &decision.next {
@@ -155,6 +160,8 @@ impl<'a> Operator<'a> {
         }
         // As the API gives it back.
         self.status = serde_json::from_value(serde_json::to_value(&decision.status).unwrap()).unwrap();
+        self.demanded = decision.demanded;
+        decision.look_again
     }
 
     /// What the status says: what is not known first, then what differs.
@@ -175,13 +182,13 @@ impl<'a> Operator<'a> {
     }
 }
 
-/// The patterns in which a failure comes: from a well host on without end; from the operator's start on; every other look;
-/// for two looks of three.
-const PATTERNS: &[(usize, fn(usize) -> bool)] =
-    &[(3, |_| true), (0, |_| true), (1, |look| look % 2 == 0), (1, |look| look % 3 != 2)];
+/// The patterns in which a failure comes, with how many looks there are before it and from it on: from a well host on
+/// without end; from the operator's start on; every other look; for two looks of three.
+const PATTERNS: &[(usize, usize, fn(usize) -> bool)] =
+    &[(3, 24, |_| true), (0, 24, |_| true), (1, 10, |look| look % 2 == 0), (1, 12, |look| look % 3 != 2)];
 
-/// Ten looks, 30 s apart, of which some are `broken` and the others `well`, in each pattern; `Outcome::steps` are those of
-/// all.
+/// Ten looks and more, of which some are `broken` and the others `well`, in each pattern. Every second one comes when the
+/// operator asks for it, the others 30 s after the one before. `Outcome::steps` are those of all.
 pub(crate) fn ten_looks(
     spec: &BinderHostSpec,
     begin: Timestamp,
@@ -189,13 +196,16 @@ pub(crate) fn ten_looks(
     broken: &dyn Fn(SignedDuration) -> (Looked, FleetView),
 ) -> Outcome {
     let mut all: Option<Outcome> = None;
-    for (before, is_broken) in PATTERNS {
+    for (before, looks, is_broken) in PATTERNS {
         let mut operator = Operator::new(spec);
-        for look in 0..before + 10 {
-            let after = SignedDuration::from_secs(30 * (look as i64 - *before as i64));
+        let mut after = SignedDuration::from_secs(-30 * *before as i64);
+        for look in 0..before + looks {
             let fails = look >= *before && is_broken(look - before);
             let (looked, fleet) = if fails { broken(after) } else { well(after) };
-            operator.look(looked, &fleet, begin + after);
+            let usual = Duration::from_secs(30);
+            let again = operator.look(looked, &fleet, begin + after).min(usual);
+            let pause = if look >= *before && look % 2 == 0 { again } else { usual };
+            after += SignedDuration::try_from(pause).unwrap();
         }
         let outcome = operator.outcome();
         match &mut all {
