@@ -293,7 +293,7 @@ impl Stage {
         .unwrap();
         let container = |digit, state, finished| {
             format!(
-                "Id={}\tState.Status={state}\tState.Running={}\tImage=sha256:{}\tCreated=2016-05-01T00:00:00Z\tState.StartedAt=2016-05-01T00:00:01Z\tState.FinishedAt={finished}\tName=/x{digit}\tConfig.Image=mongo\tHostConfig.VolumesFrom=null\tMounts=\n",
+                "Id={}\tState.Status={state}\tState.Running={}\tImage=sha256:{}\tCreated=2016-05-01T00:00:00Z\tState.StartedAt=2016-05-01T00:00:01Z\tState.FinishedAt={finished}\tName=/x{digit}\tConfig.Image=mongo\tConfig=map\tHostConfig.VolumesFrom=null\tMounts=\n",
                 id(digit),
                 state == "running",
                 id('c'),
@@ -306,7 +306,7 @@ impl Stage {
         .unwrap();
         let image = |digit, tags| {
             format!(
-                "Id=sha256:{}\tParent=\tCreated=2016-05-01T00:00:00Z\tMetadata.LastTagTime=2016-05-01T00:00:00Z\tSize=1000000\tRepoTags={tags}\tRepoDigests=\n",
+                "Id=sha256:{}\tParent=\tCreated=2016-05-01T00:00:00Z\tMetadata.LastTagTime=2016-05-01T00:00:00Z\tMetadata=map\tLastTagTime=2016-05-01T00:00:00Z\tSize=1000000\tRepoTags={tags}\tRepoDigests=\n",
                 id(digit)
             )
         };
