@@ -167,7 +167,13 @@ pub fn namespace_names(body: &[u8]) -> Result<BTreeSet<String>, String> {
     struct Namespace {
         metadata: Metadata,
     }
-    Ok(list::<Namespace>(body, "NamespaceList")?.into_iter().map(|namespace| namespace.metadata.name).collect())
+    let names: BTreeSet<String> =
+        list::<Namespace>(body, "NamespaceList")?.into_iter().map(|namespace| namespace.metadata.name).collect();
+    // Every cluster has it: a list without it is of something else, and all that is not in it would seem to be gone.
+    if !names.contains("kube-system") {
+        return Err("its list of namespaces lacks kube-system".to_owned());
+    }
+    Ok(names)
 }
 
 /// What is wrong with an API, if that lasts.
@@ -230,6 +236,15 @@ mod tests {
             {"metadata": {"name": "c", "deletionTimestamp": "2016-06-01T11:00:00Z"}}]});
         let seen = namespaces(body.to_string().as_bytes()).unwrap();
         assert_eq!((seen.active, seen.terminating, seen.oldest_terminating), (1, 2, Some(1_464_778_800)));
+    }
+
+    #[test]
+    fn a_list_of_namespaces_without_kube_system_is_none() {
+        let names =
+            |items: &str| namespace_names(format!(r#"{{"kind":"NamespaceList","items":[{items}]}}"#).as_bytes());
+        assert!(names("").is_err());
+        assert!(names(r#"{"metadata":{"name":"default"}}"#).is_err());
+        assert_eq!(names(r#"{"metadata":{"name":"kube-system"}}"#).unwrap().len(), 1);
     }
 
     #[test]
