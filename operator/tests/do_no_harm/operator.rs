@@ -185,7 +185,7 @@ impl<'a> Operator<'a> {
 /// The patterns in which a failure comes, with how many looks there are before it and from it on: from a well host on
 /// without end; from the operator's start on; every other look; for two looks of three.
 const PATTERNS: &[(usize, usize, fn(usize) -> bool)] =
-    &[(3, 24, |_| true), (0, 24, |_| true), (1, 10, |look| look % 2 == 0), (1, 12, |look| look % 3 != 2)];
+    &[(3, 14, |_| true), (0, 10, |_| true), (1, 10, |look| look % 2 == 0), (1, 10, |look| look % 3 != 2)];
 
 /// Ten looks and more, of which some are `broken` and the others `well`, in each pattern. Every second one comes when the
 /// operator asks for it, the others 30 s after the one before. `Outcome::steps` are those of all.
