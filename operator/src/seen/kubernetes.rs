@@ -258,8 +258,7 @@ mod tests {
         ] {
             assert!(namespace_names(body.as_bytes()).is_err(), "{body}");
         }
-        let whole =
-            r#"{"kind":"NamespaceList","metadata":{"resourceVersion":"7"},"items":[{"metadata":{"name":"kube-system"}}]}"#;
+        let whole = r#"{"kind":"NamespaceList","metadata":{"resourceVersion":"7"},"items":[{"metadata":{"name":"kube-system"}}]}"#;
         assert_eq!(namespace_names(whole.as_bytes()).unwrap().len(), 1);
     }
 

@@ -102,6 +102,10 @@ impl Fixture {
                 let tools = self.stage.cell(&cell.name, tool, script.as_deref());
                 let asks: Vec<Ask> = self.asks.iter().filter(|ask| sections.contains(&ask.name)).cloned().collect();
                 let changed = self.stage.run(&asks, &tools, "world", shell, hangs.then_some(SHORT));
+                let same = changed.iter().all(|(name, answer)| self.baseline.get(name) == Some(answer));
+                if same {
+                    return Outcome { healthy: true, ..Outcome::default() };
+                }
                 let mut answers = self.baseline.clone();
                 answers.extend(changed);
                 self.judged(&answers, &Questions::well(self.now))

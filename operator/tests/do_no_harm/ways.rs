@@ -105,8 +105,8 @@ exec \"$WELL/docker\" \"$@\"";
         (
             "iptables",
             way(
-                "has another back end",
-                "echo '# Warning: iptables-legacy tables present, use iptables-legacy to see them' >&2\nprintf '%s\\n' '-P PREROUTING ACCEPT' '-P INPUT ACCEPT' '-P OUTPUT ACCEPT' '-P POSTROUTING ACCEPT'",
+                "warns of another back end",
+                "echo '# Warning: iptables-legacy tables present, use iptables-legacy to see them' >&2\nexec \"$WELL/iptables\" \"$@\"",
             ),
         ),
         ("docker", way("is 1.11", old_docker)),
