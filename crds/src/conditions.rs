@@ -24,6 +24,8 @@ pub const WINDOWS_VALID: &str = "WindowsValid";
 
 /// The host answers over SSH with its pinned key and lets us in.
 pub const REACHABLE: &str = "Reachable";
+/// Present while a host is silent and its cloud knows the instance by no address that is described: nothing is done to it.
+pub const INSTANCE_MISMATCH: &str = "InstanceMismatch";
 /// Facet `services`: pm2 runs what is described.
 pub const SERVICES_RUNNING: &str = "ServicesRunning";
 /// Facet `stopped`: nothing runs of what is described as stopped.

@@ -3,8 +3,8 @@
 
 use crate::references::SecretRef;
 use crate::text::{
-    Address, BucketUrl, ClusterId, DatabaseName, FolderName, HostName, HostPath, ImagePattern, InterfaceName,
-    ModuleName, ModuleVersion, Percent, ProcessName, Schedule, Span, TimeZone,
+    Address, BucketUrl, CloudLabel, ClusterId, DatabaseName, FolderName, HostName, HostPath, ImagePattern,
+    InterfaceName, ModuleName, ModuleVersion, Percent, ProcessName, Schedule, Span, TimeZone,
 };
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -447,9 +447,32 @@ pub struct KubernetesApi {
     #[schemars(range(min = 0, max = 5000))]
     pub ready_nodes: u32,
     /// True: the instance of a node that is not Ready may be restarted, once in an incident. Instances are named as their
-    /// nodes, in the project and zone of this host's `power`. Default: false, and a person is asked for.
+    /// nodes, in the project and zone of this host's `power`; they must be hosts of this fleet, or carry `nodeLabel`.
+    /// Default: false, and a person is asked for.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub may_restart_nodes: bool,
+    /// The label of the cluster's instances in their cloud, as `KEY=VALUE`. Without it only instances that the fleet lists
+    /// as hosts may be restarted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_label: Option<CloudLabel>,
+    /// The UID of the cluster's namespace `kube-system`. Default: `kubectlProxy.clusterId` of the host through which the
+    /// cluster is asked. Where neither is known, nothing is restarted on that proxy's word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<ClusterId>,
+    /// The API's port on this machine's own loopback address. Default: 6443.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<u16>,
+    /// True: that port speaks plain HTTP, as the insecure port 8080 of old masters does. Default: false, it speaks TLS.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub plain_http: bool,
+}
+
+impl KubernetesApi {
+    /// The API's port on the machine's own loopback address.
+    pub fn own_port(&self) -> u16 {
+        self.port.unwrap_or(6443)
+    }
 }
 
 /// A port of another machine that this one must be able to reach.

@@ -41,6 +41,14 @@ use std::collections::BTreeMap;
         .message("access.mayWriteApiKey is about the Secret of spec.apiKeySecretRef: name it there, or leave mayWriteApiKey out"),
     validation = Rule::new("(has(self.power) && has(self.power.gce)) || !has(self.hosts) || self.hosts.all(h, !has(h.power) || !has(h.power.gce))")
         .message("a host names a GCE instance but the fleet no project: add spec.power.gce with project and credentialsSecretRef"),
+    // A list of one list is how CEL keeps what it has worked out: without it every host would be compared with lists made anew.
+    // Beyond 256 hosts a rule may cost too much when it runs, and for other ports it cannot be written: there the operator says so.
+    validation = Rule::new("!has(self.hosts) || size(self.hosts) > 256 || [self.hosts.map(h, !has(h.port) || h.port == 22, h.address)].all(all, all.all(one, all.exists_one(other, other == one)))")
+        .message("two hosts have the same address and port: they would be one machine. Correct one hosts[].address, or describe the machine once")
+        .field_path(".hosts"),
+    validation = Rule::new("!has(self.hosts) || size(self.hosts) > 256 || [self.hosts.map(h, has(h.power) && has(h.power.gce), h.power.gce.zone + ' ' + h.power.gce.instance)].all(all, all.all(one, all.exists_one(other, other == one)))")
+        .message("two hosts have the same instance: restarting one would restart the other. Correct one hosts[].power.gce.instance")
+        .field_path(".hosts"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BinderFleetSpec {
@@ -284,6 +292,11 @@ impl BinderFleetSpec {
                 instance: instance.instance.clone(),
                 zone: instance.zone.clone(),
             }),
+            may_start: member
+                .power
+                .as_ref()
+                .and_then(|power| power.may_start)
+                .unwrap_or_else(|| self.power.as_ref().is_some_and(|power| power.may_start)),
         });
         self.inherit(&BinderHostSpec {
             address: member.address.clone(),

@@ -117,6 +117,10 @@ pub struct BinderHostStatus {
     /// while.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incident_since: Option<Time>,
+    /// Where this machine was logged in to, with these host keys: before that it is never power-cycled. Gone when address,
+    /// port or host keys change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven_at: Option<ProvenAt>,
     /// What is done on a schedule here: when it comes next and when it was done last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -141,6 +145,7 @@ impl Default for BinderHostStatus {
             drift_since: Vec::new(),
             has_run: Vec::new(),
             incident_since: None,
+            proven_at: None,
             schedules: Vec::new(),
             database: None,
         }
@@ -149,6 +154,21 @@ impl Default for BinderHostStatus {
 
 pub(crate) fn never_observed() -> i64 {
     -1
+}
+
+/// An endpoint that was logged in to, having proven to own one of the described host keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProvenAt {
+    /// The address, as it was described.
+    pub address: String,
+    /// The port of its sshd.
+    pub port: u16,
+    /// A hash of the host keys that were described.
+    pub host_keys: String,
+    /// Other hosts of the fleet that this endpoint has greeted, by name: only they can say that it has fallen silent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub greets: Vec<String>,
 }
 
 /// Something that is done on a schedule. Changes only when a run is done or the schedule is another one; it is also what

@@ -51,6 +51,10 @@ pub struct FleetPower {
     /// Instances of Google Compute Engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gce: Option<GceProject>,
+    /// True: an instance that its cloud says is off may be started. Default: false, since whoever switched it off may have
+    /// meant it; a person is asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_start: bool,
 }
 
 /// A project of Google Compute Engine and how to act in it.
@@ -70,6 +74,9 @@ pub struct MemberPower {
     /// An instance in the fleet's project.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gce: Option<GceInstance>,
+    /// Whether it may be started when its cloud says that it is off. Default: what the fleet's `power.mayStart` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub may_start: Option<bool>,
 }
 
 /// An instance of Google Compute Engine.
@@ -89,6 +96,9 @@ pub struct HostPower {
     /// An instance of Google Compute Engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gce: Option<GceHost>,
+    /// True: it may be started when its cloud says that it is off. Default: false, and a person is asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_start: bool,
 }
 
 /// An instance of Google Compute Engine with its project.

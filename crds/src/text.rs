@@ -200,6 +200,20 @@ text!(
 );
 
 text!(
+    /// A label of an instance in its cloud, as `KEY=VALUE`.
+    CloudLabel, max 127,
+    rule "self.matches('^[a-z][a-z0-9_-]{0,62}=[a-z0-9_-]{0,63}$')",
+    remedy "write the label as KEY=VALUE, of lower-case letters, digits, _ and -, for example cluster=binder",
+    check |text| text.split_once('=').is_some_and(|(key, value)| {
+        let plain = |part: &str| {
+            part.len() <= 63
+                && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c))
+        };
+        key.starts_with(|c: char| c.is_ascii_lowercase()) && plain(key) && plain(value)
+    })
+);
+
+text!(
     /// The name of an object in the same namespace.
     ObjectName, max 253,
     rule "self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')",

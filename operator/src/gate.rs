@@ -18,6 +18,7 @@ use jiff::Timestamp;
 pub struct Permit {
     host: String,
     action: String,
+    record: String,
 }
 
 impl Permit {
@@ -31,17 +32,27 @@ impl Permit {
         &self.action
     }
 
+    /// The UID of the `BinderAction`; empty until it is recorded.
+    pub fn record(&self) -> &str {
+        &self.record
+    }
+
+    /// The same permit, once its `BinderAction` is there under a UID.
+    pub fn recorded(self, uid: &str) -> Self {
+        Self { record: uid.to_owned(), ..self }
+    }
+
     /// The same permit, for a step on one host that is done by way of another: a build is asked for where the build server
     /// is, about a row of the database that is elsewhere. The action stays the one that was recorded; whoever calls this
     /// answers for it that the other host may be acted on too.
     pub fn by_way_of(self, host: &str) -> Self {
-        Self { host: host.to_owned(), action: self.action }
+        Self { host: host.to_owned(), ..self }
     }
 
     /// A permit out of nothing, for the tests of what asks for one.
     #[cfg(test)]
     pub(crate) fn for_test(host: &str, action: &str) -> Self {
-        Self { host: host.to_owned(), action: action.to_owned() }
+        Self { host: host.to_owned(), action: action.to_owned(), record: String::new() }
     }
 }
 
@@ -262,7 +273,7 @@ pub fn admit(request: &Request<'_>) -> Result<Permit, BlockedBy> {
     if let Some(what) = request.over_budget {
         return Err(BlockedBy::Budget { what: what.to_owned() });
     }
-    Ok(Permit { host: request.host.to_owned(), action: request.action.to_owned() })
+    Ok(Permit { host: request.host.to_owned(), action: request.action.to_owned(), record: String::new() })
 }
 
 #[cfg(test)]
@@ -348,6 +359,6 @@ mod tests {
     #[test]
     fn a_permit_is_for_one_host_and_one_action() {
         let permit = admit(&Request { cooldown_until: Some(Timestamp::UNIX_EPOCH), ..request() });
-        assert_eq!(permit, Ok(Permit { host: "uid".to_owned(), action: "web-1".to_owned() }));
+        assert_eq!(permit, Ok(Permit { host: "uid".to_owned(), action: "web-1".to_owned(), record: String::new() }));
     }
 }

@@ -104,6 +104,9 @@ pub const MACHINES: &[Machine] = &[
 /// runbook asks for as many.
 pub const NODES: &[Machine] = &[node("kubernetes-minion-1", 23), node("kubernetes-minion-2", 24)];
 
+/// The label that the cluster's nodes carry in the cloud, as key and value.
+pub const NODE_LABEL: (&str, &str) = ("cluster", "binder");
+
 const fn node(name: &'static str, octet: u8) -> Machine {
     Machine { name, octet, zone: "us-central1-b", role: Role::Minion, disk: None, memory: None, usual: false }
 }

@@ -8,7 +8,7 @@
 //! as it was not looked at it is not known to work, and after that its status tells; an action that is still there is found
 //! by the host's name as well.
 
-use super::{Context, Error, fleet, list_all};
+use super::{Context, Error, fleet, list_all, record};
 use crate::plan::memory::Disrupted;
 use crate::status::conditions::find;
 use binder_crds::{
@@ -119,8 +119,8 @@ fn is(status: &BinderHostStatus, kind: &str) -> bool {
 
 fn this_incident(action: &BinderAction, status: &BinderHostStatus) -> bool {
     let since = status.incident_since.as_ref().map(|since| since.0);
-    let created = action.creation_timestamp().map(|created| created.0);
-    since.zip(created).is_some_and(|(since, created)| created >= since)
+    // The time of the attempt by the same clock as that of the incident, as far as the action tells it.
+    since.is_some_and(|since| record::past(action).created >= since)
 }
 
 #[cfg(test)]

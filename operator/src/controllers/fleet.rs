@@ -321,3 +321,52 @@ async fn write(
         Err(error) => Err(Error::api("write the status of", format!("BinderFleet {name}"))(error)),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+mod tests {
+    use super::*;
+    use crate::config::CommandLine;
+    use binder_crds::desired::Disk;
+    use clap::Parser;
+
+    #[test]
+    fn no_fleet_is_less_patient_than_the_operators_flags() {
+        let config = CommandLine::try_parse_from(["binder-operator"]).unwrap().config;
+        let hasty = Remedies {
+            cooldown: "1s".into(),
+            refill_after: "1s".into(),
+            dead_after: "1s".into(),
+            ..Remedies::default()
+        };
+        let raised_to = patience(&hasty, &config);
+        assert_eq!(raised_to.dead_after, Duration::from_secs(300), "longer than a boot with fsck takes");
+        assert_eq!((raised_to.cooldown, raised_to.refill_after), (Duration::from_secs(10), Duration::from_secs(300)));
+        assert_eq!(raised(&hasty, &config).len(), 3, "and it is said");
+        let usual = Remedies::default();
+        assert!(raised(&usual, &config).is_empty());
+        assert_eq!(patience(&usual, &config), Patience::default());
+        let lab = ["binder-operator", "--min-dead-after", "1s", "--min-cooldown", "1s", "--min-refill-after", "1s"];
+        let config = CommandLine::try_parse_from(lab).unwrap().config;
+        assert_eq!(patience(&hasty, &config).dead_after, Duration::from_secs(1));
+        assert!(CommandLine::try_parse_from(["binder-operator", "--min-dead-after", "soon"]).is_err());
+    }
+
+    #[test]
+    fn what_somebody_else_added_to_a_rendered_host_is_told_and_not_applied_again() {
+        let wanted = BinderHostSpec { address: "192.0.2.1".into(), port: 22, ..BinderHostSpec::default() };
+        let mut host = BinderHost::new("web", wanted.clone());
+        host.metadata.uid = Some("uid".to_owned());
+        host.metadata.generation = Some(3);
+        let altered = Altered::default();
+        assert_eq!(altered.told(&host, &wanted), None);
+        assert!(!altered.is_known(&host, &wanted));
+        host.spec.desired.disks = vec![Disk { path: "/".into(), max_used: "85%".into() }];
+        let told = altered.told(&host, &wanted).unwrap();
+        assert_eq!(told.reason, "HostAltered");
+        assert!(told.message.contains("spec.disks") && !told.message.contains("spec.address"), "{}", told.message);
+        assert!(altered.is_known(&host, &wanted), "applying it again would change nothing");
+        host.metadata.generation = Some(4);
+        assert!(!altered.is_known(&host, &wanted), "it was changed again");
+    }
+}

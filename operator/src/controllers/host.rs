@@ -1,7 +1,7 @@
 //! One host, again and again: observe, decide, execute, record.
 
 use super::{Context, Error, Known, access, backups, brake, chain, disruption, fleet, keys, outage, power, record};
-use crate::execute::{self, Means};
+use crate::execute::{self, Means, Sent};
 use crate::facets::{Disruption, Step};
 use crate::inspect;
 use crate::observe::kubernetes::Way;
@@ -77,6 +77,11 @@ async fn pass(object: Arc<BinderHost>, context: &Context) -> Result<Action, Erro
         context.ssh.forget_refusals(&described.uid);
     }
     let (mut looked, session) = observe(&described, context).await?;
+    if let Looked::Seen(seen) = &mut looked {
+        let fleet = described.fleet.as_deref();
+        outage::look_at_nodes(context, &described.namespace, &described.spec, fleet, seen).await?;
+        outage::seen(context, &described.object, &described.uid, fleet, seen, session.as_ref());
+    }
     if let (Looked::Seen(seen), Some(known)) = (&mut looked, context.known().get_mut(&described.uid)) {
         known.restarts.add(seen);
         seen.climbing = known.restarts.climbing(seen.at);
@@ -87,7 +92,7 @@ async fn pass(object: Arc<BinderHost>, context: &Context) -> Result<Action, Erro
     };
     context.metrics.inspected(&described.namespace, &described.object.name_any(), figures);
     let key = api_key_problem(&described, context).await?;
-    let fleet_view = view(&described, &looked, context, key).await?;
+    let fleet_view = view(&described, &looked, context, key, &previous).await?;
     let host = Host {
         name: &described.object.name_any(),
         uid: &described.uid,
@@ -151,6 +156,15 @@ fn describe(object: Arc<BinderHost>, context: &Context) -> Result<Described, Err
                 described.suspended = Some(format!("fleet {} is suspended", fleet.name_any()));
             }
             described.fleet = Some(fleet.clone());
+            let all = context.hosts.state();
+            if let Some(twin) = outage::twin(&described.object, &all, |other| fleet::governs(fleet, other)) {
+                described.wrong = Some(LookFailure {
+                    reason: "DescribedTwice",
+                    message: format!("two hosts are described as one machine: {twin}; correct one of them"),
+                    kind: FailureKind::Person,
+                    not_before: None,
+                });
+            }
         }
         several => {
             let names: Vec<String> = several.iter().map(|fleet| fleet.name_any()).collect();
@@ -265,18 +279,36 @@ fn around(described: &Described, context: &Context) -> Around {
     let mut hosts = context.hosts.state();
     // Always the same one of several.
     hosts.sort_by_key(|host| host.name_any());
+    let mut ways: Vec<Way> = Vec::new();
     for other in hosts.iter().filter(|other| fleet::governs(fleet, other)) {
-        let (name, desired) = (other.name_any(), &other.spec.desired);
-        around.addresses.insert(name.clone(), other.spec.address.0.clone());
-        if desired.servers.contains(&Server::Build) {
+        around.addresses.insert(other.name_any(), other.spec.address.0.clone());
+        if other.spec.desired.servers.contains(&Server::Build) {
             around.build_server = Some(other.spec.address.0.clone());
         }
-        if let (Some(proxy), None) = (&desired.kubectl_proxy, &around.cluster) {
-            let session = other.uid().and_then(|uid| context.ssh.open_session(&uid));
-            around.cluster = session.map(|session| Way { host: name, session, port: proxy.port });
+        if let Some(way) = way(other, context) {
+            ways.push(way);
         }
     }
+    // The first that leads to the cluster that is meant, else the first: it then says which one it leads to.
+    let meant = desired.kubernetes_api.as_ref().and_then(|api| api.cluster_id.as_ref()).map(|id| id.0.as_str());
+    let leads_there = |way: &Way| meant.is_some_and(|meant| way.leads_to() == Some(meant));
+    let first = ways.iter().position(leads_there).unwrap_or_default();
+    around.cluster = (first < ways.len()).then(|| ways.swap_remove(first));
     around
+}
+
+/// The way to the cluster behind a host's kubectl proxy, if it has one and is connected.
+fn way(host: &BinderHost, context: &Context) -> Option<Way> {
+    let proxy = host.spec.desired.kubectl_proxy.as_ref()?;
+    let uid = host.uid()?;
+    let session = context.ssh.open_session(&uid)?;
+    Some(Way {
+        host: host.name_any(),
+        session,
+        port: proxy.port,
+        described: proxy.cluster_id.as_ref().map(|id| id.0.clone()),
+        told: context.neighbours.cluster(&uid),
+    })
 }
 
 /// What was seen, with the time since when it has been so.
@@ -306,12 +338,16 @@ async fn view(
     looked: &Looked,
     context: &Context,
     api_key_problem: Option<String>,
+    previous: &BinderHostStatus,
 ) -> Result<FleetView, Error> {
     let mut view = FleetView { api_key_problem, ..FleetView::default() };
     view.just_started = context.brakes.just_started(&described.uid, described.object.status.as_ref());
+    let Described { object, namespace, uid, spec, fleet, .. } = described;
+    let greeted = outage::greeted_by(context, uid, spec, fleet.as_deref(), previous.proven_at.as_ref());
     if matches!(looked, Looked::Failed(failure) if failure.kind == FailureKind::Silent) {
-        let Described { namespace, uid, spec, fleet, .. } = described;
-        view.outage = outage::ask(context, namespace, uid, spec, fleet.as_deref()).await?;
+        view.outage = outage::ask(context, namespace, object, spec, fleet.as_deref(), greeted).await?;
+    } else {
+        view.outage.greets = greeted;
     }
     let Some(fleet) = &described.fleet else { return Ok(view) };
     // A healthy host has no use for the budget, and asking the API for nothing is a read too many.
@@ -527,12 +563,22 @@ async fn execute(
     };
     let key_place = keys::place(context, &described.namespace, &run.step);
     let means = Means { session, api_key: key, power, build_server, key_place, backups };
-    let status = record::sent(execute::carry_out(&run.step, run.permit, means).await, at);
+    let sent = match last_objection(&run.step, described, fleet_view, &means).await {
+        Some(said) => Sent { may_have_run: false, said },
+        None => execute::carry_out(&run.step, run.permit.recorded(&past.uid), means).await,
+    };
+    let status = record::sent(sent, at);
     tracing::info!(said = status.said, "sent");
     if status.outcome == Some(ActionOutcome::Abandoned) {
         context.metrics.finished(run.step.kind(), ActionOutcome::Abandoned.as_str());
     }
     record::update(context, &described.namespace, &past.name, &status).await
+}
+
+/// What machine and cloud say right before the cloud restarts or starts something, where that speaks against it.
+async fn last_objection(step: &Step, described: &Described, fleet: &FleetView, means: &Means<'_>) -> Option<String> {
+    let Some(Ok(power)) = &means.power else { return None };
+    outage::objection(&described.spec, step, power.as_ref(), fleet.patience.dead_after).await
 }
 
 /// Whether host and fleet are, in the API itself and not in a cache, what was decided on.

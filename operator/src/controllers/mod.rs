@@ -62,6 +62,7 @@ pub struct Context {
     pub(crate) backups: backups::Seen,
     pub(crate) brakes: brake::Brakes,
     pub(crate) altered: fleet::Altered,
+    pub(crate) neighbours: Arc<outage::Neighbours>,
     known: Mutex<HashMap<String, Known>>,
 }
 
@@ -187,6 +188,7 @@ pub async fn run(
         backups: backups::Seen::default(),
         brakes: brake::Brakes::default(),
         altered: fleet::Altered::default(),
+        neighbours: Arc::default(),
         known: Mutex::default(),
         config: config.clone(),
         client,
@@ -274,6 +276,7 @@ async fn housekeeping(context: Arc<Context>, ready: Arc<AtomicBool>) {
         for (uid, host) in gone {
             context.ssh.forget(&uid);
             context.backups.forget(&uid);
+            context.neighbours.forget(&uid);
             context.key_search.forget(&uid);
             context.metrics.host_gone(&host.namespace, &host.name);
             tracing::info!(host = host.name, "no longer described: its connection is closed");

@@ -1,146 +1,574 @@
 //! What others say of a host that does not answer: its neighbours, asked over their own connections, and its cloud. I/O
-//! only; what it means is [`crate::plan::outage`]'s to say.
+//! only: testimony is handed over as data, and what it means is [`crate::plan::outage`]'s to say.
+//!
+//! A witness is believed only where it was greeted before, so while hosts are well, a few neighbours of each are greeted by it
+//! now and then ([`greet`]). Who was is kept in the host's status, so that it is known after a restart as well.
 
 use super::{Context, Error, chain, fleet, power};
 use crate::catalogue;
-use crate::hosts::{HttpPath, LocalHttp, Reach, Session};
-use crate::plan::outage::{CloudSays, Outage, Says, Witness};
+use crate::facets::Step;
+use crate::hosts::{Greeting as Answer, Reach, Session, knock};
+use crate::plan::outage::{
+    Addressed, Belongs, Carrier, CloudSays, Greeting, Heard, Instance, Outage, Over, Testimony, Witness, belongs,
+    greets, preference, proven,
+};
 use crate::power::{Power, State};
+use crate::seen::kubernetes::{NodeInstance, Nodes};
+use crate::seen::proxy::Cluster;
+use crate::seen::{Known, Observation};
 use binder_crds::desired::Server;
+use binder_crds::host::ProvenAt;
+use binder_crds::text::Checked;
 use binder_crds::{BinderFleet, BinderHost, BinderHostSpec};
 use futures::future::join_all;
 use kube::ResourceExt;
-use std::sync::Arc;
+use kube::runtime::reflector::ObjectRef;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// How many neighbours are asked. One that is sure is enough; a second one may see what the first cannot.
 const NEIGHBOURS: usize = 2;
 
-/// Asks whoever can be asked.
+/// How many neighbours each host greets while it is well. More than are asked, since one may be away itself.
+const GREETED_BY: usize = 3;
+
+/// A greeting is asked for anew after this time: often enough to notice a firewall that has changed, seldom enough to be no
+/// load for anybody's sshd, which also counts connections that never log in.
+const GREETED_EVERY: Duration = Duration::from_secs(10 * 60);
+
+/// One that did not come is asked for again after this time.
+const MISSED_AGAIN: Duration = Duration::from_secs(60);
+
+/// Between two times that a host's neighbours are gone through: soon in a small fleet, where it is no work.
+const ROUND: Duration = Duration::from_secs(5);
+
+/// The same in a fleet of more than [`FEW`] hosts.
+const LONG_ROUND: Duration = Duration::from_secs(60);
+
+/// As many hosts are few.
+const FEW: usize = 50;
+
+/// As many are greeted after one look.
+const AT_ONCE: usize = 4;
+
+/// How long a name may take to resolve: as long as a resolver tries one server.
+const RESOLVES_WITHIN: Duration = Duration::from_secs(5);
+
+/// As many ports of what is described are asked beside SSH.
+const PORTS: usize = 8;
+
+/// As long the last look before a restart waits for a connection, and then for a greeting.
+const LAST_LOOK: Duration = Duration::from_secs(3);
+
+/// What the operator remembers of who has greeted whom, and of what proxies told. Lost with the process; who was greeted is in
+/// status as well.
+#[derive(Debug, Default)]
+pub(crate) struct Neighbours(Mutex<Remembered>);
+
+/// What witnesses were told by one endpoint: by a witness's UID, its name and that.
+type Witnesses = HashMap<String, (String, Greeting<Instant>)>;
+
+#[derive(Debug, Default)]
+struct Remembered {
+    /// By the address and port that greets, and the witness's UID; with the witness's name.
+    greetings: HashMap<(String, u16), Witnesses>,
+    /// When each host was last looked at, by UID.
+    seen: HashMap<String, Instant>,
+    /// When each host's neighbours were last gone through, by UID.
+    rounds: HashMap<String, Instant>,
+    /// Which cluster each host's kubectl proxy told of last, by UID.
+    clusters: HashMap<String, String>,
+}
+
+impl Neighbours {
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets a host that is gone.
+    pub(crate) fn forget(&self, uid: &str) {
+        let mut all = self.lock();
+        all.greetings.values_mut().for_each(|witnesses| drop(witnesses.remove(uid)));
+        all.greetings.retain(|_, witnesses| !witnesses.is_empty());
+        all.seen.remove(uid);
+        all.rounds.remove(uid);
+        all.clusters.remove(uid);
+    }
+
+    /// Which cluster a host's kubectl proxy told of when it last told.
+    pub(crate) fn cluster(&self, uid: &str) -> Option<String> {
+        self.lock().clusters.get(uid).cloned()
+    }
+}
+
+/// A host that was looked at: this is remembered, and those of its neighbours that it has to know are asked for a greeting, in
+/// the background.
+pub(super) fn seen(
+    context: &Context,
+    host: &BinderHost,
+    uid: &str,
+    of: Option<&BinderFleet>,
+    seen: &Observation,
+    session: Option<&Arc<Session>>,
+) {
+    let now = Instant::now();
+    {
+        let mut all = context.neighbours.lock();
+        all.seen.insert(uid.to_owned(), now);
+        if let Known::Seen(proxy) = &seen.proxy
+            && let Cluster::Identity(identity) = &proxy.cluster
+        {
+            all.clusters.insert(uid.to_owned(), identity.clone());
+        }
+        let round = if of.is_some_and(|of| of.spec.hosts.len() > FEW) { LONG_ROUND } else { ROUND };
+        if all.rounds.get(uid).is_some_and(|last| now.duration_since(*last) < round) {
+            return;
+        }
+        all.rounds.insert(uid.to_owned(), now);
+    }
+    let (Some(of), Some(session)) = (of, session) else { return };
+    greet(context, host, uid, of, session, now);
+}
+
+/// Has a host greeted by the neighbours that it is to vouch for, where that is due.
+fn greet(context: &Context, host: &BinderHost, uid: &str, of: &BinderFleet, session: &Arc<Session>, now: Instant) {
+    let all = governed(context, of);
+    let name = host.name_any();
+    let mut due: Vec<(String, u16)> = Vec::new();
+    {
+        let remembered = context.neighbours.lock();
+        for other in all.iter().filter(|other| other.uid().as_deref() != Some(uid)) {
+            let place = (other.spec.address.0.clone(), other.spec.port);
+            let record = remembered.greetings.get(&place).and_then(|witnesses| witnesses.get(uid));
+            let fresh = record.is_some_and(|(_, record)| {
+                let within = |at: Option<Instant>, limit| at.is_some_and(|at| now.duration_since(at) < limit);
+                within(record.greeted, GREETED_EVERY) || within(record.missed, MISSED_AGAIN)
+            });
+            if !fresh && vouches(&all, other, &name, host) {
+                due.push(place);
+            }
+            if due.len() == AT_ONCE {
+                break;
+            }
+        }
+    }
+    if due.is_empty() {
+        return;
+    }
+    let (neighbours, session, uid) = (Arc::clone(&context.neighbours), Arc::clone(session), uid.to_owned());
+    tokio::spawn(async move {
+        // One after another: sshd does not say which of several connections a refusal belongs to.
+        for (address, port) in due {
+            let greeted = session.greeting(&address, port, &[]).await == Answer::Ssh;
+            if !greeted && !session.is_alive().await {
+                return;
+            }
+            let at = Instant::now();
+            let mut all = neighbours.lock();
+            let witnesses = all.greetings.entry((address, port)).or_default();
+            let (_, record) = witnesses.entry(uid.clone()).or_insert_with(|| (name.clone(), Greeting::default()));
+            if greeted {
+                record.greeted = Some(at);
+            } else {
+                record.missed = Some(at);
+            }
+        }
+    });
+}
+
+/// Whether a host is among the first that would be asked about another.
+fn vouches(all: &[Arc<BinderHost>], other: &BinderHost, name: &str, host: &BinderHost) -> bool {
+    let of = other.name_any();
+    let near = |witness: &BinderHost| other.spec.domain.is_some() && witness.spec.domain == other.spec.domain;
+    let own = preference(name, &of, true, near(host));
+    let before = |witness: &&Arc<BinderHost>| {
+        let witness_name = witness.name_any();
+        witness_name != of && witness_name != name && preference(&witness_name, &of, true, near(witness)) < own
+    };
+    all.iter().filter(before).take(GREETED_BY).count() < GREETED_BY
+}
+
+fn governed(context: &Context, of: &BinderFleet) -> Vec<Arc<BinderHost>> {
+    context.hosts.state().into_iter().filter(|host| fleet::governs(of, host)).collect()
+}
+
+/// Who was greeted by a host, as far as it is remembered.
+pub(super) fn greeted_by(
+    context: &Context,
+    uid: &str,
+    spec: &BinderHostSpec,
+    of: Option<&BinderFleet>,
+    previous: Option<&ProvenAt>,
+) -> BTreeSet<String> {
+    let Some(of) = of else { return BTreeSet::new() };
+    let remembered = context.neighbours.lock();
+    let place = (spec.address.0.clone(), spec.port);
+    let records: Vec<(String, Greeting<Instant>)> =
+        remembered.greetings.get(&place).map(|witnesses| witnesses.values().cloned().collect()).unwrap_or_default();
+    let mut names = greets(proven(previous, spec), &records, remembered.seen.get(uid).copied());
+    drop(remembered);
+    let namespace = of.namespace().unwrap_or_default();
+    names.retain(|name| context.hosts.get(&ObjectRef::new(name).within(&namespace)).is_some());
+    names
+}
+
+/// Asks whoever can be asked about a host that is silent. `greeted` are those that it has greeted before.
 ///
 /// # Errors
 /// [`Error`] when the API fails.
 pub(super) async fn ask(
     context: &Context,
     namespace: &str,
-    uid: &str,
+    host: &BinderHost,
     spec: &BinderHostSpec,
     of: Option<&BinderFleet>,
+    greeted: BTreeSet<String>,
 ) -> Result<Outage, Error> {
-    let neighbours = of.map(|of| neighbours(context, uid, of)).unwrap_or_default();
+    let neighbours = of.map(|of| neighbours(context, host, of, &greeted)).unwrap_or_default();
     let power = power::of(context, namespace, spec, None).await?;
-    let (witnesses, cloud) = tokio::join!(
-        join_all(neighbours.iter().map(|(host, session)| witness(host, session, spec))),
+    let (witnesses, (cloud, instance), address) = tokio::join!(
+        join_all(neighbours.iter().map(|(host, session)| witness(host, session, spec, &greeted))),
         cloud(power.as_ref()),
+        addressed(&spec.address.0),
     );
-    Ok(Outage { witnesses, cloud })
+    Ok(Outage { witnesses, cloud, instance, address, greets: greeted })
 }
 
-async fn cloud(power: Option<&Result<Box<dyn Power>, String>>) -> CloudSays {
+async fn cloud(power: Option<&Result<Box<dyn Power>, String>>) -> (CloudSays, Option<Instance>) {
     let power = match power {
-        None => return CloudSays::NotAsked,
-        Some(Err(why)) => return CloudSays::Unanswered(why.clone()),
+        None => return (CloudSays::NotAsked, None),
+        Some(Err(why)) => return (CloudSays::Unanswered(why.clone()), None),
         Some(Ok(power)) => power,
     };
     match power.state().await {
-        Ok(instance) => match &instance.state {
-            State::Running => CloudSays::Running,
-            State::Stopped => CloudSays::Off,
-            // A machine that its cloud is busy with, or that is asleep, is not ours to reset.
-            State::Starting | State::Stopping | State::Suspended | State::Repairing | State::Unknown(_) => {
-                CloudSays::Changing(instance.state.words().to_owned())
-            }
-        },
-        Err(error) => CloudSays::Unanswered(chain(&error)),
+        Ok(found) => {
+            let instance = Instance {
+                name: power.instance().to_owned(),
+                addresses: found.addresses.clone(),
+                on_for: found.on_for(),
+            };
+            let says = match &found.state {
+                State::Running => CloudSays::Running,
+                State::Stopped => CloudSays::Off,
+                // A machine that its cloud is busy with, or that is asleep, is not ours to reset.
+                State::Starting | State::Stopping | State::Suspended | State::Repairing | State::Unknown(_) => {
+                    CloudSays::Changing(found.state.words().to_owned())
+                }
+            };
+            (says, Some(instance))
+        }
+        Err(error) => (CloudSays::Unanswered(chain(&error)), None),
     }
 }
 
-/// Other hosts of the fleet with an open connection, by name: whoever is asked first is asked first the next time too.
-fn neighbours(context: &Context, uid: &str, of: &BinderFleet) -> Vec<(Arc<BinderHost>, Arc<Session>)> {
-    let mut others: Vec<(Arc<BinderHost>, Arc<Session>)> = context
-        .hosts
-        .state()
+/// What a described address is, where the operator runs.
+async fn addressed(address: &str) -> Addressed {
+    if let Ok(literal) = address.parse::<IpAddr>() {
+        return Addressed::At(BTreeSet::from([literal]));
+    }
+    match tokio::time::timeout(RESOLVES_WITHIN, tokio::net::lookup_host((address, 0))).await {
+        Ok(Ok(found)) => {
+            let found: BTreeSet<IpAddr> = found.map(|at| at.ip()).take(64).collect();
+            if found.is_empty() { Addressed::Unresolved } else { Addressed::At(found) }
+        }
+        Ok(Err(_)) | Err(_) => Addressed::Unresolved,
+    }
+}
+
+/// Other hosts of the fleet with an open connection, those that can tell most first.
+fn neighbours(
+    context: &Context,
+    of: &BinderHost,
+    fleet: &BinderFleet,
+    greeted: &BTreeSet<String>,
+) -> Vec<(Arc<BinderHost>, Arc<Session>)> {
+    let mut others: Vec<(Arc<BinderHost>, Arc<Session>)> = governed(context, fleet)
         .into_iter()
-        .filter(|host| host.uid().as_deref() != Some(uid) && fleet::governs(of, host))
+        .filter(|host| host.uid() != of.uid())
         .filter_map(|host| {
             let session = context.ssh.open_session(&host.uid()?)?;
             Some((host, session))
         })
         .collect();
-    // Who leads to the cluster can also ask for the cluster.
-    others.sort_by_key(|(host, _)| (host.spec.desired.kubectl_proxy.is_none(), host.name_any()));
+    let near = |host: &BinderHost| of.spec.domain.is_some() && host.spec.domain == of.spec.domain;
+    others.sort_by_key(|(host, _)| {
+        let name = host.name_any();
+        preference(&name, &of.name_any(), greeted.contains(&name), near(host))
+    });
     others.truncate(NEIGHBOURS);
     others
 }
 
-async fn witness(host: &BinderHost, session: &Session, spec: &BinderHostSpec) -> Witness {
-    let address = &spec.address.0;
-    let desired = &spec.desired;
-    let http = desired.servers.iter().map(|server| http_port(*server));
-    let (ssh, servers, ports, cluster) = tokio::join!(
-        session.is_greeted(address, spec.port),
-        join_all(http.map(|port| answers(session, address, port))),
-        join_all(
-            silent_ports(spec).into_iter().map(|port| async move { (port, session.can_reach(address, port).await) })
-        ),
-        cluster(session, host, spec),
-    );
-    let mut said = Vec::new();
-    let (mut alive, mut sure) = (false, true);
-    match &ssh {
-        Reach::Open => {
-            alive = true;
-            said.push("its SSH answers".to_owned());
-        }
-        Reach::Unknown(why) => {
-            sure = false;
-            said.push(why.clone());
-        }
-        Reach::TimedOut { .. } => said.push("its SSH is silent".to_owned()),
-        other => said.push(format!("its SSH: {other}")),
-    }
-    for (port, answered) in servers {
-        alive |= answered;
-        said.push(if answered { format!("{port} answers") } else { format!("{port} does not answer") });
-    }
-    for (port, reach) in ports {
-        alive |= reach == Reach::Open;
-        said.push(format!("{port} is {}", if reach == Reach::Open { "open" } else { "closed" }));
-    }
-    if let Some(answered) = cluster {
-        alive |= answered;
-        said.push(format!("its Kubernetes API {}", if answered { "answers" } else { "does not answer" }));
-    }
-    let words = said.join(", ");
-    let says = match (alive, sure) {
-        (true, _) => Says::Alive(words),
-        (false, true) => Says::Dead(words),
-        (false, false) => Says::Unsure(words),
+/// What one neighbour hears of a host.
+async fn witness(host: &BinderHost, session: &Session, spec: &BinderHostSpec, greeted: &BTreeSet<String>) -> Witness {
+    let name = host.name_any();
+    let carrier = async || if session.is_alive().await { Carrier::Alive } else { Carrier::Unproven };
+    let before = carrier().await;
+    let heard = if before == Carrier::Alive {
+        join_all(questions(spec).into_iter().map(|(over, port)| question(session, &spec.address.0, over, port))).await
+    } else {
+        Vec::new()
     };
-    Witness { host: host.name_any(), says }
+    let after = carrier().await;
+    let domain = host.spec.domain.as_ref().map(|domain| domain.0.clone());
+    Witness { greeted: greeted.contains(&name), host: name, domain, before, after, heard }
+}
+
+/// What is asked of a silent host: its sshd, and the ports of what is described there, each as its protocol wants.
+fn questions(spec: &BinderHostSpec) -> Vec<(Over, u16)> {
+    let desired = &spec.desired;
+    let mut all = vec![(Over::Ssh, spec.port)];
+    all.extend(desired.servers.iter().map(|server| (Over::Http, http_port(*server))));
+    all.extend(desired.kubernetes_api.iter().map(|api| (Over::Http, api.own_port())));
+    for service in &desired.services {
+        let service = catalogue::service(*service);
+        let over = if service.name == "db" { Over::MongoDb } else { Over::Tcp };
+        all.extend(service.ports.iter().map(|port| (over, *port)));
+    }
+    all.extend(desired.processes.iter().flat_map(|process| process.ports.iter().map(|port| (Over::Tcp, *port))));
+    all.truncate(1 + PORTS);
+    all
 }
 
 fn http_port(server: Server) -> u16 {
     catalogue::server(server).ports.first().copied().unwrap_or_default()
 }
 
-/// Ports of what is described there and does not speak HTTP.
-fn silent_ports(spec: &BinderHostSpec) -> Vec<u16> {
-    let services = spec.desired.services.iter().flat_map(|service| catalogue::service(*service).ports);
-    let others = spec.desired.processes.iter().flat_map(|process| process.ports.iter().copied());
-    services.chain(others).take(8).collect()
+/// What anybody who speaks HTTP answers, if only with an error; so does a server that wants TLS.
+const HTTP: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
+
+/// `isMaster` as MongoDB's drivers have always greeted, an OP_QUERY on `admin.$cmd`, which servers of all versions answer:
+/// length 58, request 1, opcode 2004; no flags, one document; `{isMaster: 1}`.
+const MONGODB: &[u8] = b"\x3a\0\0\0\x01\0\0\0\0\0\0\0\xd4\x07\0\0\0\0\0\0admin.$cmd\0\0\0\0\0\xff\xff\xff\xff\x13\0\0\0\x10isMaster\0\x01\0\0\0\0";
+
+async fn question(session: &Session, address: &str, over: Over, port: u16) -> Testimony {
+    let opener = match over {
+        Over::Ssh | Over::Tcp => &[][..],
+        Over::Http => HTTP,
+        Over::MongoDb => MONGODB,
+    };
+    let heard = match session.greeting(address, port, opener).await {
+        Answer::Ssh | Answer::Spoke => Heard::Spoke,
+        Answer::Silent => Heard::AcceptedSilent,
+        Answer::Ended => Heard::Ended,
+        Answer::Not(Reach::Refused) => Heard::Refused,
+        Answer::Not(Reach::TimedOut { .. }) => Heard::TimedOut,
+        Answer::Not(Reach::NoRoute) => Heard::NoRoute,
+        Answer::Not(Reach::NameNotFound) => Heard::NameNotFound,
+        Answer::Not(Reach::Unknown(why)) => Heard::Unknown(why),
+        Answer::Not(Reach::Open) => Heard::Unknown("it is open".to_owned()),
+    };
+    Testimony { over, port, heard }
 }
 
-/// Whether a web server there answers anything at all.
-async fn answers(session: &Session, address: &str, port: u16) -> (u16, bool) {
-    let Ok(path) = HttpPath::of([]) else { return (port, false) };
-    let request = LocalHttp { host: address.to_owned(), port, path, headers: Vec::new() };
-    (port, session.http(request).await.is_ok())
+/// What the cloud says of the instances of nodes that are not Ready, where they may be restarted.
+///
+/// # Errors
+/// [`Error`] when the API fails.
+pub(super) async fn look_at_nodes(
+    context: &Context,
+    namespace: &str,
+    spec: &BinderHostSpec,
+    of: Option<&BinderFleet>,
+    seen: &mut Observation,
+) -> Result<(), Error> {
+    if !spec.desired.kubernetes_api.as_ref().is_some_and(|api| api.may_restart_nodes) {
+        return Ok(());
+    }
+    let Known::Seen(api) = &mut seen.kubernetes else { return Ok(()) };
+    let own = api.nodes_are_its_own();
+    let Ok(Nodes { not_ready, instances, .. }) = &mut api.nodes else { return Ok(()) };
+    if !own {
+        return Ok(());
+    }
+    for node in not_ready.iter() {
+        let instance = node_instance(context, namespace, spec, of, node).await?;
+        instances.insert(node.clone(), instance);
+    }
+    Ok(())
 }
 
-/// Whether the cluster that the host serves answers through the neighbour's proxy.
-async fn cluster(session: &Session, neighbour: &BinderHost, spec: &BinderHostSpec) -> Option<bool> {
-    let proxy = neighbour.spec.desired.kubectl_proxy.as_ref().filter(|_| spec.desired.kubernetes_api.is_some())?;
-    let path = HttpPath::of(["healthz"]).ok()?;
-    let request = LocalHttp { host: "127.0.0.1".to_owned(), port: proxy.port, path, headers: Vec::new() };
-    Some(session.http(request).await.is_ok_and(|answer| answer.status == 200))
+/// What the cloud says of a node's instance.
+async fn node_instance(
+    context: &Context,
+    namespace: &str,
+    spec: &BinderHostSpec,
+    of: Option<&BinderFleet>,
+    node: &str,
+) -> Result<Result<NodeInstance, String>, Error> {
+    let Some(own) = spec.power.as_ref().and_then(|power| power.gce.as_ref()) else {
+        return Ok(Err("the master has no power.gce, which says where instances are".to_owned()));
+    };
+    if binder_crds::text::CloudName::from(node).checked().is_err() {
+        return Ok(Err("its name is no instance's".to_owned()));
+    }
+    let listed = of.is_some_and(|of| {
+        governed(context, of).iter().any(|host| {
+            let gce = host.spec.power.as_ref().and_then(|power| power.gce.as_ref());
+            gce.is_some_and(|gce| gce.instance.0 == node && gce.project == own.project && gce.zone == own.zone)
+        })
+    });
+    let power = power::of(context, namespace, spec, Some(&Step::RestartNode { node: node.to_owned() })).await?;
+    Ok(match power {
+        None => Err("the master has no power.gce, which says where instances are".to_owned()),
+        Some(Err(why)) => Err(why),
+        Some(Ok(power)) => match power.state().await {
+            Ok(found) => Ok(NodeInstance {
+                listed,
+                labels: found.labels,
+                not_running: (found.state != State::Running).then(|| found.state.words().to_owned()),
+            }),
+            Err(error) => Err(chain(&error)),
+        },
+    })
+}
+
+/// The last look before the cloud restarts or starts something: the machine is knocked at and the cloud is asked, both once
+/// more. In words what speaks against it now; `None` when nothing does.
+pub(super) async fn objection(
+    spec: &BinderHostSpec,
+    step: &Step,
+    power: &dyn Power,
+    dead_after: Duration,
+) -> Option<String> {
+    let wanted = match step {
+        Step::PowerCycle { .. } | Step::RestartNode { .. } => State::Running,
+        Step::PowerOn { .. } => State::Stopped,
+        _ => return None,
+    };
+    let node = matches!(step, Step::RestartNode { .. });
+    let knocks = async { if node { None } else { Some(knock(&spec.address.0, spec.port, LAST_LOOK).await) } };
+    let (heard, found, address) = tokio::join!(knocks, power.state(), addressed(&spec.address.0));
+    match heard {
+        None | Some(Answer::Not(Reach::TimedOut { .. }) | Answer::Silent) => {}
+        // An instance that is off has no way to it, whatever the operator's network says of that.
+        Some(Answer::Not(Reach::NoRoute)) if wanted == State::Stopped => {}
+        Some(Answer::Ssh | Answer::Spoke | Answer::Ended) => return Some("the machine answers again".to_owned()),
+        Some(Answer::Not(reach)) => return Some(format!("the machine is not silent any more: {reach}")),
+    }
+    let found = match found {
+        Ok(found) => found,
+        Err(error) => return Some(format!("the cloud does not answer: {}", chain(&error))),
+    };
+    if found.state != wanted {
+        return Some(format!("its cloud says that it is {}", found.state.words()));
+    }
+    if node {
+        return None;
+    }
+    let booting = found.on_for().and_then(|on_for| Duration::try_from(on_for).ok());
+    if wanted == State::Running && booting.is_some_and(|on_for| on_for < dead_after) {
+        return Some("its cloud says that it was started just now".to_owned());
+    }
+    let instance =
+        Instance { name: power.instance().to_owned(), addresses: found.addresses.clone(), on_for: found.on_for() };
+    let outage = Outage { instance: Some(instance), address, ..Outage::default() };
+    match belongs(&spec.address.0, &outage) {
+        Belongs::Yes => None,
+        Belongs::No(why) | Belongs::Unknown(why) => Some(why),
+    }
+}
+
+/// Hosts of one fleet that are described as the same machine: one address and port, or one instance. Each with the other's
+/// name and what they share.
+pub(super) fn twin(
+    host: &BinderHost,
+    all: &[Arc<BinderHost>],
+    in_fleet: impl Fn(&BinderHost) -> bool,
+) -> Option<String> {
+    let gce = |host: &BinderHost| {
+        let gce = host.spec.power.as_ref()?.gce.as_ref()?;
+        Some((gce.project.0.clone(), gce.zone.0.clone(), gce.instance.0.clone()))
+    };
+    let own = gce(host);
+    all.iter().filter(|other| other.metadata.uid != host.metadata.uid).find_map(|other| {
+        let same_place = (&other.spec.address, other.spec.port) == (&host.spec.address, host.spec.port);
+        let instance = own.as_ref().filter(|own| gce(other).as_ref() == Some(*own)).map(|(_, _, instance)| instance);
+        if !(same_place || instance.is_some()) || !in_fleet(other) {
+            return None;
+        }
+        let name = other.name_any();
+        Some(match instance {
+            _ if same_place => {
+                format!("{name} has the same address and port, {}:{}", host.spec.address, host.spec.port)
+            }
+            Some(instance) => format!("{name} has the same instance, {instance}"),
+            None => name,
+        })
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+mod tests {
+    use super::*;
+    use binder_crds::references::{GceHost, HostPower};
+    use binder_crds::{Desired, desired};
+
+    #[test]
+    fn the_question_to_a_database_is_whole() {
+        assert_eq!(MONGODB.len(), usize::from(MONGODB[0]));
+        let document = &MONGODB[MONGODB.len() - 19..];
+        let document = mongodb::bson::Document::from_reader(document);
+        assert!(document.is_ok(), "{document:?}");
+    }
+
+    #[test]
+    fn a_silent_host_is_asked_over_what_is_described_there() {
+        let spec = BinderHostSpec {
+            port: 2222,
+            desired: Desired {
+                servers: vec![Server::Web],
+                services: vec![desired::Service::Db],
+                kubernetes_api: Some(desired::KubernetesApi::default()),
+                ..Desired::default()
+            },
+            ..BinderHostSpec::default()
+        };
+        let all = questions(&spec);
+        for question in [(Over::Ssh, 2222), (Over::Http, 3000), (Over::Http, 6443), (Over::MongoDb, 9050)] {
+            assert!(all.contains(&question), "{question:?} in {all:?}");
+        }
+    }
+
+    fn host(name: &str, address: &str, port: u16, instance: Option<&str>) -> Arc<BinderHost> {
+        let gce = |instance: &str| GceHost { instance: instance.into(), zone: "z".into(), ..GceHost::default() };
+        let power = instance.map(|instance| HostPower { gce: Some(gce(instance)), may_start: false });
+        let spec = BinderHostSpec { address: address.into(), port, power, ..BinderHostSpec::default() };
+        let mut host = BinderHost::new(name, spec);
+        host.metadata.uid = Some(format!("uid-{name}"));
+        Arc::new(host)
+    }
+
+    #[test]
+    fn two_hosts_with_one_endpoint_or_one_instance_are_one_machine() {
+        let all = [
+            host("a", "192.0.2.1", 22, Some("one")),
+            host("b", "192.0.2.1", 22, Some("two")),
+            host("c", "192.0.2.1", 2222, Some("one")),
+            host("d", "192.0.2.2", 22, Some("three")),
+            host("e", "192.0.2.3", 22, None),
+            host("f", "192.0.2.4", 22, None),
+        ];
+        let says = |index: usize| twin(&all[index], &all, |_| true).unwrap_or_default();
+        assert_eq!(says(0), "b has the same address and port, 192.0.2.1:22");
+        assert_eq!(says(1), "a has the same address and port, 192.0.2.1:22");
+        assert_eq!(says(2), "a has the same instance, one");
+        assert_eq!(twin(&all[0], &all, |_| false), None, "hosts of other fleets");
+        assert!([3, 4, 5].into_iter().all(|index| says(index).is_empty()));
+    }
+
+    #[test]
+    fn every_host_is_known_by_some_neighbours_and_nobody_by_all() {
+        let all: Vec<Arc<BinderHost>> =
+            (0..40).map(|n| host(&format!("h{n}"), &format!("192.0.2.{n}"), 22, None)).collect();
+        for of in &all {
+            let known = all.iter().filter(|host| host.uid() != of.uid() && vouches(&all, of, &host.name_any(), host));
+            assert_eq!(known.count(), GREETED_BY);
+        }
+        let pair = &all[..2];
+        assert!(vouches(pair, &pair[0], "h1", &pair[1]));
+    }
 }

@@ -59,6 +59,7 @@ pub(super) fn past(action: &BinderAction) -> Past {
     let created = action.creation_timestamp().map(|time| time.0).unwrap_or(spec.deadline.0);
     Past {
         name: action.name_any(),
+        uid: action.uid().unwrap_or_default(),
         step: serde_json::from_value(serde_json::Value::Object(spec.parameters.clone())).ok(),
         kind: spec.step.clone(),
         subject: spec.subject.clone(),

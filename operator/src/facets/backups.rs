@@ -116,6 +116,7 @@ mod tests {
     use crate::seen::Known;
     use crate::seen::backups::{self, Good};
     use crate::seen::database::{Build, Database, Name};
+    use crate::seen::machine::Machine;
     use binder_crds::desired;
 
     fn desired() -> Desired {
@@ -139,10 +140,12 @@ mod tests {
             marked: false,
         };
         let running = if hung { vec![build] } else { Vec::new() };
+        let at: jiff::Timestamp = "2026-05-01T12:00:00Z".parse().unwrap();
         Observation {
+            machine: Known::Seen(Machine { clock: at.as_second(), ..Machine::default() }),
             database: Known::Seen(Database { running, ..Database::default() }),
             backups: Known::Seen(backups::Backups { count: last.iter().count() as u32, last, unusable: None }),
-            ..Observation::nothing("2026-05-01T12:00:00Z".parse().unwrap())
+            ..Observation::nothing(at)
         }
     }
 

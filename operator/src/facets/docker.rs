@@ -83,7 +83,7 @@ impl Facet for Docker {
             let how = state.words(docker);
             if starting(machine) {
                 check.settling.push((DOCKER.to_owned(), format!("{how}: it has just been started")));
-            } else if lasts < state.patience() {
+            } else if lasts < state.patience() && !(state == Silence::Down && docker.has_less_than(NO_ROOM)) {
                 let minutes = state.patience().as_secs() / 60;
                 let watched =
                     if minutes > 0 { format!("it is watched for {minutes} min") } else { "it is watched".to_owned() };

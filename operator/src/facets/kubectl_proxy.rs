@@ -157,7 +157,7 @@ fn is_kubectl(command: &str) -> bool {
         let name = word.rsplit('/').next().unwrap_or(word);
         name.starts_with("kubectl") || name.ends_with(".kubectl")
     };
-    let kubectl = words.iter().take(2).position(|word| is(word));
+    let kubectl = words.iter().take(2).position(is);
     kubectl.is_some_and(|at| words[at + 1..].contains(&"proxy"))
 }
 

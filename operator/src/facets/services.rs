@@ -60,13 +60,13 @@ impl Facet for Services {
         let mut check = Check::default();
         for component in &components {
             let found = match look(component, desired, machine, table, seen) {
-                Found::Drifted(drift) => Found::Drifted(foreign(component, table, drift)),
+                drifted @ Found::Drifted(_) => drifted,
                 other => climbing::look(component, seen).unwrap_or(other),
             };
             match found {
                 Found::Fine => {}
                 Found::Settling(why) => check.settling.push((component.name.clone(), why)),
-                Found::Drifted(drift) => check.drifts.push(drift),
+                Found::Drifted(drift) => check.drifts.push(foreign(component, table, drift)),
             }
         }
         let names: Vec<&str> = components.iter().map(|component| component.name.as_str()).collect();
@@ -140,7 +140,16 @@ pub(super) fn in_place(
     seen: &Observation,
 ) -> bool {
     let Ok(component) = &with_port(component.clone(), seen) else { return false };
-    climbing::look(component, seen).is_none() && matches!(look(component, desired, machine, table, seen), Found::Fine)
+    let rows: Vec<&Row> = table.named(&component.process).collect();
+    runs_another(component, &rows).is_none()
+        && climbing::look(component, seen).is_none()
+        && matches!(look(component, desired, machine, table, seen), Found::Fine)
+}
+
+/// Whether a component listens on its usual port: who asks that port (`catalogue::key_route`) hears this component there, and on
+/// any other machine nobody or somebody else.
+pub(super) fn on_usual_port(component: &Component, seen: &Observation) -> bool {
+    with_port(component.clone(), seen).is_ok_and(|found| found.ports == component.ports)
 }
 
 /// The described components, with the ports that their settings on the host say.

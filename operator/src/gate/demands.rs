@@ -30,11 +30,10 @@ pub struct Demands {
 const ONE_LOOK: Demands = Demands { looks: 1, lasting: false, warranted: false, booted: false, per_day: false };
 /// The same in two looks.
 const TWO_LOOKS: Demands = Demands { looks: 2, ..ONE_LOOK };
-/// What restarts a machine that cannot be looked at. That it was entered before, and whether it boots, is its witnesses' and
-/// its cloud's to say.
-const SILENT: Demands = Demands { lasting: true, per_day: true, ..TWO_LOOKS };
+/// What restarts a machine from outside. That it was entered before is its witnesses' to say.
+const SILENT: Demands = Demands { lasting: true, booted: true, per_day: true, ..TWO_LOOKS };
 /// What restarts a machine that can be looked at.
-const RESTART: Demands = Demands { warranted: true, booted: true, ..SILENT };
+const RESTART: Demands = Demands { warranted: true, ..SILENT };
 
 impl Demands {
     /// The row of the table for a step.
@@ -156,7 +155,7 @@ mod tests {
         let cases = [
             (Evidence { looks: 1, ..enough() }, Missing::SecondLook, [false, true, true, true]),
             (Evidence { lasted_at: Some(until), ..enough() }, Missing::Lasting { until }, [false, false, true, true]),
-            (Evidence { booted_at: Some(until), ..enough() }, Missing::Booting { until }, [false, false, false, true]),
+            (Evidence { booted_at: Some(until), ..enough() }, Missing::Booting { until }, [false, false, true, true]),
             (
                 Evidence { unwarranted: Some("web".to_owned()), ..enough() },
                 Missing::Unwarranted("web".to_owned()),

@@ -40,13 +40,11 @@ pub enum ConnectError {
         /// What it said in parting, if anything.
         said: String,
     },
-    /// Something else listens there.
-    #[error("{at} does not speak SSH{}", saying(said))]
+    /// Something else listens there. What it said is not told: it may be anybody's.
+    #[error("{at} does not speak SSH")]
     NotSsh {
         /// The machine.
         at: Endpoint,
-        /// The first line that it sent.
-        said: String,
     },
     /// SSH, but broken or with nothing in common.
     #[error("{at} and the operator cannot agree on a secure connection: {why}")]

@@ -17,12 +17,14 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::reach::{Tunnel, leave};
 use super::sanitize;
 use super::session::Session;
+use super::tls::{unwrapped, wrapped};
 use super::{Endpoint, Reach};
 use crate::gate::Permit;
 
@@ -226,7 +228,13 @@ impl Session {
     /// Asks a server that the machine can reach. Within [`Limits::http`](super::Limits::http), all told; redirects are
     /// not followed.
     pub async fn http(&self, request: LocalHttp) -> Result<HttpAnswer, HttpError> {
-        self.exchange(request, http::Method::GET, None).await
+        self.exchange(request, http::Method::GET, None, false).await
+    }
+
+    /// As [`Session::http`], inside TLS that proves nothing: any certificate is taken. To see whether somebody answers on the
+    /// machine's own loopback address, and for nothing that anybody would have to be trusted for; no header is sent.
+    pub async fn https_unproven(&self, request: LocalHttp) -> Result<HttpAnswer, HttpError> {
+        self.exchange(LocalHttp { headers: Vec::new(), ..request }, http::Method::GET, None, true).await
     }
 
     /// Has a server change something. The permit is spent, whatever comes of it, and a permit for another host is
@@ -235,8 +243,8 @@ impl Session {
         if permit.host() != self.host {
             return Err(HttpError::WrongHost { permitted: permit.host().to_owned(), host: self.host.clone() });
         }
-        tracing::info!(host = %self.at, action = permit.action(), to = %url(&change.to), "changing");
-        self.exchange(change.to, change.method.into(), change.json).await
+        tracing::info!(host = %self.at, action = permit.action(), to = %url(&change.to, false), "changing");
+        self.exchange(change.to, change.method.into(), change.json, false).await
     }
 
     /// Has servers change several things, one after another, in one step with one permit. A permit for another host is
@@ -256,8 +264,9 @@ impl Session {
         request: LocalHttp,
         method: http::Method,
         json: Option<Vec<u8>>,
+        tls: bool,
     ) -> Result<HttpAnswer, HttpError> {
-        let to = url(&request);
+        let to = url(&request, tls);
         let message = written(&request, method, json)
             .map_err(|what| HttpError::Unwritable { to: to.clone(), what: what.to_owned() })?;
         let from = || self.at.clone();
@@ -266,7 +275,15 @@ impl Session {
                 .tunnel(&request.host, request.port, self.limits.http)
                 .await
                 .map_err(|reach| HttpError::NotReached { to: to.clone(), from: from(), reach })?;
-            answer(tunnel, message, self.limits.http_bytes, &self.wear).await.map_err(|trouble| match trouble {
+            let answered = if tls {
+                match wrapped(tunnel, &self.wear).await {
+                    Ok(tunnel) => answer(tunnel, message, self.limits.http_bytes, &self.wear, unwrapped).await,
+                    Err(trouble) => Err(trouble),
+                }
+            } else {
+                answer(tunnel, message, self.limits.http_bytes, &self.wear, |tunnel| tunnel).await
+            };
+            answered.map_err(|trouble| match trouble {
                 Trouble::TooLarge { status } => {
                     HttpError::TooLarge { to: to.clone(), from: from(), limit: self.limits.http_bytes, status }
                 }
@@ -294,14 +311,15 @@ impl HttpChanges<'_> {
     /// As there.
     pub async fn change(&mut self, change: LocalHttpChange) -> Result<HttpAnswer, HttpError> {
         let session = self.session;
-        tracing::info!(host = %session.at, action = self.permit.action(), to = %url(&change.to), "changing");
-        session.exchange(change.to, change.method.into(), change.json).await
+        tracing::info!(host = %session.at, action = self.permit.action(), to = %url(&change.to, false), "changing");
+        session.exchange(change.to, change.method.into(), change.json, false).await
     }
 }
 
 /// For messages. A path may hold names, never secrets.
-fn url(request: &LocalHttp) -> String {
-    format!("http://{}{}", authority(request), request.path)
+fn url(request: &LocalHttp, tls: bool) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    format!("{scheme}://{}{}", authority(request), request.path)
 }
 
 fn authority(request: &LocalHttp) -> String {
@@ -332,13 +350,13 @@ fn written(
     Ok(message)
 }
 
-enum Trouble {
+pub(super) enum Trouble {
     TooLarge { status: u16 },
     Broken(String),
 }
 
 impl Trouble {
-    fn broken(error: &(dyn std::error::Error + 'static)) -> Self {
+    pub(super) fn broken(error: &(dyn std::error::Error + 'static)) -> Self {
         // The library's outer error often says no more than "client error"; the inner one says what happened.
         let mut words = error.to_string();
         let mut inner = error.source();
@@ -350,11 +368,12 @@ impl Trouble {
     }
 }
 
-async fn answer(
-    tunnel: Tunnel,
+async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    tunnel: S,
     message: Request<Full<Bytes>>,
     max_bytes: usize,
     wear: &Arc<AtomicU32>,
+    bare: fn(S) -> Tunnel,
 ) -> Result<HttpAnswer, Trouble> {
     let (mut sender, mut connection) = http1::Builder::new()
         .max_buf_size(HEAD_BYTES)
@@ -365,7 +384,7 @@ async fn answer(
     let task = tokio::spawn(async move {
         // Its errors reach the request as well.
         let _ = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
-        leave(connection.into_parts().io.into_inner(), worn).await;
+        leave(bare(connection.into_parts().io.into_inner()), worn).await;
     });
     let mut hold = Hold { task: Some(task.abort_handle()), wear };
     let answer = sender.send_request(message).await.map_err(|error| Trouble::broken(&error))?;

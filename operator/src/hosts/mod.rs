@@ -30,6 +30,7 @@ mod client;
 mod connect_error;
 mod framing;
 mod quote;
+mod tls;
 mod wire;
 
 pub mod change;
@@ -59,7 +60,7 @@ pub use look::{Look, LookEnd, LookError};
 pub use pool::{Hosts, NotConnected, Retry};
 pub use probe::{BadProbe, Probe, Section, SectionOutput};
 pub use quote::BadArgument;
-pub use reach::Reach;
+pub use reach::{Greeting, Reach, knock};
 pub use sanitize::{sanitize, sanitize_tail};
 pub use session::Session;
 pub use target::{BadHostKey, BadLoginKey, Endpoint, HostKey, LoginKey, Target};

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use russh::client::Msg;
 use russh::{ChannelOpenFailure, ChannelStream};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use super::channel::open;
 use super::client::{Refusal, in_words};
 use super::session::Session;
+use super::wire::{Unreached, dial_tcp};
 
 /// What a machine found when it tried to reach a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +51,66 @@ impl fmt::Display for Reach {
     }
 }
 
+/// What was heard from a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Greeting {
+    /// An sshd's greeting.
+    Ssh,
+    /// Something else was said.
+    Spoke,
+    /// The connection was accepted, and nothing was said in time.
+    Silent,
+    /// The connection was accepted, and ended by the other side without a word.
+    Ended,
+    /// There was no connection; never [`Reach::Open`].
+    Not(Reach),
+}
+
+/// How an sshd's greeting begins (RFC 4253, 4.2).
+const SSH: &[u8; 4] = b"SSH-";
+
+/// Says something, and hears the first bytes of what comes back. What is heard is kept from nobody and shown to nobody.
+async fn hear<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, opener: &[u8], limit: Duration) -> Greeting {
+    let (mut first, mut heard) = ([0_u8; 4], 0);
+    let talk = async {
+        if !opener.is_empty() {
+            stream.write_all(opener).await?;
+            stream.flush().await?;
+        }
+        while heard < first.len() {
+            match stream.read(&mut first[heard..]).await? {
+                0 => break,
+                more => heard += more,
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    let in_time = timeout(limit, talk).await;
+    match (heard, in_time) {
+        (0, Ok(_)) => Greeting::Ended,
+        (0, Err(_)) => Greeting::Silent,
+        _ if &first == SSH => Greeting::Ssh,
+        // What has begun to speak is alive, whatever it goes on with.
+        _ => Greeting::Spoke,
+    }
+}
+
+/// What the operator itself hears from an sshd, over a connection of its own that logs in nowhere: the last look before a
+/// machine is restarted from outside. `limit` is for the connection, and again for the greeting.
+pub async fn knock(address: &str, port: u16, limit: Duration) -> Greeting {
+    match timeout(limit, dial_tcp(address, port)).await {
+        Err(_) => Greeting::Not(Reach::TimedOut { after: limit }),
+        Ok(Err(unreached)) => match unreached {
+            Unreached::Refused | Unreached::Reset => Greeting::Not(Reach::Refused),
+            Unreached::NoRoute => Greeting::Not(Reach::NoRoute),
+            Unreached::NameNotFound => Greeting::Not(Reach::NameNotFound),
+            Unreached::TimedOut { after } => Greeting::Not(Reach::TimedOut { after }),
+            Unreached::Other(why) => Greeting::Not(Reach::Unknown(why)),
+        },
+        Ok(Ok(mut stream)) => hear(&mut stream, &[], limit).await,
+    }
+}
+
 /// A stream from a machine to a port that it reached.
 pub(super) type Tunnel = ChannelStream<Msg>;
 
@@ -66,25 +127,30 @@ impl Session {
         }
     }
 
-    /// Whether something that greets by itself, as every sshd does, greets the machine on `host` and `port`, within
-    /// [`Limits::reach`](super::Limits::reach). A frozen machine still accepts connections, since its kernel does: only a
-    /// greeting is a sign of life. [`Reach::Open`] means that one came; an open port that stays silent is
-    /// [`Reach::TimedOut`].
-    pub async fn is_greeted(&self, host: &str, port: u16) -> Reach {
+    /// What the machine hears from `host` and `port` after it said `opener`, within
+    /// [`Limits::reach`](super::Limits::reach) for the connection and again for the answer. An sshd greets by itself, so for
+    /// one nothing is said. A frozen machine still accepts connections, since its kernel does: only what is said is a sign of
+    /// life.
+    pub async fn greeting(&self, host: &str, port: u16, opener: &[u8]) -> Greeting {
         let limit = self.limits.reach;
         let mut tunnel = match self.tunnel(host, port, limit).await {
             Ok(tunnel) => tunnel,
-            Err(reach) => return reach,
+            Err(reach) => return Greeting::Not(reach),
         };
-        let mut first = [0_u8; 4];
-        let greeting = timeout(limit, tunnel.read_exact(&mut first)).await;
+        let greeting = hear(&mut tunnel, opener, limit).await;
         tokio::spawn(leave(tunnel, Arc::clone(&self.wear)));
-        match greeting {
-            Ok(Ok(_)) => Reach::Open,
-            // It closes at once: somebody is there, and turns us away.
-            Ok(Err(_)) => Reach::Refused,
-            Err(_) => Reach::TimedOut { after: limit },
+        // What ended together with our own connection was not ended by the other side.
+        if greeting == Greeting::Ended && !self.is_open() {
+            return Greeting::Not(Reach::Unknown("its own connection was lost".to_owned()));
         }
+        greeting
+    }
+
+    /// Whether the machine's own end of this connection answers: a round trip that asks for nothing, within
+    /// [`Limits::reach`](super::Limits::reach). It is the same process there that carries tunnels.
+    pub async fn is_alive(&self) -> bool {
+        // A connection that ends meanwhile ends the wait for an answer too.
+        timeout(self.limits.reach, self.handle.send_ping()).await.is_ok_and(|sent| sent.is_ok()) && self.is_open()
     }
 
     /// A stream from the machine to `host` and `port`; the error is never [`Reach::Open`].
@@ -177,6 +243,37 @@ mod tests {
     use super::*;
 
     const AFTER: Duration = Duration::from_secs(3);
+
+    /// A port that accepts, says `says`, and then ends the connection or holds it.
+    async fn port(says: &'static [u8], holds: bool) -> u16 {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.write_all(says).await;
+                if holds {
+                    tokio::spawn(async move { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await });
+                }
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn what_a_port_says_is_told_from_that_it_is_open() {
+        let limit = Duration::from_millis(300);
+        for (says, holds, heard) in [
+            (&b"SSH-2.0-x\r\n"[..], true, Greeting::Ssh),
+            (b"Not allowed at this time\r\n", false, Greeting::Spoke),
+            (b"S", true, Greeting::Spoke),
+            (b"", true, Greeting::Silent),
+            (b"", false, Greeting::Ended),
+        ] {
+            assert_eq!(knock("127.0.0.1", port(says, holds).await, limit).await, heard, "{says:?}");
+        }
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        assert_eq!(knock("127.0.0.1", closed, limit).await, Greeting::Not(Reach::Refused));
+    }
 
     #[test]
     fn the_words_of_sshd_are_understood() {

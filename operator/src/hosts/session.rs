@@ -179,7 +179,11 @@ impl Handshake<'_> {
             return self.flood();
         }
         match error {
-            russh::Error::Version => ConnectError::NotSsh { at, said: sanitize(&self.grip.first_line(), 80) },
+            russh::Error::Version => {
+                // For whoever reads the operator's log: a status is read by more people than may know what listens where.
+                tracing::debug!(%at, said = sanitize(&self.grip.first_line(), 80), "does not speak SSH");
+                ConnectError::NotSsh { at }
+            }
             russh::Error::NoCommonAlgo { kind: AlgorithmKind::Key, theirs, .. } => {
                 let kinds = theirs.iter().take(10).map(|kind| sanitize(kind.as_bytes(), 60)).collect();
                 self.mismatch(Presented::Kinds(kinds))
@@ -188,8 +192,7 @@ impl Handshake<'_> {
                 let said = match self.notes.ending() {
                     Some(Ending::Said(words)) => words,
                     // Before its greeting an sshd says in plain text why it will not talk.
-                    _ if !self.grip.first_line().starts_with(b"SSH-") => sanitize(&self.grip.first_line(), 80),
-                    _ => String::new(),
+                    _ => parting(&self.grip.first_line()).to_owned(),
                 };
                 ConnectError::Closed { at, stage: self.stage(), said }
             }
@@ -264,6 +267,19 @@ impl Handshake<'_> {
         }
         ConnectError::Closed { at: self.at.clone(), stage: Stage::Login, said }
     }
+}
+
+/// What an sshd says in plain text before its greeting, when it will not talk, as OpenSSH words it. What is anything else is
+/// not told on: an address is described by whoever may write a BinderHost, and its answer is no affair of theirs unless it is
+/// an sshd's.
+fn parting(line: &[u8]) -> &'static str {
+    const KNOWN: [&str; 4] = [
+        "Exceeded MaxStartups",
+        "Not allowed at this time",
+        "Protocol mismatch.",
+        "Invalid SSH identification string.",
+    ];
+    KNOWN.into_iter().find(|known| line.starts_with(known.as_bytes())).unwrap_or_default()
 }
 
 /// What the library is told. Everything that it leaves open by default is closed here.

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -89,10 +89,11 @@ impl Dial for Tcp {
 }
 
 /// Tries the addresses of a name in turn; the last failure is told.
-async fn dial_tcp(address: &str, port: u16) -> Result<TcpStream, Unreached> {
+pub(super) async fn dial_tcp(address: &str, port: u16) -> Result<TcpStream, Unreached> {
     let addresses = tokio::net::lookup_host((address, port)).await.map_err(|_| Unreached::NameNotFound)?;
     let mut failure = Unreached::NameNotFound;
     for address in addresses {
+        let began = Instant::now();
         match TcpStream::connect(address).await {
             Ok(stream) => {
                 // Many small packets go to and fro, and each is waited for. Failure only costs time.
@@ -100,6 +101,10 @@ async fn dial_tcp(address: &str, port: u16) -> Result<TcpStream, Unreached> {
                     tracing::debug!(%address, %error, "no TCP_NODELAY");
                 }
                 return Ok(stream);
+            }
+            // The kernel's own patience may be shorter than ours.
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                failure = Unreached::TimedOut { after: Duration::from_secs(began.elapsed().as_secs()) };
             }
             Err(error) => failure = Unreached::from(&error),
         }

@@ -2,7 +2,7 @@
 //! by themselves, so they are here and not in a status.
 
 use crate::seen::Observation;
-use crate::seen::kubernetes::{Answers, Api};
+use crate::seen::kubernetes::{Api, Verdict};
 use crate::seen::servers::JUDGED;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
@@ -96,11 +96,11 @@ impl SeenGauges {
         let oldest = apps.map(|apps| apps.oldest_terminating.map_or(0, |since| (seen.at.as_second() - since).max(0)));
         let labels = HostLabels { namespace: namespace.to_owned(), host: host.to_owned() };
         put(&self.terminating, labels.clone(), oldest);
-        match api.answer {
-            Answers::Well(after) => {
+        match api.verdict() {
+            Verdict::Well(after) => {
                 self.api.get_or_create(&labels).set(after.as_secs_f64());
             }
-            Answers::Status(_) | Answers::Not(_) => {
+            Verdict::NotAnswering(_) | Verdict::Blind(_) => {
                 self.api.remove(&labels);
             }
         }
@@ -147,7 +147,7 @@ where
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use crate::metrics::Metrics;
-    use crate::seen::kubernetes::{Answers, Api, Namespaces, Nodes};
+    use crate::seen::kubernetes::{Answers, Api, Identified, Namespaces, Nodes, Proxied};
     use crate::seen::{Known, Observation};
     use jiff::Timestamp;
     use std::time::Duration;
@@ -157,8 +157,13 @@ mod tests {
         let metrics = Metrics::default();
         let mut seen = Observation::nothing(Timestamp::from_second(1000).unwrap());
         seen.kubernetes = Known::Seen(Api {
-            via: "web".to_owned(),
-            answer: Answers::Well(Duration::from_millis(250)),
+            own_port: 6443,
+            own: Answers::Well(Duration::from_millis(5)),
+            proxied: Ok(Proxied {
+                via: "web".to_owned(),
+                answer: Answers::Well(Duration::from_millis(250)),
+                cluster: Identified::Told,
+            }),
             nodes: Ok(Nodes { ready: 2, ..Nodes::default() }),
             namespaces: Some(Namespaces { active: 3, terminating: 1, oldest_terminating: Some(940) }),
         });

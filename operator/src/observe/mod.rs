@@ -15,7 +15,9 @@ mod servers;
 
 use crate::catalogue;
 use crate::facets;
-use crate::hosts::{ConnectError, LoginKey, LookError, NotConnected, Probe, Retry, Section, SectionOutput, Session};
+use crate::hosts::{
+    ConnectError, LoginKey, LookError, NotConnected, Probe, Retry, Section, SectionOutput, Session, Unreached,
+};
 use crate::plan::{FailureKind, LookFailure, Looked};
 use crate::seen::servers::Key;
 use crate::seen::{Answer, Ask, Blind, Observation, Reason, keys};
@@ -64,7 +66,7 @@ pub async fn look(session: &Session, desired: &Desired, around: &Around) -> Look
         database::look(session, desired),
         reach::ask(session, desired, around),
         servers::ask(session, desired, around),
-        kubernetes::ask(desired, around),
+        kubernetes::ask(session, desired, around),
         routes::ask(session, desired),
     );
     match looked {
@@ -119,10 +121,11 @@ fn lost(error: &LookError) -> LookFailure {
 /// A failed connection as a condition. What only a person or a changed object can end is told from what may pass.
 pub fn not_connected(failed: &NotConnected, key: &LoginKey) -> LookFailure {
     let (reason, kind) = match &*failed.why {
-        ConnectError::Unreachable { .. } => ("Unreachable", FailureKind::Silent),
+        ConnectError::Unreachable { why, .. } => unreached(why),
         ConnectError::Hung { .. } => ("Hung", FailureKind::Silent),
         ConnectError::Closed { .. } => ("ConnectionClosed", FailureKind::Passing),
-        ConnectError::Unsteady { .. } => ("ConnectionLost", FailureKind::Silent),
+        // Who lets us in again and again is alive.
+        ConnectError::Unsteady { .. } => ("ConnectionUnsteady", FailureKind::Passing),
         ConnectError::NotSsh { .. } => ("NotSsh", FailureKind::Person),
         ConnectError::Protocol { .. } => ("NoCommonProtocol", FailureKind::Person),
         ConnectError::HostKeyMismatch { .. } => ("HostKeyMismatch", FailureKind::Person),
@@ -146,6 +149,19 @@ pub fn not_connected(failed: &NotConnected, key: &LoginKey) -> LookFailure {
         Retry::WhenLoginChanges | Retry::WhenHostKeyPinned => None,
     };
     LookFailure { reason, message: format!("{}{remedy}", failed.why), kind, not_before }
+}
+
+/// What it means that there is no connection at all. Only silence may be a dead machine: a refusal is the word of a living
+/// one, and that our own resolver or network knows no way there is about us.
+fn unreached(why: &Unreached) -> (&'static str, FailureKind) {
+    match why {
+        Unreached::TimedOut { .. } => ("Unreachable", FailureKind::Silent),
+        Unreached::Refused => ("PortClosed", FailureKind::Passing),
+        Unreached::Reset => ("ConnectionClosed", FailureKind::Passing),
+        Unreached::NoRoute => ("NoRoute", FailureKind::Passing),
+        Unreached::NameNotFound => ("NameNotFound", FailureKind::Passing),
+        Unreached::Other(_) => ("NotConnected", FailureKind::Passing),
+    }
 }
 
 /// Whether a description has something that takes the API key: a server that is started with it, a build that is asked for.
@@ -172,4 +188,24 @@ pub fn asks_with_api_key(desired: &Desired) -> bool {
 pub fn key_was_refused(looked: &Looked) -> bool {
     let Looked::Seen(seen) = looked else { return false };
     seen.servers.seen().is_some_and(|servers| servers.keys.values().any(|key| *key == Key::Refused))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_silence_may_be_a_dead_machine() {
+        let kind = |why| unreached(&why);
+        assert_eq!(kind(Unreached::TimedOut { after: Duration::from_secs(10) }), ("Unreachable", FailureKind::Silent));
+        for (why, reason) in [
+            (Unreached::Refused, "PortClosed"),
+            (Unreached::Reset, "ConnectionClosed"),
+            (Unreached::NoRoute, "NoRoute"),
+            (Unreached::NameNotFound, "NameNotFound"),
+            (Unreached::Other("too many open files".to_owned()), "NotConnected"),
+        ] {
+            assert_eq!(kind(why), (reason, FailureKind::Passing));
+        }
+    }
 }

@@ -12,7 +12,7 @@
 //!
 //! | Reason | When |
 //! |---|---|
-//! | `SameDriftOnManyHosts` | one kind of drift lasts on at least 3 hosts, and on a third of those that are described to have it, and began there within 5 minutes |
+//! | `SameDriftOnManyHosts` | one kind of drift lasts on at least 3 hosts (6, if it is cured by what disrupts nothing), and on a third of those that are described to have it, and began there within 5 minutes |
 //! | `DriftsAfterStart` | within 5 minutes of the operator's start, drifts of any kinds began on at least 6 hosts, and on a third of all |
 //! | `DriftsAfterChange` | the same within 5 minutes of a change of what is described |
 //! | `RemediesFail` | one kind of step failed the last two times (for a whole host: the last time) on at least 3 hosts, and on a third of all, within 30 minutes |
@@ -21,9 +21,9 @@
 //!
 //! - **Three hosts**: two hosts that break in the same minute are met in practice (a database and what needs it), and a
 //!   fleet of one or two must never wait for a person. In a fleet of three to five it takes the *same* kind on three of
-//!   them, and what the runbook does first about most kinds (start it) disrupts nothing and goes on.
-//! - **Six for any kinds**: a fleet of up to five whose power failed shows something on every host at the operator's
-//!   start, and must be healed.
+//!   them, and one that is cured by ending something.
+//! - **Six** for any kinds, and for what is only missing: a fleet of up to five whose power failed shows that on every host,
+//!   at the operator's start too, and must be healed.
 //! - **A third**: as machine health checks of others do (`maxUnhealthy` 40 %, `minHealthy` 51 %), on the careful side.
 //! - **Five minutes**: ten looks at the usual interval; every host has been looked at, also while looks are slow.
 //! - **Thirty minutes**: three attempts with doubling pauses and a boot between them.
@@ -190,6 +190,26 @@ fn counts(kind: DriftKind) -> bool {
         )
 }
 
+/// On how many hosts a kind must be at once. What the runbook begins to cure by a step that disrupts nothing (start what is
+/// missing) is no danger by itself, and is what a power failure leaves on every host: only where it is on many does it say
+/// something. That such steps fail on many hosts has a reason of its own.
+fn least(kind: DriftKind) -> usize {
+    match kind {
+        DriftKind::ProcessMissing
+        | DriftKind::NothingListens
+        | DriftKind::RedirectMissing
+        | DriftKind::RedirectDoubled
+        | DriftKind::RoutesStale
+        | DriftKind::OverThreshold
+        | DriftKind::DockerConfigEmpty
+        | DriftKind::NoFreshBackup
+        | DriftKind::HungBuild
+        | DriftKind::BuildNotRebuilt
+        | DriftKind::LoginRefused => ANY,
+        _ => SAME,
+    }
+}
+
 /// Whether the brake must hold.
 pub fn judge(facts: &Facts<'_>, now: Timestamp) -> Option<Held> {
     let released = facts.released.filter(|released| *released <= now + CLOCKS);
@@ -225,7 +245,7 @@ fn same_drift(facts: &Facts<'_>, begun: &dyn Fn(&&Sign) -> bool) -> Option<Held>
         for (first, (since, _)) in sorted.iter().enumerate() {
             let together = sorted[first..].iter().take_while(|(at, _)| at.duration_since(*since) <= TOGETHER);
             let names: BTreeSet<&str> = together.map(|(_, host)| *host).collect();
-            if enough(names.len(), SAME, of) {
+            if enough(names.len(), least(kind), of) {
                 let words =
                     format!("{} began on {} of {of} hosts within 5 min ({})", kind.as_str(), names.len(), few(&names));
                 return Some(Held { reason: SAME_DRIFT, words });

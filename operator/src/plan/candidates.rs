@@ -7,7 +7,7 @@ use super::windows::{self, Windows};
 use super::{Checked, Host, Run, brake, chores, clock, order, updates};
 use crate::facets::step::BOOTS_WITHIN;
 use crate::facets::{Disruption, Drift, FACETS, Facet, Rung, Step};
-use crate::gate::demands::Demands;
+use crate::gate::demands::{Demands, Evidence};
 use crate::gate::{self, BlockedBy, Request};
 use crate::seen::Observation;
 use binder_crds::host::{DriftSince, HasRun, ScheduleStatus};
@@ -64,6 +64,8 @@ struct Proposal {
     /// The reason that its time is counted for.
     reason: String,
     waits_for: Option<String>,
+    /// When the machine will have been up for long enough, if that is ahead.
+    booted_at: Option<Timestamp>,
     witness: Option<String>,
 }
 
@@ -120,6 +122,7 @@ impl Reasoning<'_> {
                 waits_for: order::waits_for(drift, desired, checks, self.fleet).or_else(aged),
                 ladder,
                 reason: evidence::reason(drift.kind).to_owned(),
+                booted_at: evidence::booted_at(seen, self.fleet, self.now),
                 witness: None,
             }
         });
@@ -128,8 +131,11 @@ impl Reasoning<'_> {
 
     /// The step against a host that cannot be entered, for a reason.
     pub(super) fn against(&self, diagnosis: Diagnosis, reason: &str) -> Weighed {
-        let Diagnosis { drift, ladder, witness } = diagnosis;
-        self.weigh(vec![Proposal { drift, ladder, reason: reason.to_owned(), waits_for: None, witness }], &[], &[])
+        let Diagnosis { drift, ladder, booted_at, witness } = diagnosis;
+        // Where nothing can be done, what would have to be so is said all the same.
+        let waits_for = witness.clone().filter(|_| ladder.is_empty());
+        let reason = reason.to_owned();
+        self.weigh(vec![Proposal { drift, ladder, reason, waits_for, booted_at, witness }], &[], &[])
     }
 
     fn weigh(&self, proposals: Vec<Proposal>, settling: &[&str], checks: &[Checked]) -> Weighed {
@@ -182,7 +188,7 @@ impl Reasoning<'_> {
         first: &mut Option<String>,
     ) -> Candidate {
         let Self { host, memory, fleet, now, .. } = *self;
-        let Proposal { drift, reason, waits_for, witness, .. } = proposal;
+        let Proposal { drift, reason, waits_for, booted_at, witness, .. } = proposal;
         let Some(rung) = rung else {
             let blocked = waits_for.map(|what| BlockedBy::Order { what });
             return Candidate { drift, rung: None, made: 0, allowed: fleet.patience.attempts, blocked };
@@ -224,7 +230,7 @@ impl Reasoning<'_> {
             max_attempts: allowed,
             cooldown_until: fleet.patience.until(memory.attempts(step, &drift.subject, self.since(&drift))),
             demands: Demands::of(step),
-            evidence: case.of(&drift, &reason, step, looks),
+            evidence: Evidence { booted_at, ..case.of(&drift, &reason, step, looks) },
             witness: witness.as_deref(),
             closed_until,
             over_budget: over_budget.as_deref(),

@@ -214,6 +214,7 @@ mod tests {
     fn attempt(created: &str, outcome: Option<ActionOutcome>) -> Past {
         Past {
             name: created.to_owned(),
+            uid: String::new(),
             step: Some(STEP),
             kind: STEP.kind().to_owned(),
             subject: "daily".to_owned(),

@@ -10,7 +10,6 @@ use crate::catalogue::{self, KUBECTL_PROXY, KUBERNETES_API};
 use crate::facets::{Disruption, Drift, DriftKind, Step};
 use crate::gate::demands::Evidence;
 use crate::seen::Observation;
-use crate::seen::machine::Machine;
 use binder_crds::host::{DriftSince, HasRun};
 use binder_crds::{ActionOutcome, Desired, conditions};
 use jiff::{SignedDuration, Timestamp};
@@ -132,6 +131,13 @@ fn hash(how: &serde_json::Value) -> String {
     Sha256::digest(how.to_string().as_bytes()).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// When a machine that was seen will have been up for long enough, if that is ahead.
+pub(super) fn booted_at(seen: &Observation, fleet: &FleetView, now: Timestamp) -> Option<Timestamp> {
+    let up_for = Duration::from_secs(seen.machine.seen()?.up_for());
+    let left = fleet.patience.dead_after.checked_sub(up_for)?;
+    now.checked_add(SignedDuration::try_from(left).ok()?).ok()
+}
+
 /// What speaks for one step.
 pub(super) struct Case<'a> {
     pub(super) desired: &'a Desired,
@@ -145,7 +151,7 @@ pub(super) struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// The evidence for a step against a drift that `looks` looks in a row have led to.
+    /// The evidence for a step against a drift that `looks` looks in a row have led to, but for whether the machine has booted.
     pub(super) fn of(&self, drift: &Drift, reason: &str, step: &Step, looks: u32) -> Evidence {
         let wait = SignedDuration::try_from(self.fleet.patience.dead_after).unwrap_or(SignedDuration::from_hours(24));
         let since = self.since.iter().find(|since| since.subject == drift.subject && since.reason == reason);
@@ -154,18 +160,12 @@ impl Case<'_> {
         Evidence {
             looks,
             lasted_at: began.checked_add(wait).ok().or(Some(Timestamp::MAX)),
-            booted_at: self.seen.and_then(|seen| seen.machine.seen()).and_then(|machine| self.booted_at(machine)),
+            booted_at: None,
             unwarranted: self.unwarranted(drift),
             today,
             per_day: self.fleet.patience.per_day,
             day_ends,
         }
-    }
-
-    /// When the machine will have been up for long enough, if that is ahead.
-    fn booted_at(&self, machine: &Machine) -> Option<Timestamp> {
-        let left = self.fleet.patience.dead_after.checked_sub(Duration::from_secs(machine.up_for()))?;
-        self.now.checked_add(SignedDuration::try_from(left).ok()?).ok()
     }
 
     /// How many steps of a step's weight this machine had within the last day, and when the oldest of them is a day old.

@@ -18,6 +18,8 @@ pub const EXIT_CODE: &str = "exit code ";
 pub struct Past {
     /// The BinderAction's name.
     pub name: String,
+    /// The BinderAction's UID.
+    pub uid: String,
     /// The step; `None` if a version wrote it that knew others.
     pub step: Option<Step>,
     /// The kind of step.

@@ -16,6 +16,7 @@ pub mod outage;
 mod tests;
 mod updates;
 pub mod windows;
+pub mod witness;
 
 use crate::facets::effect::{Effect, effect};
 use crate::facets::{Check, Drift, FACETS, Step};
@@ -80,6 +81,14 @@ pub struct LookFailure {
     pub not_before: Option<Timestamp>,
 }
 
+impl LookFailure {
+    /// What the time of a failure is counted by: silence is one state however it shows (a look without an answer, then a
+    /// connection that does not come about), everything else is what its reason says.
+    pub fn state(&self) -> &'static str {
+        if self.kind == FailureKind::Silent { "Silent" } else { self.reason }
+    }
+}
+
 /// What it takes to end a failure to look.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FailureKind {
@@ -91,9 +100,10 @@ pub enum FailureKind {
         /// That half, as a line of `authorized_keys`.
         public_key: String,
     },
-    /// Time: the machine answers, and something on it is in the way.
+    /// Time, or somebody elsewhere: the machine answers and something on it is in the way, or the operator's own network or
+    /// resolver knows no way to it. Says nothing of a machine's death, so it is never grounds for a step.
     Passing,
-    /// Nobody answers over SSH: the machine may be dead. Whether it is, [`outage`] says.
+    /// Silence over SSH, and no word of anybody's that explains it: the machine may be dead. Whether it is, [`outage`] says.
     Silent,
 }
 

@@ -15,11 +15,13 @@ pub mod gce;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use binder_crds::text::{BadText, Checked, PublicKey, UserName};
 use futures::future::BoxFuture;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
 use crate::gate::Permit;
@@ -61,6 +63,19 @@ pub struct Instance {
     pub state: State,
     /// When it was last started, by the cloud's clock. A reset need not change it.
     pub last_start: Option<Timestamp>,
+    /// The cloud's clock when it said so: what is compared with `last_start`, and no other clock.
+    pub asked_at: Option<Timestamp>,
+    /// Its addresses, internal and external.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Instance {
+    /// For how long it has been on, by the cloud's clock; `None` when the cloud does not say.
+    pub fn on_for(&self) -> Option<SignedDuration> {
+        Some(self.asked_at?.duration_since(self.last_start?))
+    }
 }
 
 /// How an instance is, in the cloud's eyes. A machine whose system hangs is `Running` to its cloud.
@@ -419,11 +434,12 @@ impl Fault {
     }
 }
 
-/// The id under which a change is asked of a cloud: the same for the same permit and purpose, so that a cloud that knows
-/// it already does nothing more. A UUID as RFC 9562 shapes version 5, from SHA-256.
+/// The id under which a change is asked of a cloud: the same for the same recorded attempt and purpose, so that a cloud that
+/// knows it already does nothing more. An attempt is told from an earlier one of the same name, whose BinderAction a person has
+/// deleted, by its object's UID. A UUID as RFC 9562 shapes version 5, from SHA-256.
 fn request_id(permit: &Permit, purpose: &str) -> String {
     let mut digest = Sha256::new();
-    for part in ["binder-operator", permit.host(), permit.action(), purpose] {
+    for part in ["binder-operator", permit.host(), permit.action(), permit.record(), purpose] {
         // With their lengths, so that no two lists of parts read the same.
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part.as_bytes());

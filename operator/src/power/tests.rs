@@ -15,6 +15,10 @@ fn the_same_permit_gives_the_same_request_and_no_other_does() {
     ] {
         assert_ne!(one, other);
     }
+    // An action that was deleted comes again under the same name, as another object: another attempt.
+    let recorded = |uid: &str| request_id(&Permit::for_test("uid", "services-1").recorded(uid), "reset");
+    assert_eq!(recorded("a"), recorded("a"));
+    assert_ne!(recorded("a"), recorded("b"));
     let groups: Vec<usize> = one.split('-').map(str::len).collect();
     assert_eq!(groups, [8, 4, 4, 4, 12]);
     assert_eq!(one.as_bytes()[14], b'5');

@@ -97,6 +97,10 @@ pub enum Reason {
     KeyUnknown,
     /// What was seen does not tell whether it is as described.
     NotJudged,
+    /// What answers speaks of the one who asks: no right, no credentials, too many questions.
+    AskerRefused,
+    /// What answers is another cluster than the one that is meant.
+    WrongCluster,
 }
 
 impl Reason {
@@ -115,6 +119,8 @@ impl Reason {
             Self::NotAnswered => "NotAnswered",
             Self::KeyUnknown => "KeyUnknown",
             Self::NotJudged => "NotJudged",
+            Self::AskerRefused => "AskerRefused",
+            Self::WrongCluster => "WrongCluster",
         }
     }
 }
@@ -152,30 +158,6 @@ pub enum Answer {
 pub const EXIT_SUDO: i32 = 77;
 /// The exit code by which our own scripts say that a program is missing (the shell's own convention).
 pub const EXIT_MISSING: i32 = 127;
-
-/// The text of an answer that a script completed with exit code 0. For sections that are not written with
-/// [`script`](mod@script) yet: [`script::whole`] takes its place.
-pub(crate) fn text(answer: Option<&Answer>, what: &str) -> Result<String, Blind> {
-    let blind = |reason, message: String| Err(Blind { reason, message });
-    match answer {
-        None => blind(Reason::NotSeen, format!("{what} was not looked at")),
-        Some(Answer::Not(not)) => Err(Blind { reason: not.reason, message: format!("{what}: {}", not.message) }),
-        Some(Answer::Said { exit: EXIT_SUDO, .. }) => blind(
-            Reason::SudoNeedsPassword,
-            format!("{what} needs sudo, and sudo wants a password: give this login a NOPASSWD rule in sudoers"),
-        ),
-        Some(Answer::Said { exit: EXIT_MISSING, .. }) => {
-            blind(Reason::NotInstalled, format!("{what} needs a program that the host does not have on its PATH"))
-        }
-        Some(Answer::Said { bytes, exit: 0 }) => match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(text.to_owned()),
-            Err(_) => blind(Reason::Garbage, format!("{what}: the host answered something that is not text")),
-        },
-        Some(Answer::Said { exit, .. }) => {
-            blind(Reason::ProbeFailed, format!("{what}: looking failed with exit code {exit}"))
-        }
-    }
-}
 
 /// Everything that one look saw of a host.
 #[derive(Clone, Debug, PartialEq)]

@@ -35,7 +35,11 @@ nl='
 code=0 words= out=
 root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 fail() {
-  [ -z "$words" ] || printf '%s\n' "$words" | head -n 20 | cut -c1-300 | sed 's/^/words /'
+  lines=0
+  printf '%s\n' "$words" | while IFS= read -r line && [ "$lines" -lt 20 ]; do
+    lines=$((lines + 1))
+    printf 'words %.300s\n' "$line"
+  done
   printf '\nfailed %s %s\n' "$1" "$code"
   exit 1
 }

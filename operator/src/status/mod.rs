@@ -12,10 +12,10 @@ pub mod fleet;
 use crate::gate::BlockedBy;
 use crate::plan::clock as clock_rules;
 use crate::plan::memory::{FleetView, Memory, Past};
-use crate::plan::{Candidate, Checked, FailureKind, Finish, Host, LookFailure, order};
+use crate::plan::{Candidate, Checked, FailureKind, Finish, Host, LookFailure, order, outage};
 use crate::seen::Observation;
 use binder_crds::conditions as types;
-use binder_crds::host::{DriftSince, HasRun, PastAction, PlannedStep, ScheduleStatus};
+use binder_crds::host::{DriftSince, HasRun, PastAction, PlannedStep, ProvenAt, ScheduleStatus};
 use binder_crds::{ActionOutcome, BinderHostStatus, Mode};
 use conditions::{Conditions, Is, find, shorten};
 use jiff::Timestamp;
@@ -122,6 +122,10 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
         drift_since: story.since.to_vec(),
         has_run: story.has_run.to_vec(),
         incident_since: story.incident.map(Time),
+        proven_at: Some(ProvenAt {
+            greets: story.fleet.outage.greets.iter().cloned().collect(),
+            ..outage::endpoint(story.host.spec)
+        }),
         schedules: story.schedules.to_vec(),
         database: database::status(host, story.seen),
     }
@@ -186,6 +190,14 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         list.set(types::RECONCILING, Is::True, failure.reason, "trying to reach the host again, less and less often");
     }
     list.set(types::REACHABLE, Is::False, failure.reason, failure.message.clone());
+    if let Some(mismatch) = outage::mismatch(host, &fleet.outage) {
+        list.set(
+            types::INSTANCE_MISMATCH,
+            Is::True,
+            "OtherAddress",
+            format!("{mismatch}. Nothing is done through the cloud"),
+        );
+    }
     for facet in crate::facets::FACETS.iter().filter(|facet| facet.in_use(&host.spec.desired)) {
         list.set(facet.condition(), Is::Unknown, "NotSeen", "the host could not be looked at");
     }
@@ -201,6 +213,7 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         drift: match candidates.first() {
             Some(candidate) => candidate.drift.short.clone(),
             None if needs_person => failure.message.clone(),
+            None if failure.kind == FailureKind::Passing => format!("not seen since {since}"),
             None => format!("no answer since {since}"),
         },
         next: match step {
@@ -211,6 +224,11 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         waits_for: match step {
             Some(step) => step.blocked.as_ref().map(blocked_words).unwrap_or_default(),
             None if needs_person => "a person".to_owned(),
+            None if candidates.iter().any(|candidate| candidate.blocked.is_some()) => candidates
+                .iter()
+                .find_map(|candidate| candidate.blocked.as_ref())
+                .map(blocked_words)
+                .unwrap_or_default(),
             None => "the host to answer".to_owned(),
         },
         conditions: list,
@@ -220,6 +238,7 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         drift_since: began.to_vec(),
         has_run: host.previous.has_run.clone(),
         incident_since: incident.map(Time),
+        proven_at: outage::proven(host.previous.proven_at.as_ref(), host.spec).cloned(),
         schedules: host.previous.schedules.clone(),
         database: host.previous.database.clone(),
     }
@@ -245,6 +264,7 @@ pub fn suspended(host: &Host<'_>, memory: &Memory, incident: Option<Timestamp>, 
         drift_since: Vec::new(),
         has_run: host.previous.has_run.clone(),
         incident_since: incident.map(Time),
+        proven_at: outage::proven(host.previous.proven_at.as_ref(), host.spec).cloned(),
         schedules: host.previous.schedules.clone(),
         database: host.previous.database.clone(),
     }

@@ -3,11 +3,14 @@
 
 use crate::operator::{CLUSTER, fleet, reach};
 use binder_operator::plan::memory::FleetView;
-use binder_operator::plan::outage::{CloudSays, Outage, Says, Witness};
+use binder_operator::plan::outage::{CloudSays, Outage};
+use binder_operator::plan::witness::{Carrier, Heard, Over, Testimony, Witness};
 use binder_operator::plan::{FailureKind, LookFailure, Looked};
 use binder_operator::seen::backups::{Backups, Good};
 use binder_operator::seen::database::{Build, Database, Name, Names};
-use binder_operator::seen::kubernetes::{Answers, Api, Namespaces, Nodes, namespace_names, namespaces, nodes};
+use binder_operator::seen::kubernetes::{
+    Answers, Api, Identified, Namespaces, Nodes, Proxied, namespace_names, namespaces, nodes,
+};
 use binder_operator::seen::proxy::{self, Cluster};
 use binder_operator::seen::reach::{Reached, Reaches, subject};
 use binder_operator::seen::routes::{Routes, routes};
@@ -52,8 +55,13 @@ impl Questions {
                 works: BTreeSet::from(["deploy".to_owned(), "build".to_owned()]),
             }),
             kubernetes: Known::Seen(Api {
-                via: "web".to_owned(),
-                answer: Answers::Well(Duration::from_millis(20)),
+                own_port: 6443,
+                own: Answers::Well(Duration::from_millis(20)),
+                proxied: Ok(Proxied {
+                    via: "web".to_owned(),
+                    answer: Answers::Well(Duration::from_millis(20)),
+                    cluster: Identified::Told,
+                }),
                 nodes: Ok(Nodes { ready: 2, ..Nodes::default() }),
                 namespaces: Some(Namespaces { active: 1, ..Namespaces::default() }),
             }),
@@ -201,17 +209,27 @@ pub(crate) fn failing(now: Timestamp) -> Vec<Failing> {
         }
         add(format!("the nodes: {name}"), questions);
     }
-    for answer in STATUSES
-        .iter()
-        .filter(|status| **status < 500 || **status == 502)
-        .map(|status| Answers::Status(*status))
-        .chain(SILENT.iter().map(|why| Answers::Not((*why).to_owned())))
-    {
-        let mut questions = well.clone();
-        if let Known::Seen(api) = &mut questions.kubernetes {
-            api.answer = answer.clone();
+    // One of the two ways fails, or both say what speaks of the asker; an answer of another cluster is none.
+    let well_said = Answers::Well(Duration::from_millis(20));
+    let mut ill: Vec<Answers> = STATUSES.iter().map(|status| Answers::Status(*status)).collect();
+    ill.extend([Answers::Silent, Answers::Closed, Answers::Unclear("it does not speak HTTP".to_owned())]);
+    for answer in ill {
+        let of_asker = !matches!(answer, Answers::Silent | Answers::Status(500 | 503 | 504));
+        let ways = [
+            ("on its own loopback", answer.clone(), well_said.clone(), Identified::Told),
+            ("asked through a proxy", well_said.clone(), answer.clone(), Identified::Told),
+            ("both ways, of another cluster", answer.clone(), answer.clone(), Identified::Another("other".to_owned())),
+            ("both ways, of a cluster that nobody names", answer.clone(), answer.clone(), Identified::Unnamed),
+            ("both ways", answer.clone(), answer.clone(), Identified::Told),
+        ];
+        for (way, own, proxied, cluster) in ways.into_iter().take(if of_asker { 5 } else { 4 }) {
+            let mut questions = well.clone();
+            if let Known::Seen(api) = &mut questions.kubernetes {
+                api.own = own;
+                api.proxied = Ok(Proxied { via: "web".to_owned(), answer: proxied, cluster });
+            }
+            add(format!("the Kubernetes API, {way}: {answer:?}"), questions);
         }
-        add(format!("the Kubernetes API, asked through a proxy: {answer:?}"), questions);
     }
     add(
         "the Kubernetes API: nobody to ask through".to_owned(),
@@ -275,16 +293,36 @@ pub(crate) fn outages() -> Vec<(String, LookFailure, FleetView)> {
             CloudSays::Unanswered("the clock is wrong".to_owned()),
         ]
     };
-    let witness = |says: Says| vec![Witness { host: "build".to_owned(), says }];
+    let one = |host: &str, before, after, greeted, heard: Heard| Witness {
+        host: host.to_owned(),
+        domain: None,
+        before,
+        after,
+        greeted,
+        heard: vec![
+            Testimony { over: Over::Ssh, port: 22, heard: heard.clone() },
+            Testimony { over: Over::Http, port: 3000, heard },
+        ],
+    };
+    let (alive, unproven) = (|| Carrier::Alive, || Carrier::Unproven);
     let testimony = [
         ("nobody to ask", vec![]),
-        ("a witness that is not sure", witness(Says::Unsure("its own connection broke".to_owned()))),
-        ("a witness that sees it alive", witness(Says::Alive("22 refuses".to_owned()))),
+        ("a witness that was never greeted", vec![one("build", alive(), alive(), false, Heard::TimedOut)]),
+        ("a witness that hangs itself", vec![one("build", alive(), unproven(), true, Heard::TimedOut)]),
+        ("a witness that did before", vec![one("build", unproven(), alive(), true, Heard::TimedOut)]),
+        ("a witness that is refused", vec![one("build", alive(), alive(), true, Heard::Refused)]),
+        ("a witness that hears it", vec![one("build", alive(), alive(), true, Heard::Spoke)]),
+        ("a witness without a route", vec![one("build", alive(), alive(), true, Heard::NoRoute)]),
+        ("a witness that knows no such name", vec![one("build", alive(), alive(), true, Heard::NameNotFound)]),
+        (
+            "a witness that may not ask",
+            vec![one("build", alive(), alive(), true, Heard::Unknown("forbidden".to_owned()))],
+        ),
         (
             "two that disagree",
             vec![
-                Witness { host: "build".to_owned(), says: Says::Alive("9050 answers".to_owned()) },
-                Witness { host: "db".to_owned(), says: Says::Dead("22 is silent".to_owned()) },
+                one("build", alive(), alive(), true, Heard::Spoke),
+                one("db", alive(), alive(), true, Heard::TimedOut),
             ],
         ),
     ];
@@ -303,7 +341,7 @@ pub(crate) fn outages() -> Vec<(String, LookFailure, FleetView)> {
     ] {
         for cloud in clouds() {
             for (words, witnesses) in &testimony {
-                let outage = Outage { witnesses: witnesses.clone(), cloud: cloud.clone() };
+                let outage = Outage { witnesses: witnesses.clone(), cloud: cloud.clone(), ..Outage::default() };
                 let name = format!("{reason}, {words}, the cloud says {cloud:?}");
                 all.push((name, failure(reason, kind.clone()), FleetView { outage, ..fleet() }));
             }

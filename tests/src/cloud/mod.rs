@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 
 use crate::cgroup::Cgroup;
 use crate::host::power::{Order, PowerButton};
-use crate::inventory::{Machine, Network, PROJECT};
+use crate::inventory::{Machine, NODE_LABEL, Network, PROJECT, Role};
 use crate::layout::HostLayout;
 use accounts::{Account, Accounts, Allowed};
 use metadata::{Agent, Metadata};
@@ -206,12 +206,21 @@ impl Cloud {
             "status": status,
             "lastStartTimestamp": started.unwrap_or_default().to_string(),
             "metadata": metadata.describe(),
+            "labels": labels(machine),
             "networkInterfaces": [{
                 "kind": "compute#networkInterface",
                 "name": "nic0",
                 "networkIP": self.network.address(machine.octet).to_string(),
             }],
         }))
+    }
+}
+
+/// The labels of an instance: those of the cluster's nodes say so, as an owner would have it.
+fn labels(machine: &Machine) -> Value {
+    match machine.role {
+        Role::Minion => json!({ NODE_LABEL.0: NODE_LABEL.1 }),
+        _ => json!({}),
     }
 }
 

@@ -361,7 +361,7 @@ impl Cluster {
     fn apiserver(&self) -> ProcessSpec {
         let api = self.config.api;
         let mut args = vec![
-            flag("bind-address", api.ip()),
+            flag("bind-address", self.listens_on()),
             flag("advertise-address", api.ip()),
             flag("secure-port", api.port()),
             flag("tls-cert-file", self.pki("apiserver.crt").display()),
@@ -387,6 +387,14 @@ impl Cluster {
             args.push(flag("audit-log-maxsize", 4096));
         }
         self.process(API_SERVER, &self.config.programs.apiserver, args)
+    }
+
+    /// Where the API server listens: as real masters do, on every address of a machine that is its own, loopback among them.
+    fn listens_on(&self) -> IpAddr {
+        match self.config.api.ip() {
+            own if own.is_loopback() => own,
+            _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        }
     }
 
     fn controller_manager(&self) -> ProcessSpec {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{API_KEY_SECRET, CLOUD_SECRET, LOGIN_SECRET, NAMESPACE};
-use crate::inventory::PROJECT;
+use crate::inventory::{NODE_LABEL, PROJECT};
 use crate::status::{HostStatus, Status};
 
 /// The fleet's name.
@@ -46,7 +46,13 @@ pub fn file(status: &Status, mode: &str) -> Value {
                 member["docker"] =
                     json!({"reclaim": {"schedule": RECLAIM_AT, "timeZone": RECLAIM_ZONE, "unusedFor": "1h"}});
             }
-            "kubernetes-master" => member["kubernetesApi"] = json!({"readyNodes": 2, "mayRestartNodes": true}),
+            "kubernetes-master" => {
+                let label = format!("{}={}", NODE_LABEL.0, NODE_LABEL.1);
+                member["kubernetesApi"] = json!({"readyNodes": 2, "mayRestartNodes": true, "nodeLabel": label});
+                if let Some(identity) = &status.cluster_id {
+                    member["kubernetesApi"]["clusterId"] = json!(identity);
+                }
+            }
             _ => {}
         }
         hosts.push(member);

@@ -20,8 +20,9 @@ const SILENT_FOR: i64 = 45;
 
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     for (fault, reasons) in [
-        // A pulled cable shows as a lost connection first, and then as no answer to any attempt.
-        ("host-cut", &["Unreachable"][..]),
+        // A pulled cable shows as a lost connection first, and then as no answer to any attempt; on one link, the operator's
+        // own kernel soon says that there is no way.
+        ("host-cut", &["Unreachable", "NoRoute"][..]),
         ("host-hung", &["Hung", "NoAnswer", "ConnectionLost"]),
         ("host-key-changed", &["HostKeyMismatch"]),
     ] {

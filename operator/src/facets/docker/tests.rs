@@ -201,7 +201,7 @@ fn a_build_and_a_service_that_run_in_docker_are_not_ended_by_a_restart() {
     let mut with_db = building;
     let (words, step) = of_docker(&services, &lasting(with_db.clone(), 9999));
     assert_eq!(step, None, "pm2 was not seen, so that db may run: {words}");
-    with_db.pm2 = Known::Seen(crate::seen::pm2::Table { daemon: true, rows: Vec::new() });
+    with_db.pm2 = Known::Seen(crate::seen::pm2::Table { daemon: true, rows: Vec::new(), ..Default::default() });
     assert_eq!(of_docker(&services, &lasting(with_db.clone(), 9999)).1, Some(Step::RestartDocker));
     if let Known::Seen(machine) = &mut with_db.machine {
         machine.listeners.insert(9050, vec![812]);

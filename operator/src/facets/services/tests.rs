@@ -417,3 +417,20 @@ fn a_stopped_entry_whose_port_is_somebody_elses_is_left_alone() {
     let taken = seen("binder-web-start", State::Stopped, 1, &[(3000, 70, 0, "nginx: master process")]);
     assert_eq!(steps(&desired, &taken), (vec![DriftKind::PortTaken], vec![]));
 }
+
+#[test]
+fn a_server_on_another_port_is_not_blamed_for_what_its_usual_one_answers() {
+    let desired = servers(Server::Build);
+    let mut said = crate::seen::servers::Servers::default();
+    said.keys.insert("build".to_owned(), crate::seen::servers::Key::Refused);
+    let mut moved = seen("binder-build-start", State::Online, 300, &[(9082, 40, LOGIN, ""), (8082, 70, 0, "nginx")]);
+    moved.settings = Known::Seen(Settings::of("build", &["port"], 9082));
+    moved.servers = Known::Seen(said.clone());
+    assert!(fine(&desired, &moved));
+    let blind = crate::facets::api_keys::ApiKeys.check(&desired, &moved).unwrap_err();
+    assert!(blind.message.contains("another port"), "{}", blind.message);
+    let mut usual = seen("binder-build-start", State::Online, 300, &[(8082, 40, LOGIN, "")]);
+    usual.servers = Known::Seen(said);
+    let check = crate::facets::api_keys::ApiKeys.check(&desired, &usual).unwrap();
+    assert_eq!(check.drifts[0].kind, DriftKind::KeyRefused);
+}

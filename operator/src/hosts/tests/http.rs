@@ -148,3 +148,51 @@ async fn reach_tells_open_from_forbidden() {
     let reach = Machine::new().without_tunnels().connect().await.can_reach("127.0.0.1", port).await;
     assert!(matches!(&reach, Reach::Unknown(why) if why.contains("forbids tunnels")), "{reach:?}");
 }
+
+/// A certificate of nobody's, and its key: `openssl req -x509 -newkey ec`, good for a hundred years.
+const CERTIFICATE: &str = "MIIBkjCCATegAwIBAgIUfkYxYHFxsSDMufbtwAI7EJcPpCwwCgYIKoZIzj0EAwIwHTEbMBkGA1UEAwwSbm9ib2R5LXRydXN0cy10\
+    aGlzMCAXDTI2MTEyNTEyNTkyN1oYDzIxMjYxMTAxMTI1OTI3WjAdMRswGQYDVQQDDBJub2JvZHktdHJ1c3RzLXRoaXMwWTATBgcq\
+    hkjOPQIBBggqhkjOPQMBBwNCAARt/lMI5g+ZbzBm6EEFuzG3ICXimn4UNFi8l6LhDOJSjDdF8V2xvXHcIZ+B0l9GVZfRt/EPCO/j\
+    XgfI2T/MHxSDo1MwUTAdBgNVHQ4EFgQUMw1bdFC0aQfvTv7WDSMMrwaliYIwHwYDVR0jBBgwFoAUMw1bdFC0aQfvTv7WDSMMrwal\
+    iYIwDwYDVR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgNJADBGAiEAhjrsfrSztd5z3PBYBVcV8fje106zkt+/YviprWWmOk8CIQDK\
+    iFYqnSj3CkqcwC75cBT8SmRjYn6rp+XuVlin3mxf5w==";
+const ITS_KEY: &str = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgO2yB2+Tgxlm2FZtUkV9XZW+GPPm3D1UkHP6PWWUuxv6hRANCAARt\
+    /lMI5g+ZbzBm6EEFuzG3ICXimn4UNFi8l6LhDOJSjDdF8V2xvXHcIZ+B0l9GVZfRt/EPCO/jXgfI2T/MHxSD";
+
+#[tokio::test]
+async fn an_answer_in_tls_comes_through_whatever_the_certificate() {
+    use base64::Engine;
+    let bytes = |text: &str| base64::engine::general_purpose::STANDARD.decode(text).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let key = rustls_pki_types::PrivateKeyDer::Pkcs8(bytes(ITS_KEY).into());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![bytes(CERTIFICATE).into()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let to = listener.local_addr().unwrap();
+    let (sender, mut heads) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut head = vec![0; 4096];
+            let read = stream.read(&mut head).await.unwrap();
+            let _ = sender.send(String::from_utf8_lossy(&head[..read]).into_owned());
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    let session = Machine::new().connect().await;
+    let answer = session.https_unproven(request(to)).await.unwrap();
+    assert_eq!((answer.status, answer.body.as_slice()), (200, &b"ok"[..]));
+    let head = heads.recv().await.unwrap();
+    assert!(head.starts_with("GET /health/ HTTP/1.1") && !head.contains("s3cr3t"), "{head}");
+    // What does not speak TLS is told from what does not answer.
+    let (plain, _heads) = server(b"HTTP/1.1 400 Bad Request\r\n\r\n", None, true).await;
+    let error = session.https_unproven(request(plain)).await.unwrap_err();
+    assert!(matches!(error, HttpError::Broken { .. } | HttpError::TimedOut { .. }), "{error}");
+    assert!(session.is_alive().await);
+}

@@ -69,6 +69,8 @@ fn the_same_drift_on_many_hosts_at_once_holds() {
         ("a new version that the owner asks for", hosts(4, DriftKind::ModuleOld, &[0, 0, 0, 0]), None),
         ("what the owner wants stopped", hosts(4, DriftKind::StillRunning, &[0, 0, 0, 0]), None),
         ("a Secret that is gone", hosts(4, DriftKind::KeyUnknown, &[0, 0, 0, 0]), None),
+        ("a small fleet after a power failure", hosts(5, DriftKind::ProcessMissing, &[0, 1, 2, 3, 4]), None),
+        ("a large one", hosts(9, DriftKind::ProcessMissing, &[0, 1, 2, 3, 4, 5]), Some(SAME_DRIFT)),
         ("everything silent", hosts(4, DriftKind::HostSilent, &[0, 0, 0, 0]), Some(SAME_DRIFT)),
     ] {
         assert_eq!(reason(&facts(&hosts)), wanted, "{words}");

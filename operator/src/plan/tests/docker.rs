@@ -136,6 +136,19 @@ fn a_disk_that_something_else_fills_ends_with_a_person_who_is_told_what() {
 }
 
 #[test]
+fn nothing_is_removed_for_its_age_while_the_clock_is_off() {
+    let (mut operator, mut world) = host(15, 600);
+    world.clock_off = 3 * 3600;
+    operator.run(&mut world, 20);
+    assert!(operator.ran.is_empty(), "{:?}", operator.ran);
+    assert_eq!(operator.status.waits_for, "the clock of the machine to be set right");
+    assert_eq!(operator.condition(conditions::CLOCK_IN_SYNC), ("False", "ClockOff"));
+    world.clock_off = 0;
+    operator.run(&mut world, 20);
+    assert!(operator.healthy() && operator.ran == ["RemoveImages"], "{:?}", operator.ran);
+}
+
+#[test]
 fn the_images_wait_for_a_build_and_say_so() {
     let (mut operator, mut world) = host(15, 600);
     world.docker.as_mut().unwrap().building = true;

@@ -1,10 +1,10 @@
 //! What a step waits for until enough speaks for it.
 
+use super::outage::sees_it_dead;
 use super::well;
 use super::world::{Operator, World};
 use crate::plan::WATCH;
 use crate::plan::evidence::Demanded;
-use crate::plan::outage::{CloudSays, Outage, Says, Witness};
 use crate::seen::pm2::State;
 use binder_crds::{Mode, conditions};
 
@@ -15,11 +15,6 @@ fn stopped(world: &mut World) {
     for row in world.rows.iter_mut().filter(|row| row.name == "binder-web-start") {
         (row.state, row.pid) = (State::Stopped, None);
     }
-}
-
-fn sees_it_dead() -> Outage {
-    let witness = Witness { host: "binder-services".to_owned(), says: Says::Dead("its SSH is silent".to_owned()) };
-    Outage { witnesses: vec![witness], cloud: CloudSays::Running }
 }
 
 #[test]

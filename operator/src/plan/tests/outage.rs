@@ -4,17 +4,33 @@ use super::well;
 use super::world::{Operator, PUBLIC_KEY, World};
 use crate::plan::brake::{Held, REMEDIES_FAIL};
 use crate::plan::memory::Disrupted;
-use crate::plan::outage::{CloudSays, Outage, Says, Witness};
+use crate::plan::outage::{Addressed, Carrier, CloudSays, Heard, Instance, Outage, Over, Testimony, Witness};
 use binder_crds::fleet::{Purpose, Window};
 use binder_crds::references::{Access, GceHost, HostPower};
 use binder_crds::{ActionOutcome, Mode, conditions};
+use std::collections::BTreeSet;
 
-fn sees_it_dead() -> Outage {
-    Outage { witnesses: vec![witness(Says::Dead("its SSH is silent".to_owned()))], cloud: CloudSays::Running }
+pub(super) fn sees_it_dead() -> Outage {
+    let address = "192.0.2.1".parse().unwrap();
+    let instance = Instance { name: "instance web-1".to_owned(), addresses: BTreeSet::from([address]), on_for: None };
+    Outage {
+        witnesses: vec![witness(Heard::TimedOut)],
+        cloud: CloudSays::Running,
+        instance: Some(instance),
+        address: Addressed::At(BTreeSet::from([address])),
+        greets: BTreeSet::from(["binder-services".to_owned()]),
+    }
 }
 
-fn witness(says: Says) -> Witness {
-    Witness { host: "binder-services".to_owned(), says }
+fn witness(ssh: Heard) -> Witness {
+    Witness {
+        host: "binder-services".to_owned(),
+        domain: None,
+        before: Carrier::Alive,
+        after: Carrier::Alive,
+        greeted: true,
+        heard: vec![Testimony { over: Over::Ssh, port: 22, heard: ssh }],
+    }
 }
 
 /// A host that was well and has fallen silent.
@@ -53,12 +69,33 @@ fn a_blip_is_waited_out() {
 
 #[test]
 fn without_a_second_witness_nothing_is_done() {
-    let alone = Outage { witnesses: Vec::new(), cloud: CloudSays::Running };
-    let alive = Outage { witnesses: vec![witness(Says::Alive("3000 answers".to_owned()))], cloud: CloudSays::Running };
-    let unsure = Outage { witnesses: vec![witness(Says::Unsure("no tunnels".to_owned()))], cloud: CloudSays::Running };
+    let alone = Outage { witnesses: Vec::new(), ..sees_it_dead() };
+    let heard = |heard| Outage { witnesses: vec![witness(heard)], ..sees_it_dead() };
+    let (alive, refused) = (heard(Heard::Spoke), heard(Heard::Refused));
+    let (unknown, no_route) = (heard(Heard::NameNotFound), heard(Heard::NoRoute));
+    let (unsure, accepted) = (heard(Heard::Unknown("no tunnels".to_owned())), heard(Heard::AcceptedSilent));
+    let hung =
+        Outage { witnesses: vec![Witness { after: Carrier::Unproven, ..witness(Heard::TimedOut) }], ..sees_it_dead() };
+    let stranger = Outage { witnesses: vec![Witness { greeted: false, ..witness(Heard::TimedOut) }], ..sees_it_dead() };
+    let elsewhere = Outage { address: Addressed::At(BTreeSet::from(["192.0.2.2".parse().unwrap()])), ..sees_it_dead() };
+    let nameless = Outage { address: Addressed::Unresolved, ..sees_it_dead() };
     let deaf = Outage { cloud: CloudSays::Unanswered("403".to_owned()), ..sees_it_dead() };
     let undescribed = Outage { cloud: CloudSays::NotAsked, ..sees_it_dead() };
-    for outage in [alone, alive, unsure, deaf, undescribed] {
+    for outage in [
+        alone,
+        alive,
+        refused,
+        unknown,
+        no_route,
+        unsure,
+        accepted,
+        hung,
+        stranger,
+        elsewhere,
+        nameless,
+        deaf,
+        undescribed,
+    ] {
         let (mut operator, mut world) = silent(outage.clone());
         operator.run(&mut world, 60);
         assert!(operator.ran.is_empty(), "{outage:?}");
@@ -78,11 +115,70 @@ fn in_observe_a_dead_host_is_only_spoken_of() {
 }
 
 #[test]
-fn a_machine_that_is_off_is_started_on_its_clouds_word() {
-    let (mut operator, mut world) = silent(Outage { witnesses: Vec::new(), cloud: CloudSays::Off });
+fn a_machine_that_is_off_is_started_on_its_clouds_word_only_where_that_is_allowed() {
+    let off = Outage { witnesses: Vec::new(), cloud: CloudSays::Off, ..sees_it_dead() };
+    let (mut operator, mut world) = silent(off.clone());
+    operator.run(&mut world, 60);
+    assert!(operator.ran.is_empty());
+    assert_eq!(operator.status.waits_for, "a person: set power.mayStart: true to have it started, or start it");
+    assert!(operator.status.drift.starts_with("switched off since"), "{}", operator.status.drift);
+
+    let (mut operator, mut world) = silent(off);
+    operator.spec.power = Some(HostPower { may_start: true, ..HostPower::default() });
     operator.run(&mut world, 60);
     assert_eq!(operator.ran[0], "PowerOn");
     assert!(operator.healthy());
+}
+
+#[test]
+fn a_mistyped_address_is_never_power_cycled() {
+    let (mut operator, mut world) = silent(sees_it_dead());
+    // The endpoint that was logged in to is another one.
+    operator.spec.port = 2222;
+    operator.run(&mut world, 60);
+    assert!(operator.ran.is_empty(), "{:?}", operator.ran);
+    assert!(operator.status.waits_for.starts_with("a first login at "), "{}", operator.status.waits_for);
+    assert_eq!(operator.status.proven_at, None);
+}
+
+#[test]
+fn an_instance_that_is_another_machine_is_a_condition_and_no_step() {
+    let elsewhere = Outage { address: Addressed::At(BTreeSet::from(["192.0.2.2".parse().unwrap()])), ..sees_it_dead() };
+    let (mut operator, mut world) = silent(elsewhere);
+    operator.run(&mut world, 60);
+    assert!(operator.ran.is_empty());
+    assert_eq!(operator.condition(conditions::INSTANCE_MISMATCH), ("True", "OtherAddress"));
+    world.silent = false;
+    operator.run(&mut world, 3);
+    assert!(!operator.status.conditions.iter().any(|one| one.type_ == conditions::INSTANCE_MISMATCH));
+}
+
+#[test]
+fn a_machine_that_was_just_started_is_given_the_time_to_boot() {
+    let booting = |seconds| {
+        let mut outage = sees_it_dead();
+        outage.instance.as_mut().unwrap().on_for = Some(jiff::SignedDuration::from_secs(seconds));
+        outage
+    };
+    let (mut operator, mut world) = silent(booting(5));
+    operator.run(&mut world, 60);
+    assert!(operator.ran.is_empty(), "as long as its cloud says that it was started just now");
+    assert!(operator.status.waits_for.starts_with("it to come back by itself"), "{}", operator.status.waits_for);
+    operator.fleet.outage = booting(3600);
+    operator.run(&mut world, 80);
+    assert_eq!(operator.ran.first().map(String::as_str), Some("PowerCycle"));
+}
+
+#[test]
+fn who_was_greeted_stays_known_while_the_host_is_silent() {
+    let (mut operator, mut world) = well();
+    operator.fleet.outage = sees_it_dead();
+    operator.run(&mut world, 2);
+    let greets = |operator: &Operator| operator.status.proven_at.clone().unwrap().greets;
+    assert_eq!(greets(&operator), ["binder-services"]);
+    world.silent = true;
+    operator.run(&mut world, 2);
+    assert_eq!(greets(&operator), ["binder-services"]);
 }
 
 #[test]
@@ -147,7 +243,9 @@ fn a_reboot_of_a_machine_that_still_serves_waits_for_its_window() {
     operator.run(&mut world, 100);
     assert_eq!(operator.status.waits_for, "the window that opens at 2026-11-22 05:00Z", "{:?}", operator.ran);
     assert!(!operator.ran.iter().any(|step| step == "Reboot"), "{:?}", operator.ran);
-    world.pass(2 * 3600);
+    // Into the window.
+    let opens: jiff::Timestamp = "2026-11-22T05:00:10Z".parse().unwrap();
+    world.pass(u64::try_from(opens.duration_since(world.now).as_secs()).unwrap());
     operator.run(&mut world, 40);
     assert_eq!(operator.ran.iter().filter(|step| *step == "Reboot").count(), 1, "{:?}", operator.ran);
 }
@@ -274,7 +372,7 @@ fn refusing(allowed: bool, instance: Option<&str>) -> (Operator, World) {
     let (mut operator, mut world) = well();
     operator.spec.access = Some(Access { user: "andrew".into(), may_authorize_key: allowed, ..Access::default() });
     let gce = |instance: &str| GceHost { instance: instance.into(), ..GceHost::default() };
-    operator.spec.power = instance.map(|instance| HostPower { gce: Some(gce(instance)) });
+    operator.spec.power = instance.map(|instance| HostPower { gce: Some(gce(instance)), may_start: false });
     // Even when everybody would agree to a restart.
     operator.fleet.outage = sees_it_dead();
     world.refuses = true;

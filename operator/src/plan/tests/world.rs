@@ -496,6 +496,7 @@ impl Operator {
         self.ran.push(run.step.kind().to_owned());
         self.memory.actions.push(Past {
             name,
+            uid: String::new(),
             step: Some(run.step.clone()),
             kind: run.step.kind().to_owned(),
             subject: run.drift.subject.clone(),

@@ -33,6 +33,8 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -161,10 +163,17 @@ impl Power for GceInstance {
 
     fn state(&self) -> BoxFuture<'_, Result<Instance, PowerError>> {
         self.doing(Doing::Asking, async {
-            let answer = self.get(&[], &[("fields", "status,lastStartTimestamp")]).await?;
+            let path = self.uri(&["instances", &self.name], &[("fields", FIELDS)])?;
+            let (answer, asked_at) = self.ask_when(Method::GET, path, &Body::None, self.shared.patience.call).await?;
             let word = answer["status"].as_str().ok_or_else(|| self.unreadable("it does not say its status"))?;
             let last_start = answer["lastStartTimestamp"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
-            Ok(Instance { state: state(word), last_start })
+            Ok(Instance {
+                state: state(word),
+                last_start,
+                asked_at,
+                addresses: addresses(&answer["networkInterfaces"]),
+                labels: labels(&answer["labels"]),
+            })
         })
     }
 
@@ -278,8 +287,20 @@ impl GceInstance {
         Err(Fault::OperationFailed { operation: name, code: text("code", 64), said: text("message", 300) })
     }
 
-    /// One call, with a token; with a new one if the cloud does not take it, which it then has not acted on.
+    /// One call, with a token.
     async fn ask(&self, method: Method, uri: Uri, body: &Body, limit: Duration) -> Result<Value, Fault> {
+        self.ask_when(method, uri, body, limit).await.map(|(answer, _)| answer)
+    }
+
+    /// One call, with a token; with a new one if the cloud does not take it, which it then has not acted on. With the
+    /// cloud's clock at the answer, if it tells it.
+    async fn ask_when(
+        &self,
+        method: Method,
+        uri: Uri,
+        body: &Body,
+        limit: Duration,
+    ) -> Result<(Value, Option<Timestamp>), Fault> {
         let Shared { wire, tokens, .. } = &*self.shared;
         let mut again = true;
         loop {
@@ -294,6 +315,31 @@ impl GceInstance {
             }
         }
     }
+}
+
+/// What is asked of an instance.
+const FIELDS: &str = "status,lastStartTimestamp,networkInterfaces,labels";
+
+/// So many addresses and labels are read; an instance has at most 8 interfaces and 64 labels.
+const MOST: usize = 256;
+
+/// The addresses of an instance's interfaces: its own, and those by which others know it.
+fn addresses(interfaces: &Value) -> BTreeSet<IpAddr> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut found = BTreeSet::new();
+    for interface in list(interfaces).iter().take(MOST) {
+        let ways = [list(&interface["accessConfigs"]), list(&interface["ipv6AccessConfigs"])].concat();
+        let own = [&interface["networkIP"], &interface["ipv6Address"]];
+        let others = ways.iter().take(MOST).flat_map(|way| [&way["natIP"], &way["externalIpv6"]]);
+        found.extend(own.into_iter().chain(others).filter_map(|text| text.as_str()?.parse::<IpAddr>().ok()));
+    }
+    found
+}
+
+/// The labels of an instance.
+fn labels(labels: &Value) -> BTreeMap<String, String> {
+    let Some(labels) = labels.as_object() else { return BTreeMap::new() };
+    labels.iter().take(MOST).filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
 }
 
 /// What the API's words for an instance's state mean.

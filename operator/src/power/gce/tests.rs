@@ -174,6 +174,35 @@ async fn a_token_is_used_again_and_replaced_once_when_it_is_not_accepted() {
 }
 
 #[tokio::test]
+async fn addresses_and_labels_of_an_instance_are_read_and_its_age_by_the_clouds_own_clock() {
+    let cloud = Cloud::that(|_, _, _| {
+        let nic = json!({
+            "networkIP": "10.128.0.7", "ipv6Address": "fd20::7",
+            "accessConfigs": [{"natIP": "203.0.113.9"}, {"name": "without"}],
+            "ipv6AccessConfigs": [{"externalIpv6": "2001:db8::9"}],
+        });
+        let labels = json!({"cluster": "binder", "odd": 7});
+        let now = Timestamp::now().to_string();
+        let interfaces = json!([nic, {"networkIP": "no address"}]);
+        (
+            200,
+            json!({"status": "RUNNING", "lastStartTimestamp": now, "networkInterfaces": interfaces, "labels": labels}),
+        )
+    })
+    .await;
+    let seen = cloud.instance().state().await.unwrap();
+    let addresses: Vec<String> = seen.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["10.128.0.7", "203.0.113.9", "2001:db8::9", "fd20::7"]);
+    assert_eq!(seen.labels, BTreeMap::from([("cluster".to_owned(), "binder".to_owned())]));
+    let age = seen.on_for();
+    assert!(age.unwrap().abs() < jiff::SignedDuration::from_secs(5), "{age:?}");
+    // Whatever else it says is no address.
+    for odd in [json!(null), json!({}), json!([null, 7, {"networkIP": 7, "accessConfigs": "x"}])] {
+        assert!(super::addresses(&odd).is_empty());
+    }
+}
+
+#[tokio::test]
 async fn metadata_that_keeps_changing_is_given_up_and_never_overwritten() {
     let cloud = Cloud::that(|method, _, before| match method {
         "GET" => (200, json!({"metadata": {"fingerprint": format!("f{before}"), "items": []}})),

@@ -75,7 +75,7 @@ async fn ask(wire: &Wire, credentials: &Credentials) -> Result<(SecretString, Du
     let from = super::endpoint::host(&uri);
     let body = Body::Form(SecretString::from(form));
     let answer = wire.ask(Ask { method: Method::POST, uri, bearer: None, body, limit: LIMIT }).await;
-    let answer = answer.map_err(not_repaired_by_time)?;
+    let (answer, _) = answer.map_err(not_repaired_by_time)?;
     let token = answer["access_token"].as_str().filter(|token| !token.is_empty() && token.is_ascii());
     let seconds = answer["expires_in"].as_u64();
     match (token, seconds) {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, USER_AGENT};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
@@ -11,6 +11,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use jiff::Timestamp;
 use rustls_platform_verifier::BuilderVerifierExt;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
@@ -75,18 +76,19 @@ impl Wire {
         Self { client: OnceLock::new(), loopback }
     }
 
-    /// Sends a request, and reads the answer as JSON if it is a good one.
-    pub(super) async fn ask(&self, ask: Ask<'_>) -> Result<Value, Fault> {
+    /// Sends a request, and reads the answer as JSON if it is a good one; with the other side's clock, if it tells it.
+    pub(super) async fn ask(&self, ask: Ask<'_>) -> Result<(Value, Option<Timestamp>), Fault> {
         let (from, limit) = (host(&ask.uri), ask.limit);
         let whole = timeout(limit, self.converse(ask));
-        let (status, bytes) = whole.await.map_err(|_| Fault::TimedOut { from: from.clone(), limit })??;
+        let (status, date, bytes) = whole.await.map_err(|_| Fault::TimedOut { from: from.clone(), limit })??;
         if !status.is_success() {
             return Err(refusal(status, &bytes));
         }
-        serde_json::from_slice(&bytes).map_err(|_| Fault::Unreadable { from, what: "it is not JSON" })
+        let json = serde_json::from_slice(&bytes).map_err(|_| Fault::Unreadable { from, what: "it is not JSON" })?;
+        Ok((json, date))
     }
 
-    async fn converse(&self, ask: Ask<'_>) -> Result<(StatusCode, Bytes), Fault> {
+    async fn converse(&self, ask: Ask<'_>) -> Result<(StatusCode, Option<Timestamp>, Bytes), Fault> {
         let from = host(&ask.uri);
         let client = self.client.get_or_init(|| client(self.loopback)).as_ref();
         let client = client.map_err(|why| Fault::Tls { why: why.clone() })?;
@@ -97,12 +99,18 @@ impl Wire {
             source: Box::new(error),
         })?;
         let status = answer.status();
+        let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok()).and_then(clock);
         match Limited::new(answer.into_body(), MAX_ANSWER).collect().await {
-            Ok(body) => Ok((status, body.to_bytes())),
+            Ok(body) => Ok((status, date, body.to_bytes())),
             Err(error) if error.is::<LengthLimitError>() => Err(Fault::TooLong { from, limit: MAX_ANSWER }),
             Err(source) => Err(Fault::Unreachable { from, sent: true, source }),
         }
     }
+}
+
+/// A time as HTTP writes it: `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn clock(date: &str) -> Option<Timestamp> {
+    jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date).ok()
 }
 
 fn request(ask: Ask<'_>) -> Result<Request<Full<Bytes>>, http::Error> {
@@ -206,6 +214,12 @@ mod tests {
             assert_eq!(fault.cure(), cure, "{status} {reason}");
             assert!(!fault.to_string().contains('\u{1b}') && fault.to_string().contains("said so"), "{fault}");
         }
+    }
+
+    #[test]
+    fn the_clock_of_the_other_side_is_read() {
+        assert_eq!(clock("Sun, 06 Nov 1994 08:49:37 GMT").unwrap().to_string(), "1994-11-06T08:49:37Z");
+        assert!(clock("Sunday").is_none());
     }
 
     #[test]
