@@ -37,6 +37,8 @@ pub mod change;
 pub mod forward;
 pub mod http;
 pub mod limits;
+#[doc(hidden)]
+pub mod local;
 pub mod look;
 pub mod pool;
 pub mod probe;

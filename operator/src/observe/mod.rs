@@ -7,6 +7,8 @@
 mod cluster;
 mod database;
 pub mod kubernetes;
+#[doc(hidden)]
+pub mod local;
 mod reach;
 mod routes;
 mod servers;

@@ -395,7 +395,13 @@ pub fn namespace_names(body: &[u8]) -> Result<BTreeSet<String>, String> {
     struct Namespace {
         metadata: Metadata,
     }
-    Ok(list::<Namespace>(body, "NamespaceList")?.into_iter().map(|namespace| namespace.metadata.name).collect())
+    let names: BTreeSet<String> =
+        list::<Namespace>(body, "NamespaceList")?.into_iter().map(|namespace| namespace.metadata.name).collect();
+    // Every cluster has it: a list without it is of something else, and all that is not in it would seem to be gone.
+    if !names.contains("kube-system") {
+        return Err("its list of namespaces lacks kube-system".to_owned());
+    }
+    Ok(names)
 }
 
 /// What is wrong with an API, if that lasts.
@@ -603,6 +609,15 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_namespaces_without_kube_system_is_none() {
+        let names =
+            |items: &str| namespace_names(format!(r#"{{"kind":"NamespaceList","items":[{items}]}}"#).as_bytes());
+        assert!(names("").is_err());
+        assert!(names(r#"{"metadata":{"name":"default"}}"#).is_err());
+        assert_eq!(names(r#"{"metadata":{"name":"kube-system"}}"#).unwrap().len(), 1);
+    }
+
+    #[test]
     fn a_part_of_a_list_or_another_kind_is_no_list() {
         for body in [
             r#"{"kind":"NamespaceList","metadata":{"continue":"abc"},"items":[]}"#,
@@ -613,8 +628,7 @@ mod tests {
         ] {
             assert!(namespace_names(body.as_bytes()).is_err(), "{body}");
         }
-        let whole =
-            r#"{"kind":"NamespaceList","metadata":{"resourceVersion":"7"},"items":[{"metadata":{"name":"a"}}]}"#;
+        let whole = r#"{"kind":"NamespaceList","metadata":{"resourceVersion":"7"},"items":[{"metadata":{"name":"kube-system"}}]}"#;
         assert_eq!(namespace_names(whole.as_bytes()).unwrap().len(), 1);
     }
 
