@@ -12,7 +12,7 @@ pub(super) const DIFFER: &str =
     "the clocks of the host and of the operator differ by over a minute: set the host's (NTP)";
 
 /// What a step waits for that rests on an age.
-pub(super) const HELD: &str = "the host's clock, which differs from the operator's by over a minute";
+pub(super) const HELD: &str = "the clock of the machine to be set right";
 
 /// Whether the host's clock and the operator's, `at` the time of the look, differ by more than a minute.
 pub(super) fn differ(machine: &Machine, at: Timestamp) -> bool {

@@ -152,7 +152,7 @@ fn the_time_survives_a_restart_of_the_operator() {
     world.silent = true;
     operator.pass(&mut world);
     let began = operator.status.drift_since[0].clone();
-    assert_eq!((began.subject.as_str(), began.reason.as_str()), ("machine", "Unreachable"));
+    assert_eq!((began.subject.as_str(), began.reason.as_str()), ("machine", "Silent"));
     world.pass(61);
     operator.demanded = Demanded::default();
     operator.run(&mut world, 2);

@@ -163,7 +163,7 @@ fn a_machine_that_was_just_started_is_given_the_time_to_boot() {
     let (mut operator, mut world) = silent(booting(5));
     operator.run(&mut world, 60);
     assert!(operator.ran.is_empty(), "as long as its cloud says that it was started just now");
-    assert!(operator.status.waits_for.starts_with("it to come back by itself"), "{}", operator.status.waits_for);
+    assert!(operator.status.waits_for.starts_with("the machine to finish booting"), "{}", operator.status.waits_for);
     operator.fleet.outage = booting(3600);
     operator.run(&mut world, 80);
     assert_eq!(operator.ran.first().map(String::as_str), Some("PowerCycle"));
