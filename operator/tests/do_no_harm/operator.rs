@@ -182,12 +182,25 @@ impl<'a> Operator<'a> {
     }
 }
 
-/// The patterns in which a failure comes, with how many looks there are before it and from it on: from a well host on
-/// without end; from the operator's start on; every other look; for two looks of three.
-const PATTERNS: &[(usize, usize, fn(usize) -> bool)] =
-    &[(3, 14, |_| true), (0, 10, |_| true), (1, 10, |look| look % 2 == 0), (1, 10, |look| look % 3 != 2)];
+/// How a failure comes and goes.
+struct Pattern {
+    /// Looks before it that are well.
+    before: usize,
+    /// Whether it is there in a look, counted from the first that has it.
+    fails: fn(usize) -> bool,
+}
 
-/// Ten looks and more, of which some are `broken` and the others `well`, in each pattern. Every second one comes when the
+/// From a well host on without end; from the operator's start on; in two looks of three.
+const PATTERNS: &[Pattern] = &[
+    Pattern { before: 3, fails: |_| true },
+    Pattern { before: 0, fails: |_| true },
+    Pattern { before: 1, fails: |look| look % 3 != 2 },
+];
+
+/// Looks from the first that fails on.
+const LOOKS: usize = 10;
+
+/// Ten looks, of which some are `broken` and the others `well`, in each pattern. Every second one comes when the
 /// operator asks for it, the others 30 s after the one before. `Outcome::steps` are those of all.
 pub(crate) fn ten_looks(
     spec: &BinderHostSpec,
@@ -196,12 +209,12 @@ pub(crate) fn ten_looks(
     broken: &dyn Fn(SignedDuration) -> (Looked, FleetView),
 ) -> Outcome {
     let mut all: Option<Outcome> = None;
-    for (before, looks, is_broken) in PATTERNS {
+    for Pattern { before, fails } in PATTERNS {
         let mut operator = Operator::new(spec);
         let mut after = SignedDuration::from_secs(-30 * *before as i64);
-        for look in 0..before + looks {
-            let fails = look >= *before && is_broken(look - before);
-            let (looked, fleet) = if fails { broken(after) } else { well(after) };
+        for look in 0..before + LOOKS {
+            let is_broken = look >= *before && fails(look - before);
+            let (looked, fleet) = if is_broken { broken(after) } else { well(after) };
             let usual = Duration::from_secs(30);
             let again = operator.look(looked, &fleet, begin + after).min(usual);
             let pause = if look >= *before && look % 2 == 0 { again } else { usual };

@@ -216,6 +216,12 @@ impl Stage {
         )
         .unwrap();
 
+        fs::create_dir_all(world.join("proc/net")).unwrap();
+        fs::write(
+            world.join("proc/net/dev"),
+            "Inter-|   Receive |  Transmit\n face |bytes packets|bytes packets\n    lo: 1 1 0 0 0 0 0 0 1 1\n  eth0: 1 1 0 0 0 0 0 0 1 1\n",
+        )
+        .unwrap();
         let listen = |port: u16, id: u32, name: &str| (port, id, name.to_owned());
         let listeners = [
             listen(3000, 20, "node"),
@@ -236,6 +242,10 @@ impl Stage {
             .collect();
         fs::write(world.join("listeners"), rows).unwrap();
 
+        let program = |id: u32| {
+            let command = all.iter().find(|process| process.pid == FIRST + id).map(|process| process.command.as_str());
+            command.and_then(|command| command.split(' ').nth(1)).unwrap_or("/usr/bin/node").to_owned()
+        };
         let names = [
             ("binder-db-service", 70u32, 15u64),
             ("binder-web-start", 20, 20),
@@ -256,7 +266,7 @@ impl Stage {
                     "pid": FIRST + id, "name": name, "pm_id": number, "monit": {"memory": 1, "cpu": 0},
                     "pm2_env": {
                         "status": "online", "restart_time": 0, "pm_uptime": started as u64, "exec_mode": "fork_mode",
-                        "unstable_restarts": 0, "name": name, "pm_exec_path": "/usr/bin/node", "instances": 1,
+                        "unstable_restarts": 0, "name": name, "pm_exec_path": program(*id), "instances": 1,
                     },
                 })
             })

@@ -70,7 +70,7 @@ done
 exec \"$WELL/iptables\" \"$@\"";
     let old_docker = "words=\"$*\"
 case \" $words \" in
-  *' image ls '* | *' image inspect '* | *' container '*) echo \"docker: 'image' is not a docker command.
+  *' image ls '* | *' image inspect '* | *' container ls '* | *' container inspect '*) echo \"docker: 'image' is not a docker command.
 See 'docker --help'.\" >&2; exit 1 ;;
   *' info '*--format*) echo 'flag provided but not defined: --format' >&2; exit 125 ;;
   *' version '*) echo 1.11.2; exit 0 ;;
