@@ -17,6 +17,9 @@
 //! - [`binder`] - Binder's database and its servers' APIs, through the hosts;
 //! - [`hosts`] - SSH sessions, the probe's framing, tunnels.
 
+// A pass is a deep chain of futures: one that is large in place takes the stack of a worker thread.
+#![warn(clippy::large_futures)]
+
 pub mod backup;
 pub mod binder;
 pub mod catalogue;

@@ -66,7 +66,7 @@ pub(super) async fn reconcile(object: Arc<BinderHost>, context: Arc<Context>) ->
     if let Some(wait) = first_look_waits(&object, &context) {
         return Ok(Action::requeue(wait));
     }
-    let work = panics::caught(pass(object.clone(), &context).instrument(span));
+    let work = panics::caught(Box::pin(pass(object.clone(), &context)).instrument(span));
     let done = match tokio::time::timeout(PASS, work).await {
         Ok(Ok(done)) => done,
         Ok(Err(place)) => Err(Error::Defect { place }),
@@ -179,7 +179,7 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
     end_backups_that_nobody_makes(&described, context, &mut memory).await?;
     try_login_once_more(&described, context, &memory, known.tried_login_after.as_deref());
     let begun = Instant::now();
-    let (mut looked, session) = observe(&described, context, &previous).await?;
+    let (mut looked, session) = Box::pin(observe(&described, context, &previous)).await?;
     if let Looked::Seen(seen) = &mut looked {
         let fleet = described.fleet.as_deref();
         outage::look_at_nodes(context, &described.namespace, &described.spec, fleet, seen).await?;
@@ -248,7 +248,7 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
     }
     if let Next::Run(run) = decision.next {
         let decided = Decided { at: now, evidence_at };
-        execute(&described, context, *run, session, &looked, &fleet_view, decided).await?;
+        Box::pin(execute(&described, context, *run, session, &looked, &fleet_view, decided)).await?;
         again = plan::WATCH.max(took);
     }
     Ok(Action::requeue(pace::jittered(again, rand::rng().random_range(0.0..=1.0))))
@@ -460,7 +460,7 @@ async fn look(described: &Described, context: &Context, session: &crate::hosts::
     let desired = &described.spec.desired;
     let mut around = around(described, context);
     if !observe::asks_with_api_key(desired) {
-        return Ok(observe::look(session, desired, &around).await);
+        return Ok(Box::pin(observe::look(session, desired, &around)).await);
     }
     let (namespace, reference) = (&described.namespace, described.spec.api_key_secret_ref.as_ref());
     let every = plan::usual(&described.spec);
@@ -468,11 +468,11 @@ async fn look(described: &Described, context: &Context, session: &crate::hosts::
     if let Err(problem) = &key {
         let about =
             keys::About { namespace, uid: &described.uid, name: &described.object.name_any(), spec: &described.spec };
-        return Ok(keys::look(context, &about, session, around, problem).await);
+        return Ok(Box::pin(keys::look(context, &about, session, around, problem)).await);
     }
     context.key_search.end(namespace, reference);
     around.api_key = Some(key.clone().map_err(|problem| problem.to_string()));
-    let looked = observe::look(session, desired, &around).await;
+    let looked = Box::pin(observe::look(session, desired, &around)).await;
     if !observe::key_was_refused(&looked) {
         return Ok(looked);
     }
@@ -483,7 +483,7 @@ async fn look(described: &Described, context: &Context, session: &crate::hosts::
         return Ok(looked);
     }
     around.api_key = Some(now.map_err(|problem| problem.to_string()));
-    Ok(observe::look(session, desired, &around).await)
+    Ok(Box::pin(observe::look(session, desired, &around)).await)
 }
 
 /// What a look may use beside the host itself: what the fleet's other hosts are.
@@ -845,7 +845,7 @@ async fn back_up(
     let work = async move {
         let means = Means { session: session.as_deref(), backups: place, ..Means::default() };
         let at = Timestamp::now();
-        let done = panics::caught(execute::carry_out(&run.step, run.permit, means)).await;
+        let done = panics::caught(Box::pin(execute::carry_out(&run.step, run.permit, means))).await;
         let sent = done.unwrap_or_else(|place| Sent { may_have_run: true, said: format!("a defect at {place}") });
         let status = record::sent(sent, at);
         tracing::info!(said = status.said, "the backup came to its end");

@@ -90,14 +90,14 @@ pub(super) async fn look(
     let named = about.spec.api_key_secret_ref.as_ref().filter(|_| !matches!(problem, KeyProblem::NotMeant(_)));
     let Some(reference) = named else {
         around.api_key = Some(unknown());
-        return observe::look(session, desired, &around).await;
+        return Box::pin(observe::look(session, desired, &around)).await;
     };
     let place = (about.namespace.to_owned(), reference.clone());
     around.search_logs = true;
     let mut tried = candidate(context.key_search.told(&place).values());
     loop {
         around.api_key = Some(tried.as_ref().map_or_else(unknown, |key| Ok(key.secret().clone())));
-        let mut looked = observe::look(session, desired, &around).await;
+        let mut looked = Box::pin(observe::look(session, desired, &around)).await;
         let Looked::Seen(seen) = &mut looked else { return looked };
         let mut told = Told { host: about.name.to_owned(), ..Told::default() };
         match &seen.log_keys {

@@ -41,7 +41,7 @@ pub(super) async fn ask(session: &Session, desired: &Desired, around: &Around) -
     let Some(spec) = &desired.kubernetes_api else { return Known::NotAsked };
     let (own, through) = tokio::join!(own(session, spec), async {
         match &around.cluster {
-            Some(way) => Some(through(way, spec).await),
+            Some(way) => Some(Box::pin(through(way, spec)).await),
             None => None,
         }
     });
