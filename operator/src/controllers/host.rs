@@ -13,6 +13,7 @@ use crate::observe::kubernetes::Way;
 use crate::observe::{self, Around};
 use crate::panics;
 use crate::plan::memory::{BuildServer, FleetView, Memory, Past};
+use crate::plan::outage::Outage;
 use crate::plan::{self, FailureKind, Host, LookFailure, Looked, Next, Run};
 use crate::status::{self, events, failed};
 use binder_crds::desired::Server;
@@ -563,11 +564,13 @@ async fn view(
     view.just_started = context.brakes.just_started(&described.uid, described.object.status.as_ref());
     let Described { object, namespace, uid, spec, fleet, .. } = described;
     let greeted = outage::greeted_by(context, uid, spec, fleet.as_deref(), previous.proven_at.as_ref());
-    if matches!(looked, Looked::Failed(failure) if failure.kind == FailureKind::Silent) {
-        view.outage = outage::ask(context, namespace, object, spec, fleet.as_deref(), greeted).await?;
-    } else {
-        view.outage.greets = greeted;
-    }
+    view.outage = match looked {
+        Looked::Failed(failure) if failure.kind == FailureKind::Silent => {
+            outage::ask(context, namespace, object, spec, fleet.as_deref(), greeted).await?
+        }
+        Looked::Failed(_) => outage::ask_which(context, namespace, spec, greeted).await?,
+        Looked::Seen(_) | Looked::Suspended => Outage { greets: greeted, ..Outage::default() },
+    };
     let Some(fleet) = &described.fleet else { return Ok(view) };
     // A healthy host has no use for the budget, and asking the API for nothing is a read too many.
     if described.object.status.as_ref().and_then(status::is_healthy) != Some(true) {

@@ -236,6 +236,22 @@ pub(super) async fn ask(
     Ok(Outage { witnesses, cloud, instance, address, greets: greeted })
 }
 
+/// Asks the cloud alone which machine the instance is: for a host that answers otherwise than ours does, or to which there is
+/// no way. No neighbour is asked, since nothing is done about such a host.
+///
+/// # Errors
+/// [`Error`] when the API fails.
+pub(super) async fn ask_which(
+    context: &Context,
+    namespace: &str,
+    spec: &BinderHostSpec,
+    greeted: BTreeSet<String>,
+) -> Result<Outage, Error> {
+    let power = power::of(context, namespace, spec, None).await?;
+    let ((cloud, instance), address) = tokio::join!(cloud(power.as_ref()), addressed(&spec.address.0));
+    Ok(Outage { witnesses: Vec::new(), cloud, instance, address, greets: greeted })
+}
+
 async fn cloud(power: Option<&Result<Box<dyn Power>, String>>) -> (CloudSays, Option<Instance>) {
     let power = match power {
         None => return (CloudSays::NotAsked, None),

@@ -200,9 +200,10 @@ pub fn read(answer: Option<&Answer>) -> Result<Table, Blind> {
     if word("missing") {
         return Err(Blind {
             reason: Reason::NotInstalled,
-            message: "pm2 is not on this login's PATH: install it (npm install -g pm2) or correct the PATH of shells that are \
-                      not interactive (nvm's is not set there)"
-                .to_owned(),
+            message:
+                "pm2 is not on this login's PATH: correct the PATH of shells that are not interactive (nvm's is not \
+                      set there), or link pm2 and node into /usr/local/bin"
+                    .to_owned(),
         });
     }
     if word("none") && said.is_empty() {
