@@ -202,7 +202,7 @@ pub fn read(answer: Option<&Answer>) -> Result<Table, Blind> {
             reason: Reason::NotInstalled,
             message:
                 "pm2 is not on this login's PATH: correct the PATH of shells that are not interactive (nvm's is not \
-                      set there), or link pm2 and node into /usr/local/bin"
+                      set there), link pm2 and node into /usr/local/bin, or install it"
                     .to_owned(),
         });
     }
