@@ -194,6 +194,9 @@ async fn one_at_a_time(place: &Place) -> Outcome {
         "--namespace=binder",
         "--concurrency=7",
         "--keep-actions-hours=168",
+        "--min-dead-after=5m",
+        "--min-cooldown=10s",
+        "--min-refill-after=5m",
         "--log=info,russh=off",
         "--log-format=json",
     ];

@@ -47,7 +47,7 @@ async fn defaults(place: &Place) -> Outcome {
         json!({
             "mode": "Observe",
             "budget": { "maxDisrupted": 1, "maxDisruptedPerDomain": 1 },
-            "remedies": { "attempts": 3, "cooldown": "30s", "deadAfter": "5m", "refillAfter": "15m" },
+            "remedies": { "attempts": 3, "cooldown": "30s", "deadAfter": "5m", "perDay": 1, "refillAfter": "15m" },
             "access": fleet["spec"]["access"],
         }),
     )?;
@@ -62,7 +62,10 @@ async fn defaults(place: &Place) -> Outcome {
     for (part, expected) in [
         ("kubectlProxy", json!({ "kubectl": "/usr/bin/kubectl", "port": 8085 })),
         ("disks", json!([{ "path": "/", "maxUsed": "85%" }])),
-        ("docker", json!({ "reclaim": { "unusedFor": "1h", "keep": ["andrewosh/binder-*"] } })),
+        (
+            "docker",
+            json!({ "reclaim": { "unusedFor": "1h", "keep": ["andrewosh/binder-*", "mongo", "elasticsearch", "kibana", "andrewosh/logstash-binder"] } }),
+        ),
         (
             "database",
             json!({

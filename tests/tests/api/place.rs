@@ -236,7 +236,10 @@ fn collection(object: &Value) -> String {
         Some(namespace) => format!("/namespaces/{namespace}"),
         None => String::new(),
     };
-    format!("{root}{namespace}/{}s", text(&object["kind"]).to_lowercase())
+    let kind = text(&object["kind"]).to_lowercase();
+    // As English has it, which is how the API names its resources: `policies`.
+    let plural = kind.strip_suffix('y').map_or_else(|| format!("{kind}s"), |stem| format!("{stem}ies"));
+    format!("{root}{namespace}/{plural}")
 }
 
 /// Ends the control plane when the run is interrupted: it does not get the terminal's signals, and would stay.
