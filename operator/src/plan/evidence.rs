@@ -5,7 +5,7 @@
 //! how many looks in a row led to a step is lost with the process, and then takes one more look.
 
 use super::Checked;
-use super::memory::{FleetView, Memory};
+use super::memory::{FleetView, Memory, Past};
 use crate::catalogue::{self, KUBECTL_PROXY, KUBERNETES_API};
 use crate::facets::{Disruption, Drift, DriftKind, Step};
 use crate::gate::demands::Evidence;
@@ -203,7 +203,7 @@ impl Case<'_> {
             matches!(past.step, Some(Step::StartProcess { .. } | Step::StartKubectlProxy { .. }))
                 && past.subject == *subject
         });
-        if let Some(code) = impossible.and_then(|past| past.exit_code()).filter(|code| CANNOT_RUN.contains(code)) {
+        if let Some(code) = impossible.and_then(|past| cannot_run(past)) {
             return Some(format!(
                 "a person: {subject} cannot be started (exit code {code}: its program is missing or may not be run), so a \
                  reboot would not help"
@@ -245,6 +245,11 @@ fn rests_on_the_table(kind: DriftKind) -> bool {
             | DriftKind::ProcessDoubled
             | DriftKind::ChildMissing
     )
+}
+
+/// The exit code of an attempt whose program is missing or may not be run; `None` for any other attempt.
+pub(super) fn cannot_run(past: &Past) -> Option<i32> {
+    past.exit_code().filter(|code| CANNOT_RUN.contains(code))
 }
 
 /// The exit codes of a shell for a program that may not be executed and for one that is not there (POSIX, 2.8.2).

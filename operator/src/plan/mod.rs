@@ -283,6 +283,11 @@ fn judge(past: &Past, seen: &Observation, checks: &[&Check], now: Timestamp) -> 
             let message = evidence.clone();
             finish(ActionOutcome::Failed, evidence, message)
         }
+        // What could not even be started is not waited for; that it did not help is seen all the same.
+        Ok(Effect::NotYet(evidence)) if evidence::cannot_run(past).is_some() => {
+            let message = format!("its program is missing or may not be run: {}; {evidence}", past.said);
+            finish(ActionOutcome::Failed, evidence, message)
+        }
         Ok(Effect::NotYet(evidence)) if late => {
             let message = format!("no effect in time: {evidence}");
             finish(ActionOutcome::Failed, evidence, message)

@@ -23,11 +23,12 @@ const DOCKER: &[&str] = &[
 ];
 
 /// A process of ours that listens on a component's port though pm2 does not know it. Ours means: it belongs to the login, its
-/// command line has the component's signature, it descends from no row of pm2's table, and nobody else looks after it: its
-/// parents are pm2's own daemon, init, or parts of itself.
+/// command line has the component's signature, it descends from no row of pm2's table, and no other keeper of processes looks
+/// after it ([`KEEPERS`], another pm2, a person's session). A script of somebody's own that starts it again and again is no
+/// such keeper: what it starts is past pm2.
 pub(in crate::facets) fn lost(component: &Component, port: u16, machine: &Machine, table: &Table) -> Option<ProcessId> {
     let (pid, process, signature) = unheld(component, port, machine, table)?;
-    keeper(pid, signature, machine, table).is_none().then(|| ProcessId {
+    keeper(pid, machine, table).is_none().then(|| ProcessId {
         pid,
         started_ticks: process.started_ticks,
         signature: signature.to_owned(),
@@ -42,8 +43,8 @@ pub(in crate::facets) fn elsewhere(
     machine: &Machine,
     table: &Table,
 ) -> Option<String> {
-    let (pid, _, signature) = unheld(component, port, machine, table)?;
-    let keeper = keeper(pid, signature, machine, table)?;
+    let (pid, _, _) = unheld(component, port, machine, table)?;
+    let keeper = keeper(pid, machine, table)?;
     let who = if pm2::is_daemon(keeper) {
         format!(
             "another pm2 than this login's ({}): set the same PM2_HOME for shells that are not interactive",
@@ -69,8 +70,35 @@ fn unheld<'m>(
     })
 }
 
+/// Programs that look after processes or hold them for a person: supervisors, terminal multiplexers, a login over SSH.
+const KEEPERS: &[&str] = &[
+    "supervisord",
+    "runsv",
+    "s6-supervise",
+    "supervise",
+    "monit",
+    "circusd",
+    "forever",
+    "nodemon",
+    "screen",
+    "SCREEN",
+    "tmux",
+    "tmux:",
+    "sshd",
+    "sshd:",
+    "sshd-session",
+    "sshd-session:",
+    "login",
+];
+
+/// Whether a process is one of [`KEEPERS`], by itself or run by an interpreter.
+fn is_keeper(process: &Process) -> bool {
+    let base = |word: &str| word.rsplit('/').next().unwrap_or_default().to_owned();
+    pm2::is_daemon(process) || process.command.split(' ').take(2).any(|word| KEEPERS.contains(&base(word).as_str()))
+}
+
 /// Who looks after a process, if it is not pm2's own daemon and not init.
-fn keeper<'m>(pid: u32, signature: &str, machine: &'m Machine, table: &Table) -> Option<&'m Process> {
+fn keeper<'m>(pid: u32, machine: &'m Machine, table: &Table) -> Option<&'m Process> {
     let mut at = machine.processes.get(&pid)?.parent;
     // Bounded: what the host says of parents may run in a circle.
     for _ in 0..64 {
@@ -84,7 +112,7 @@ fn keeper<'m>(pid: u32, signature: &str, machine: &'m Machine, table: &Table) ->
         if init {
             return None;
         }
-        if !process.command.contains(signature) {
+        if is_keeper(process) {
             return Some(process);
         }
         at = process.parent;

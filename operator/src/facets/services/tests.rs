@@ -315,7 +315,14 @@ fn a_server_under_another_pm2_home_or_a_supervisor_is_not_lost() {
         assert!(evidence.contains(words), "{evidence}");
     }
     // What this very daemon lost, and what was left to init or a login's systemd, is ours.
-    for (parent, pid) in [("", 900), ("", 1), ("/lib/systemd/systemd --user", 800)] {
+    // So is what a script of somebody's own starts past pm2, again and again (`web-deploy-stuck`).
+    for (parent, pid) in [
+        ("", 900),
+        ("", 1),
+        ("/lib/systemd/systemd --user", 800),
+        ("node -e const again = () => spawn(\"node\", args)", 800),
+        ("/bin/sh /home/andrew/keep-web.sh", 800),
+    ] {
         let mut seen = under(parent, LOGIN);
         machine_of(&mut seen).processes.entry(30).and_modify(|process| process.parent = pid);
         assert_eq!(steps(&desired, &seen), (vec![DriftKind::LostByPm2], vec!["EndOrphan"]), "{parent} {pid}");
