@@ -203,7 +203,7 @@ impl Case<'_> {
             matches!(past.step, Some(Step::StartProcess { .. } | Step::StartKubectlProxy { .. }))
                 && past.subject == *subject
         });
-        if let Some(code) = impossible.and_then(|past| cannot_run(past)) {
+        if let Some(code) = impossible.and_then(cannot_run) {
             return Some(format!(
                 "a person: {subject} cannot be started (exit code {code}: its program is missing or may not be run), so a \
                  reboot would not help"
