@@ -53,7 +53,7 @@ pub(super) async fn reconcile(object: Arc<BinderHost>, context: Arc<Context>) ->
     if !context.have_read().await {
         return Ok(Action::await_change());
     }
-    if let Some(wait) = first_look_waits(&object, &context) {
+    if let Some(wait) = first_look_waits(&object, &context).or_else(|| next_look_waits(&object, &context)) {
         return Ok(Action::requeue(wait));
     }
     let work = panics::caught(Box::pin(pass(object.clone(), &context)).instrument(span));
@@ -125,6 +125,16 @@ async fn tell_failure(object: &BinderHost, context: &Context, why: &failed::Fail
     }
 }
 
+/// How long the next look waits, if one has only just ended: whatever wakes the controller (the status of the fleet changes
+/// with that of each host), looks at one host are no closer together than [`plan::WATCH`], but for a changed description.
+fn next_look_waits(object: &BinderHost, context: &Context) -> Option<Duration> {
+    let (ended, generation) = context.known().get(object.uid()?.as_str())?.last_look?;
+    if object.metadata.generation != Some(generation) {
+        return None;
+    }
+    plan::WATCH.checked_sub(ended.elapsed()).filter(|left| !left.is_zero())
+}
+
 /// After an error of the API: again, less and less often.
 pub(super) fn on_error(object: Arc<BinderHost>, error: &Error, context: Arc<Context>) -> Action {
     if let Error::Behind(_) = error {
@@ -176,6 +186,9 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
         outage::seen(context, &described.object, &described.uid, fleet, seen, session.as_ref());
     }
     let took = begun.elapsed();
+    if let Some(known) = context.known().get_mut(&described.uid) {
+        known.last_look = Some((Instant::now(), described.generation));
+    }
     // What was seen is as old as the end of the look.
     let mut evidence_at = Instant::now();
     if let (Looked::Seen(seen), Some(known)) = (&mut looked, context.known().get_mut(&described.uid)) {

@@ -100,6 +100,8 @@ pub(crate) struct Known {
     pub(crate) slowness: pace::Slowness,
     /// Whether it was looked at since the operator started.
     pub(crate) looked_at: bool,
+    /// When the last look ended, and at which generation of the spec.
+    pub(crate) last_look: Option<(Instant, i64)>,
     /// BinderActions that somebody else wrote and that were said once.
     pub(crate) strangers: HashSet<String>,
     /// The BinderAction after which a refused login was tried once more.

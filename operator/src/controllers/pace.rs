@@ -48,8 +48,9 @@ impl Slowness {
 
     /// The pause before the next look, where `wanted` was decided and the host is looked at `usual`ly so often.
     pub(super) fn pause(self, wanted: Duration, usual: Duration, went: Went) -> Duration {
-        // No more than a third of the time is spent on looking at one host.
-        let rest = went.took.saturating_mul(2);
+        // No more than a third of the time is spent on looking at one host; half of it while something is wrong there, which
+        // is often what makes a look slow (an API that hangs).
+        let rest = if went.busy { went.took } else { went.took.saturating_mul(2) };
         let wanted = if went.took >= SLOW || went.timed_out { wanted.max(rest) } else { wanted };
         if self.0 == 0 || went.busy {
             return wanted;
@@ -115,7 +116,9 @@ mod tests {
     fn what_takes_effect_on_a_slow_host_is_watched_but_not_in_a_tight_loop() {
         let went = Went { took: Duration::from_secs(6), timed_out: true, busy: true };
         let pause = Slowness::default().after(went).after(went).pause(plan::WATCH, USUAL, went);
-        assert_eq!(pause, Duration::from_secs(12));
+        assert_eq!(pause, Duration::from_secs(6));
+        let calm = Went { busy: false, ..went };
+        assert_eq!(Slowness::default().after(calm).pause(plan::WATCH, Duration::ZERO, calm), Duration::from_secs(12));
     }
 
     #[test]
