@@ -153,7 +153,7 @@ pub(super) fn on_usual_port(component: &Component, seen: &Observation) -> bool {
 }
 
 /// The described components, with the ports that their settings on the host say.
-pub(super) fn components(desired: &Desired, seen: &Observation) -> Result<Vec<Component>, Blind> {
+pub(crate) fn components(desired: &Desired, seen: &Observation) -> Result<Vec<Component>, Blind> {
     catalogue::described(desired).into_iter().map(|component| with_port(component, seen)).collect()
 }
 

@@ -4,10 +4,10 @@
 //! Pure. What must survive a restart of the operator is in the host's status (`driftSince`, `hasRun`) and in BinderActions;
 //! how many looks in a row led to a step is lost with the process, and then takes one more look.
 
-use super::Checked;
 use super::memory::{FleetView, Memory, Past};
+use super::{Checked, outage};
 use crate::catalogue::{self, KUBECTL_PROXY, KUBERNETES_API};
-use crate::facets::{Disruption, Drift, DriftKind, Step};
+use crate::facets::{Disruption, Drift, DriftKind, Step, services};
 use crate::gate::demands::Evidence;
 use crate::seen::Observation;
 use binder_crds::host::{DriftSince, HasRun};
@@ -153,13 +153,12 @@ pub(super) struct Case<'a> {
 impl Case<'_> {
     /// The evidence for a step against a drift that `looks` looks in a row have led to, but for whether the machine has booted.
     pub(super) fn of(&self, drift: &Drift, reason: &str, step: &Step, looks: u32) -> Evidence {
-        let wait = SignedDuration::try_from(self.fleet.patience.dead_after).unwrap_or(SignedDuration::from_hours(24));
         let since = self.since.iter().find(|since| since.subject == drift.subject && since.reason == reason);
         let began = since.map_or(self.now, |since| since.since.0);
         let (today, day_ends) = self.today(step);
         Evidence {
             looks,
-            lasted_at: began.checked_add(wait).ok().or(Some(Timestamp::MAX)),
+            lasted_at: Some(outage::dead_at(began, self.fleet)),
             booted_at: None,
             unwarranted: self.unwarranted(drift),
             today,
@@ -225,8 +224,10 @@ impl Case<'_> {
         if !rests_on_the_table(drift.kind) {
             return None;
         }
-        let machine = self.seen?.machine.seen()?;
-        let components = catalogue::described(self.desired);
+        let seen = self.seen?;
+        let machine = seen.machine.seen()?;
+        // With the ports that its settings on the host say.
+        let components = services::components(self.desired, seen).ok()?;
         let component = components.iter().find(|component| component.name == drift.subject)?;
         let serves =
             !component.ports.is_empty() && component.ports.iter().all(|port| machine.listeners.contains_key(port));
@@ -259,6 +260,9 @@ const CANNOT_RUN: [i32; 2] = [126, 127];
 mod tests {
     use super::*;
     use crate::facets::Check;
+    use crate::seen::Known;
+    use crate::seen::machine::Machine;
+    use crate::seen::settings::Settings;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds)
@@ -336,5 +340,29 @@ mod tests {
         let ran = has_run(&desired, &[], &checked(Vec::new(), &[]));
         desired.processes = vec![start("/opt/b")];
         assert_eq!(has_run(&desired, &ran, &checked(down(), &[])), [], "another path");
+    }
+
+    #[test]
+    fn a_server_that_moved_by_its_settings_is_seen_to_serve() {
+        let desired = Desired { servers: vec![binder_crds::desired::Server::Web], ..Desired::default() };
+        let serves = |listens: u16| {
+            let machine = Machine { listeners: [(listens, Vec::new())].into(), ..Machine::default() };
+            let mut seen = Observation::nothing(at(0));
+            seen.machine = Known::Seen(machine);
+            seen.settings = Known::Seen(Settings::of("web", &["port"], 8080));
+            let (memory, fleet) = (Memory::default(), FleetView::default());
+            let case = Case {
+                desired: &desired,
+                memory: &memory,
+                fleet: &fleet,
+                seen: Some(&seen),
+                has_run: &[],
+                since: &[],
+                now: at(0),
+            };
+            case.still_serves(&drift(DriftKind::ProcessDoubled, "web"))
+        };
+        assert_eq!(serves(8080).as_deref(), Some("8080"));
+        assert_eq!(serves(3000), None);
     }
 }

@@ -303,24 +303,10 @@ fn missing_witness(host: &Host<'_>, outage: &Outage) -> Option<String> {
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
+    use crate::plan::witness::tests::witness;
     use binder_crds::BinderHostStatus;
     use binder_crds::Mode;
     use binder_crds::references::HostPower;
-
-    fn testimony(over: Over, port: u16, heard: Heard) -> Testimony {
-        Testimony { over, port, heard }
-    }
-
-    fn witness(ssh: Heard) -> Witness {
-        Witness {
-            host: "web".to_owned(),
-            domain: None,
-            before: Carrier::Alive,
-            after: Carrier::Alive,
-            greeted: true,
-            heard: vec![testimony(Over::Ssh, 22, ssh), testimony(Over::MongoDb, 9050, Heard::TimedOut)],
-        }
-    }
 
     fn spec() -> BinderHostSpec {
         BinderHostSpec {

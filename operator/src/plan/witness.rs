@@ -194,14 +194,14 @@ pub fn judge(witness: &Witness) -> Says {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn testimony(over: Over, port: u16, heard: Heard) -> Testimony {
         Testimony { over, port, heard }
     }
 
-    fn witness(ssh: Heard) -> Witness {
+    pub(in crate::plan) fn witness(ssh: Heard) -> Witness {
         Witness {
             host: "web".to_owned(),
             domain: None,
