@@ -22,23 +22,15 @@
 
 pub mod backup;
 pub mod binder;
-pub mod catalogue;
 pub mod chain;
 pub mod commands;
 pub mod config;
 pub mod controllers;
 pub mod execute;
-pub mod facets;
-pub mod gate;
 pub mod heartbeat;
 pub mod hosts;
-pub mod inspect;
 pub mod metrics;
 pub mod observe;
 pub mod panics;
-pub mod plan;
 pub mod power;
-pub mod schedule;
-pub mod seen;
 pub mod serve;
-pub mod status;

@@ -4,7 +4,7 @@ mod database;
 mod inspection;
 mod seen;
 
-use crate::inspect::Figures;
+use binder_core::inspect::Figures;
 use inspection::Inspection;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -98,7 +98,7 @@ impl Metrics {
     }
 
     /// What a look showed of a host.
-    pub fn seen(&self, namespace: &str, host: &str, seen: &crate::seen::Observation) {
+    pub fn seen(&self, namespace: &str, host: &str, seen: &binder_core::seen::Observation) {
         self.seen.set(namespace, host, seen);
         self.database.set(namespace, host, seen);
     }
@@ -171,7 +171,7 @@ impl Metrics {
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
-    use crate::inspect::Process;
+    use binder_core::inspect::Process;
     use std::collections::BTreeMap;
 
     #[test]

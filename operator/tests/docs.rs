@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 
-use binder_operator::facets::DriftKind;
+use binder_core::facets::DriftKind;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -56,7 +56,8 @@ fn cells(page: &str, place: usize) -> impl Iterator<Item = &str> {
 
 /// The source of the operator without its tests, which are at a file's end or in files of their own.
 fn source() -> String {
-    files("operator/src", ".rs")
+    [files("operator/src", ".rs"), files("operator/core/src", ".rs")]
+        .concat()
         .iter()
         .filter(|path| !path.contains("/tests"))
         .map(|path| read(path))
@@ -70,7 +71,7 @@ fn difference(have: &BTreeSet<String>, want: &BTreeSet<String>) -> Vec<String> {
 
 #[test]
 fn steps_are_those_of_the_code() {
-    let step = read("operator/src/facets/step.rs");
+    let step = read("operator/core/src/facets/step.rs");
     let kinds: BTreeSet<String> = step
         .lines()
         .filter_map(|line| line.trim().strip_prefix("Self::")?.split_once("=> \""))
@@ -128,7 +129,7 @@ fn reasons_are_those_of_the_code() {
     for kind in DriftKind::ALL.iter().filter(|kind| !silent.contains(kind)) {
         assert!(told.contains(kind.as_str()), "docs/conditions.md does not explain the reason {}", kind.as_str());
     }
-    let seen = read("operator/src/seen/mod.rs");
+    let seen = read("operator/core/src/seen/mod.rs");
     let blind: Vec<&str> = seen
         .lines()
         .filter(|line| line.trim().starts_with("Self::") && line.contains("=> \""))

@@ -5,6 +5,8 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use binder_core::gate::demands::{Demands, Evidence};
+use binder_core::gate::{self, Permit};
 use binder_crds::Mode;
 use binder_crds::references::GceHost;
 use binder_lab::cgroup::Cgroup;
@@ -14,8 +16,6 @@ use binder_lab::cloud::{self, Instance, Service};
 use binder_lab::host::power::{Order, PowerButton};
 use binder_lab::inventory::{Network, Role, with_role};
 use binder_lab::layout::HostLayout;
-use binder_operator::gate::demands::{Demands, Evidence};
-use binder_operator::gate::{self, Permit};
 use binder_operator::power::gce::{BadCredentials, Gce, GceInstance};
 use binder_operator::power::{Cure, Fault, KeyAdded, Power, SshKey, State};
 use secrecy::SecretString;

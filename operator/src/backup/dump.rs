@@ -5,7 +5,7 @@ use super::extjson;
 use super::manifest::{FILE, Manifest, Part, Sum, Tally, VERSION, sum};
 use super::store::{self, Store, told};
 use crate::hosts::sanitize;
-use crate::seen::backups::Good;
+use binder_core::seen::backups::Good;
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};

@@ -6,7 +6,7 @@
 use super::BackupError;
 use super::manifest::{FILE, MOST_BYTES, Manifest, VERSION};
 use crate::hosts::sanitize;
-use crate::seen::backups::{Backups, Good};
+use binder_core::seen::backups::{Backups, Good};
 use binder_crds::desired::BackupPlace;
 use binder_crds::text::Checked;
 use futures::stream::BoxStream;

@@ -1,7 +1,7 @@
 //! The build server's API (binder-build, port 8082), asked on its own machine through that machine's SSH connection.
 
-use crate::gate::Permit;
 use crate::hosts::{HttpPath, LocalHttp, LocalHttpChange, Method, Session, sanitize};
+use binder_core::gate::Permit;
 use http::header::AUTHORIZATION;
 use secrecy::SecretString;
 

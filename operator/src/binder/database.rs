@@ -2,22 +2,24 @@
 //!
 //! The driver gets a Unix socket for the time of one piece of work ([`Session::forwarded`]), talks to that single server and
 //! looks for no others. What the server answers is bounded in size and depth ([`screen`]) before the driver reads it. Every question has a projection, a limit and a time limit; whatever comes back is taken
-//! for hostile and becomes plain facts ([`crate::seen::database`]). An edit takes the permit, and names in its filter
+//! for hostile and becomes plain facts ([`binder_core::seen::database`]). An edit takes the permit, and names in its filter
 //! everything that was seen, so that what has changed meanwhile is left alone.
 
 use super::screen;
 use crate::backup::dump;
 use crate::backup::store::Store;
-use crate::gate::Permit;
 use crate::hosts::{ForwardError, Forwarding, Reach, Screen, Session, sanitize};
-use crate::seen::backups::Good;
-use crate::seen::database::{Build, Database, HUNG_MARK, NAME_MARK, NAMES, Name, Names, RUNNING, Row, Status, cased};
-use crate::seen::{Blind, Reason};
+use binder_core::catalogue::Place;
+use binder_core::gate::Permit;
+use binder_core::seen::backups::Good;
+use binder_core::seen::database::{
+    Build, Database, HUNG_MARK, NAME_MARK, NAMES, Name, Names, RUNNING, Row, Status, cased,
+};
+use binder_core::seen::{Blind, Reason};
 use jiff::Timestamp;
 use mongodb::bson::{DateTime, Document, RawDocumentBuf, doc};
 use mongodb::options::{ClientOptions, ServerAddress, ServerMonitoringMode};
 use mongodb::{Client, Collection};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::PathBuf;
@@ -50,23 +52,6 @@ const WHOLE: Bounds =
     Bounds { bytes: u64::MAX, screen: |come| screen::large(come).map_err(|refused| refused.to_string()) };
 /// The longest address of a repository that is kept, in bytes.
 const REPOSITORY: usize = 500;
-
-/// Where a database is, seen from the host that it runs on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Place {
-    /// Its port on the host's loopback.
-    pub port: u16,
-    /// Its name.
-    pub name: String,
-}
-
-impl Place {
-    /// What the owner described.
-    pub fn of(described: &binder_crds::desired::Database) -> Self {
-        Self { port: described.port, name: described.name.0.clone() }
-    }
-}
 
 /// Why a database could not be asked.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@
 
 use super::ask::{ANSWERS_WITHIN, To, get};
 use crate::hosts::Session;
-use crate::seen::routes::AppId;
+use binder_core::seen::routes::AppId;
 use binder_crds::text::{Address, Checked};
 use http::header::AUTHORIZATION;
 use secrecy::{ExposeSecret, SecretString};

@@ -3,7 +3,7 @@
 
 use super::{Context, Error};
 use crate::hosts::{HostKey, LoginKey, Target};
-use crate::plan::{FailureKind, LookFailure};
+use binder_core::plan::{FailureKind, LookFailure};
 use binder_crds::references::SecretKeyRef;
 use binder_crds::text::Checked;
 use binder_crds::{BinderHost, BinderHostSpec, PURPOSE_API_KEY, PURPOSE_BACKUP, PURPOSE_LABEL};

@@ -4,8 +4,8 @@
 use super::{Context, Error, access};
 use crate::backup::store::{self, Keep, Store};
 use crate::execute;
-use crate::seen::backups::Backups;
-use crate::seen::{Blind, Known, Reason};
+use binder_core::seen::backups::Backups;
+use binder_core::seen::{Blind, Known, Reason};
 use binder_crds::BinderHostSpec;
 use binder_crds::desired::Backups as Spec;
 use std::collections::{BTreeMap, HashMap, HashSet};

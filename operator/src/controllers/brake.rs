@@ -1,11 +1,11 @@
-//! The fleets' brakes: what hosts' statuses and BinderActions tell goes to [`crate::plan::brake`], which judges. I/O and
+//! The fleets' brakes: what hosts' statuses and BinderActions tell goes to [`binder_core::plan::brake`], which judges. I/O and
 //! the process's memory; nothing is judged here.
 
 use super::{Context, Error, fleet, list_all, record};
-use crate::facets::{Disruption, DriftKind};
-use crate::plan::brake::{self, Brake, Fleet, Held, Remedy, SETTLES};
-use crate::plan::memory::Past;
-use crate::plan::usual_interval;
+use binder_core::facets::{Disruption, DriftKind};
+use binder_core::plan::brake::{self, Brake, Fleet, Held, Remedy, SETTLES};
+use binder_core::plan::memory::Past;
+use binder_core::plan::usual_interval;
 use binder_crds::{
     ActionOutcome, BinderAction, BinderFleet, BinderHostStatus, FLEET_LABEL, RELEASE_ANNOTATION, conditions,
 };
@@ -144,7 +144,7 @@ async fn learn(context: &Context, of: &BinderFleet) -> Result<Brake, Error> {
         status.conditions.iter().find(is_it)
     });
     if let Some(held) = held {
-        brake.resume(&held.reason, &crate::status::fleet::why_held(&held.message), held.last_transition_time.0);
+        brake.resume(&held.reason, &binder_core::status::fleet::why_held(&held.message), held.last_transition_time.0);
     }
     let api = context.api::<BinderAction>(&of.namespace().unwrap_or_default());
     let selector = format!("{FLEET_LABEL}={}", of.name_any());

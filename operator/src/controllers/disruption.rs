@@ -9,8 +9,8 @@
 //! by the host's name as well.
 
 use super::{Context, Error, fleet, list_all, record};
-use crate::plan::memory::Disrupted;
-use crate::status::conditions::find;
+use binder_core::plan::memory::Disrupted;
+use binder_core::status::conditions::find;
 use binder_crds::{
     ActionOutcome, BinderAction, BinderFleet, BinderHostStatus, DISRUPTS_LABEL, FLEET_LABEL, conditions,
 };

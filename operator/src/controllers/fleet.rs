@@ -3,9 +3,9 @@
 use super::{Context, Error, MANAGER, PASS, brake, chain};
 use crate::config::Config;
 use crate::panics;
-use crate::plan::memory::Patience;
-use crate::status::events;
-use crate::status::fleet::{Refused, Story, summarize};
+use binder_core::plan::memory::Patience;
+use binder_core::status::events;
+use binder_core::status::fleet::{Refused, Story, summarize};
 use binder_crds::fleet::{Member, Remedies};
 use binder_crds::text::Span;
 use binder_crds::{BinderFleet, BinderFleetStatus, BinderHost, BinderHostSpec, FLEET_LABEL, Mode};
@@ -219,7 +219,7 @@ async fn tell(fleet: &BinderFleet, context: &Context, told: Vec<events::Tell>) {
         let event = Event {
             type_: if tell.warning { EventType::Warning } else { EventType::Normal },
             reason: tell.reason,
-            note: Some(crate::status::conditions::shorten(&tell.note, 500)),
+            note: Some(binder_core::status::conditions::shorten(&tell.note, 500)),
             action: tell.action,
             secondary: None,
         };

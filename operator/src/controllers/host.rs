@@ -7,13 +7,13 @@ mod tests;
 mod view;
 
 use super::{Context, Error, Known, PASS, chain, fleet, outage, pace, record};
-use crate::facets::Step;
-use crate::inspect;
 use crate::panics;
-use crate::plan::memory::Memory;
-use crate::plan::{self, FailureKind, Host, LookFailure, Looked, Next};
-use crate::status::{self, events, failed};
 use act::{Decided, end_backups_that_nobody_makes, execute};
+use binder_core::facets::Step;
+use binder_core::inspect;
+use binder_core::plan::memory::Memory;
+use binder_core::plan::{self, FailureKind, Host, LookFailure, Looked, Next};
+use binder_core::status::{self, events, failed};
 use binder_crds::{BinderFleet, BinderHost, BinderHostSpec, BinderHostStatus, Mode};
 use jiff::Timestamp;
 use kube::ResourceExt;

@@ -1,19 +1,19 @@
 //! The API key of Binder's servers while its Secret does not have it: what hosts tell of it is kept here, in the process
 //! and nowhere else; one that they agree on is used for looking and for starts, and put into the Secret where that is
-//! allowed. What is to be believed is weighed in [`crate::seen::keys`]. No key is ever shown.
+//! allowed. What is to be believed is weighed in [`binder_core::seen::keys`]. No key is ever shown.
 
 use super::access::{self, KeyProblem};
 use super::{Context, Error, MANAGER, fleet};
 use crate::execute::{KeyPlace, Sent};
-use crate::facets::Step;
-use crate::gate::Permit;
 use crate::hosts::Session;
 use crate::metrics::Metrics;
 use crate::observe::{self, Around};
-use crate::plan::Looked;
-use crate::seen::keys::{Found, FoundKey, KeySearch, Put, Told, candidate, together};
-use crate::seen::{Known, servers};
-use crate::status::conditions::find;
+use binder_core::facets::Step;
+use binder_core::gate::Permit;
+use binder_core::plan::Looked;
+use binder_core::seen::keys::{Found, FoundKey, KeySearch, Put, Told, candidate, together};
+use binder_core::seen::{Known, servers};
+use binder_core::status::conditions::find;
 use binder_crds::references::SecretKeyRef;
 use binder_crds::{BinderHostSpec, Mode, PURPOSE_API_KEY, PURPOSE_LABEL, conditions};
 use futures::future::BoxFuture;

@@ -1,21 +1,21 @@
 //! What others say of a host that does not answer: its neighbours, asked over their own connections, and its cloud. I/O
-//! only: testimony is handed over as data, and what it means is [`crate::plan::outage`]'s to say.
+//! only: testimony is handed over as data, and what it means is [`binder_core::plan::outage`]'s to say.
 //!
 //! A witness is believed only where it was greeted before, so while hosts are well, a few neighbours of each are greeted by it
 //! now and then ([`greet`]). Who was is kept in the host's status, so that it is known after a restart as well.
 
 use super::{Context, Error, chain, fleet, power};
-use crate::catalogue;
-use crate::facets::Step;
 use crate::hosts::{Greeting as Answer, Reach, Session, knock};
-use crate::plan::outage::{
+use crate::power::{Power, State};
+use binder_core::catalogue;
+use binder_core::facets::Step;
+use binder_core::plan::outage::{
     Addressed, Belongs, Carrier, CloudSays, Greeting, Heard, Instance, Outage, Over, Testimony, Witness, belongs,
     greets, preference, proven,
 };
-use crate::power::{Power, State};
-use crate::seen::kubernetes::{NodeInstance, Nodes};
-use crate::seen::proxy::Cluster;
-use crate::seen::{Known, Observation};
+use binder_core::seen::kubernetes::{NodeInstance, Nodes};
+use binder_core::seen::proxy::Cluster;
+use binder_core::seen::{Known, Observation};
 use binder_crds::desired::Server;
 use binder_crds::host::ProvenAt;
 use binder_crds::text::Checked;

@@ -3,8 +3,8 @@
 //! What is slow is asked less often, never more: a look that cannot see because machines are overloaded must not be the
 //! reason for more looks. Who was described together with others is not looked at together with them.
 
-use crate::plan;
-use crate::seen::Reason;
+use binder_core::plan;
+use binder_core::seen::Reason;
 use binder_crds::BinderHostStatus;
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ pub(super) fn jittered(pause: Duration, part: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::conditions::{Conditions, Is};
+    use binder_core::status::conditions::{Conditions, Is};
 
     const USUAL: Duration = Duration::from_secs(30);
 

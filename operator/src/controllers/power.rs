@@ -2,8 +2,8 @@
 //! host's own namespace, when it is needed.
 
 use super::{Context, Error, access, chain};
-use crate::facets::Step;
 use crate::power::{Power, gce};
+use binder_core::facets::Step;
 use binder_crds::BinderHostSpec;
 use binder_crds::text::CloudName;
 

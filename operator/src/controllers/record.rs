@@ -2,11 +2,11 @@
 
 use super::{Context, Error, MANAGER, list_all};
 use crate::execute::Sent;
-use crate::facets::{Disruption, Step};
-use crate::plan::memory::{Memory, Past};
-use crate::plan::{Finish, Run};
-use crate::status::conditions::find;
-use crate::status::events::Tell;
+use binder_core::facets::{Disruption, Step};
+use binder_core::plan::memory::{Memory, Past};
+use binder_core::plan::{Finish, Run};
+use binder_core::status::conditions::find;
+use binder_core::status::events::Tell;
 use binder_crds::{
     ActionOutcome, BinderAction, BinderActionSpec, BinderActionStatus, BinderHost, BinderHostStatus, DISRUPTS_LABEL,
     FLEET_LABEL, HOST_UID_LABEL, conditions, text::ObjectName,
@@ -424,9 +424,13 @@ mod tests {
     }
 
     fn status(incident: Option<&str>, healthy_since: Option<&str>) -> BinderHostStatus {
-        let mut list =
-            crate::status::conditions::Conditions::new(&[], 1, at(healthy_since.unwrap_or("2026-11-01T00:00:00Z")));
-        let is = healthy_since.map_or(crate::status::conditions::Is::False, |_| crate::status::conditions::Is::True);
+        let mut list = binder_core::status::conditions::Conditions::new(
+            &[],
+            1,
+            at(healthy_since.unwrap_or("2026-11-01T00:00:00Z")),
+        );
+        let is = healthy_since
+            .map_or(binder_core::status::conditions::Is::False, |_| binder_core::status::conditions::Is::True);
         list.set(conditions::HEALTHY, is, "Any", "");
         BinderHostStatus {
             incident_since: incident.map(|since| Time(at(since))),

@@ -4,9 +4,9 @@
 //! reaches them on standard input and lives in one environment variable of the program that needs it.
 
 use super::CannotExecute;
-use crate::catalogue::Start;
-use crate::facets::Step;
 use crate::hosts::Change;
+use binder_core::catalogue::Start;
+use binder_core::facets::Step;
 use secrecy::SecretString;
 use std::time::Duration;
 

@@ -3,8 +3,8 @@
 use super::{CannotExecute, Means, Sent};
 use crate::binder::build_server;
 use crate::binder::database::{self, DatabaseError};
-use crate::facets::Step;
-use crate::gate::Permit;
+use binder_core::facets::Step;
+use binder_core::gate::Permit;
 use jiff::Timestamp;
 
 /// Carries out a step on the database or by the build server.

@@ -10,11 +10,11 @@ mod routes;
 
 use crate::backup::store::{Keep, Store};
 use crate::chain::chain;
-use crate::facets::Step;
-use crate::gate::Permit;
 use crate::hosts::Session;
-use crate::plan::memory::EXIT_CODE;
 use crate::power::{KeyAdded, Power, SshKey, State};
+use binder_core::facets::Step;
+use binder_core::gate::Permit;
+use binder_core::plan::memory::EXIT_CODE;
 use futures::future::BoxFuture;
 use secrecy::SecretString;
 use std::sync::Arc;

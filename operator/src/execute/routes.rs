@@ -3,9 +3,9 @@
 
 use super::Sent;
 use crate::binder::proxy::{ProxyApi, namespace_is_gone};
-use crate::gate::Permit;
 use crate::hosts::{HttpPath, LocalHttp, LocalHttpChange, Method, Session};
-use crate::seen::routes::AppId;
+use binder_core::gate::Permit;
+use binder_core::seen::routes::AppId;
 use std::time::{Duration, Instant};
 
 /// The whole step; what is not done by then is done by the next one.
@@ -138,7 +138,7 @@ mod tests {
         let world = Arc::new(Mutex::new(world));
         let port = serve(world.clone()).await;
         let (_machine, session) = crate::hosts::tests::session().await;
-        let sent = delete(&session, Permit::for_test(host, "web-1"), ids, port).await;
+        let sent = delete(&session, crate::hosts::tests::permit(host, "web-1"), ids, port).await;
         let after = std::mem::take(&mut *world.lock().unwrap());
         assert_eq!(after.untold, 0, "something else was asked for");
         assert!(!format!("{sent:?}").contains(TOKEN));

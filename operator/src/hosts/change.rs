@@ -11,10 +11,10 @@ use tokio::time::Instant;
 
 use super::channel::{Ended, NotStarted, Reader, Stop, Unheard};
 use super::quote::{BadArgument, check_arguments, shell_words};
-use super::sanitize::sanitize_tail;
 use super::session::Session;
 use super::target::Endpoint;
-use crate::gate::Permit;
+use binder_core::gate::Permit;
+use binder_core::sanitize::sanitize_tail;
 
 /// One command that changes a machine.
 ///

@@ -26,7 +26,7 @@ use super::sanitize;
 use super::session::Session;
 use super::tls::{unwrapped, wrapped};
 use super::{Endpoint, Reach};
-use crate::gate::Permit;
+use binder_core::gate::Permit;
 
 /// A `GET` request to a server that a machine can reach.
 #[derive(Debug, Clone)]

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use super::channel::{Ended, NotStarted, Reader, Stop, Unheard};
 use super::framing::{Frames, NOISE_ALLOWED, Nonce, Progress};
 use super::probe::{BadProbe, COMMAND, Probe, SectionOutput};
-use super::sanitize::sanitize_tail;
 use super::session::Session;
 use super::target::Endpoint;
+use binder_core::sanitize::sanitize_tail;
 
 /// What was seen in one look.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@
 //! | [`pool`] | [`Hosts`]: one session a machine, shared attempts, back-off, logins that are not tried again |
 //! | [`session`] | [`Session`]: connect, prove, log in; what is common to every use of a connection |
 //! | [`look`] | a look: many sections, one command, nothing changed |
-//! | [`change`] | a change: one command, which costs a [`Permit`](crate::gate::Permit) |
+//! | [`change`] | a change: one command, which costs a [`Permit`](binder_core::gate::Permit) |
 //! | [`http`] | HTTP to a server as the machine sees it, through the connection |
 //! | [`forward`] | a port of ours that leads to a port of its, for one piece of work |
 //! | [`reach`] | can this machine reach that port? |
@@ -43,7 +43,6 @@ pub mod look;
 pub mod pool;
 pub mod probe;
 pub mod reach;
-pub mod sanitize;
 pub mod session;
 pub mod target;
 
@@ -51,6 +50,7 @@ pub mod target;
 pub(crate) mod tests;
 
 pub use backoff::{Jitter, random_jitter};
+pub use binder_core::{sanitize, sanitize_tail};
 pub use change::{Change, ChangeError, Ran};
 pub use connect_error::{ConnectError, Presented, Stage};
 pub use forward::{ForwardError, Forwarding, Screen};
@@ -61,7 +61,6 @@ pub use pool::{Hosts, NotConnected, Retry};
 pub use probe::{BadProbe, Probe, Section, SectionOutput};
 pub use quote::BadArgument;
 pub use reach::{Greeting, Reach, knock};
-pub use sanitize::{sanitize, sanitize_tail};
 pub use session::Session;
 pub use target::{BadHostKey, BadLoginKey, Endpoint, HostKey, LoginKey, Target};
 pub use wire::{Dial, HostStream, Tcp, Unreached};

@@ -1,6 +1,6 @@
 //! What looks show of a database and its backups, as gauges.
 
-use crate::seen::Observation;
+use binder_core::seen::Observation;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;

@@ -1,7 +1,7 @@
 //! The figures of each host's last look, encoded when somebody asks for them: what is gone from a look, or with its host,
 //! is gone from here.
 
-use crate::inspect::Figures;
+use binder_core::inspect::Figures;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
 use prometheus_client::metrics::MetricType;

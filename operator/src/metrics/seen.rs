@@ -1,9 +1,9 @@
 //! What looks show of a cluster, as gauges: nodes, namespaces of apps, routes, and the verdicts of `/health/`. Ages change
 //! by themselves, so they are here and not in a status.
 
-use crate::seen::Observation;
-use crate::seen::kubernetes::{Api, Verdict};
-use crate::seen::servers::JUDGED;
+use binder_core::seen::Observation;
+use binder_core::seen::kubernetes::{Api, Verdict};
+use binder_core::seen::servers::JUDGED;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -147,8 +147,8 @@ where
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use crate::metrics::Metrics;
-    use crate::seen::kubernetes::{Answers, Api, Identified, Namespaces, Nodes, Proxied};
-    use crate::seen::{Known, Observation};
+    use binder_core::seen::kubernetes::{Answers, Api, Identified, Namespaces, Nodes, Proxied};
+    use binder_core::seen::{Known, Observation};
     use jiff::Timestamp;
     use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Which cluster answers behind the kubectl proxy.
 
 use crate::hosts::{HttpPath, LocalHttp, Session};
-use crate::seen::proxy::{self, Cluster};
+use binder_core::seen::proxy::{self, Cluster};
 use binder_crds::Desired;
 
 /// Which cluster answers through the proxy, asked as `deploy-kubernetes` would ask, through a tunnel.

@@ -1,9 +1,10 @@
 //! What Binder's database holds, read through the host's connection.
 
-use crate::binder::database::{self, Place};
+use crate::binder::database;
 use crate::hosts::Session;
-use crate::seen::Known;
-use crate::seen::database::Database;
+use binder_core::catalogue::Place;
+use binder_core::seen::Known;
+use binder_core::seen::database::Database;
 use binder_crds::Desired;
 
 /// Asks, if a database is described here.

@@ -4,8 +4,8 @@
 use super::Around;
 use crate::binder::ask::{NoAnswer, To, get};
 use crate::hosts::{HttpAnswer, HttpError, HttpPath, LocalHttp, Reach, Session};
-use crate::seen::kubernetes::{self, Answers, Api, Identified, Namespaces, Nodes, Proxied};
-use crate::seen::{Known, proxy};
+use binder_core::seen::kubernetes::{self, Answers, Api, Identified, Namespaces, Nodes, Proxied};
+use binder_core::seen::{Known, proxy};
 use binder_crds::Desired;
 use binder_crds::desired::KubernetesApi;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 use super::{answer, section};
 use crate::hosts::local::{self, LocalError};
 use crate::hosts::{Probe, Section};
-use crate::seen::{Answer, Ask};
+use binder_core::seen::{Answer, Ask};
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! One look at a host: the probe and the questions to its servers, side by side on its one open connection. I/O, and no
-//! judgement: what came back goes to the parsers in [`crate::seen`], and what it means is the facets' to say.
+//! judgement: what came back goes to the parsers in [`binder_core::seen`], and what it means is the facets' to say.
 //!
 //! A fact that needs more than a section of the probe (an answer over HTTP, a port of another machine, the database) is a
 //! module here that fills its field of the [`Observation`]; it asks only when the description has a use for the answer.
@@ -13,14 +13,14 @@ mod reach;
 mod routes;
 mod servers;
 
-use crate::catalogue;
-use crate::facets;
 use crate::hosts::{
     ConnectError, LoginKey, LookError, NotConnected, Probe, Retry, Section, SectionOutput, Session, Unreached,
 };
-use crate::plan::{FailureKind, LookFailure, Looked};
-use crate::seen::servers::Key;
-use crate::seen::{Answer, Ask, Blind, Observation, Reason, keys};
+use binder_core::catalogue;
+use binder_core::facets;
+use binder_core::plan::{FailureKind, LookFailure, Looked};
+use binder_core::seen::servers::Key;
+use binder_core::seen::{Answer, Ask, Blind, Observation, Reason, keys};
 use binder_crds::Desired;
 use jiff::Timestamp;
 use secrecy::SecretString;

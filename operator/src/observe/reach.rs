@@ -2,8 +2,8 @@
 
 use super::Around;
 use crate::hosts::{Reach, Session};
-use crate::seen::Known;
-use crate::seen::reach::{Reached, Reaches, subject};
+use binder_core::seen::Known;
+use binder_core::seen::reach::{Reached, Reaches, subject};
 use binder_crds::Desired;
 use binder_crds::desired;
 use futures::future::join_all;

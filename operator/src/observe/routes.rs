@@ -2,9 +2,9 @@
 
 use crate::binder::proxy::{ProxyApi, kubernetes};
 use crate::hosts::Session;
-use crate::seen::kubernetes::namespace_names;
-use crate::seen::routes::{Routes, routes};
-use crate::seen::{Blind, Known, Reason};
+use binder_core::seen::kubernetes::namespace_names;
+use binder_core::seen::routes::{Routes, routes};
+use binder_core::seen::{Blind, Known, Reason};
 use binder_crds::Desired;
 use binder_crds::desired::Server;
 

@@ -2,10 +2,10 @@
 
 use super::Around;
 use crate::binder::ask::{ANSWERS_WITHIN, To, get};
-use crate::catalogue::{self, EXAMPLE, KeyRoute};
 use crate::hosts::{HttpAnswer, Session};
-use crate::seen::servers::{self, Key, Servers};
-use crate::seen::{Blind, Known, Reason};
+use binder_core::catalogue::{self, EXAMPLE, KeyRoute};
+use binder_core::seen::servers::{self, Key, Servers};
+use binder_core::seen::{Blind, Known, Reason};
 use binder_crds::Desired;
 use binder_crds::desired::Server;
 use futures::future::join_all;

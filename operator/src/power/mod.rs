@@ -24,7 +24,7 @@ use futures::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
-use crate::gate::Permit;
+use binder_core::gate::Permit;
 
 /// A machine's power, from outside. Every call is bounded in time.
 ///

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn the_same_permit_gives_the_same_request_and_no_other_does() {
-    let id = |host: &str, action: &str, purpose| request_id(&Permit::for_test(host, action), purpose);
+    let id = |host: &str, action: &str, purpose| request_id(&crate::hosts::tests::permit(host, action), purpose);
     let one = id("uid", "services-1", "reset");
     assert_eq!(one, id("uid", "services-1", "reset"));
     for other in [
@@ -16,7 +16,7 @@ fn the_same_permit_gives_the_same_request_and_no_other_does() {
         assert_ne!(one, other);
     }
     // An action that was deleted comes again under the same name, as another object: another attempt.
-    let recorded = |uid: &str| request_id(&Permit::for_test("uid", "services-1").recorded(uid), "reset");
+    let recorded = |uid: &str| request_id(&crate::hosts::tests::permit("uid", "services-1").recorded(uid), "reset");
     assert_eq!(recorded("a"), recorded("a"));
     assert_ne!(recorded("a"), recorded("b"));
     let groups: Vec<usize> = one.split('-').map(str::len).collect();

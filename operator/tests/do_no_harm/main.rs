@@ -12,10 +12,10 @@ mod questions;
 mod stage;
 mod ways;
 
+use binder_core::facets;
+use binder_core::plan::Looked;
+use binder_core::seen::{Answer, Ask, Blind, Observation, Reason};
 use binder_crds::BinderHostSpec;
-use binder_operator::facets;
-use binder_operator::plan::Looked;
-use binder_operator::seen::{Answer, Ask, Blind, Observation, Reason};
 use jiff::{SignedDuration, Timestamp};
 use operator::{Outcome, desired, fleet, spec, ten_looks};
 use questions::Questions;
@@ -69,7 +69,7 @@ enum What {
     /// Questions are answered so.
     Questions(Box<Questions>),
     /// Nobody could look.
-    Outage(binder_operator::plan::LookFailure, Box<binder_operator::plan::memory::FleetView>),
+    Outage(binder_core::plan::LookFailure, Box<binder_core::plan::memory::FleetView>),
 }
 
 impl Fixture {

@@ -1,5 +1,10 @@
 //! The operator's side: the description of a healthy fleet's host, and ten looks at it, decided on as the controller does.
 
+use binder_core::plan::evidence::Demanded;
+use binder_core::plan::memory::{BuildServer, FleetView, Memory, Patience};
+use binder_core::plan::{Host, Looked, Next, decide};
+use binder_core::seen::lasting::Lasting;
+use binder_core::seen::restarts::History;
 use binder_crds::desired::{
     BackupPlace, Backups, Database, Disk, Docker, HungBuilds, KubectlProxy, KubernetesApi, Module, Names, PortRedirect,
     Process, Reach, Reclaim, Server, Service, Stoppable,
@@ -9,11 +14,6 @@ use binder_crds::text::{
     ProcessName, Schedule, Span,
 };
 use binder_crds::{BinderHostSpec, BinderHostStatus, Desired, Mode};
-use binder_operator::plan::evidence::Demanded;
-use binder_operator::plan::memory::{BuildServer, FleetView, Memory, Patience};
-use binder_operator::plan::{Host, Looked, Next, decide};
-use binder_operator::seen::lasting::Lasting;
-use binder_operator::seen::restarts::History;
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 

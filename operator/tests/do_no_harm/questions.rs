@@ -2,20 +2,20 @@
 //! or a wrong one comes.
 
 use crate::operator::{CLUSTER, fleet, reach};
-use binder_operator::plan::memory::FleetView;
-use binder_operator::plan::outage::{CloudSays, Outage};
-use binder_operator::plan::witness::{Carrier, Heard, Over, Testimony, Witness};
-use binder_operator::plan::{FailureKind, LookFailure, Looked};
-use binder_operator::seen::backups::{Backups, Good};
-use binder_operator::seen::database::{Build, Database, Name, Names};
-use binder_operator::seen::kubernetes::{
+use binder_core::plan::memory::FleetView;
+use binder_core::plan::outage::{CloudSays, Outage};
+use binder_core::plan::witness::{Carrier, Heard, Over, Testimony, Witness};
+use binder_core::plan::{FailureKind, LookFailure, Looked};
+use binder_core::seen::backups::{Backups, Good};
+use binder_core::seen::database::{Build, Database, Name, Names};
+use binder_core::seen::kubernetes::{
     Answers, Api, Identified, Namespaces, Nodes, Proxied, namespace_names, namespaces, nodes,
 };
-use binder_operator::seen::proxy::{self, Cluster};
-use binder_operator::seen::reach::{Reached, Reaches, subject};
-use binder_operator::seen::routes::{Routes, routes};
-use binder_operator::seen::servers::{Health, JUDGED, Key, Servers, Verdict, health};
-use binder_operator::seen::{Blind, Known, Observation, Reason};
+use binder_core::seen::proxy::{self, Cluster};
+use binder_core::seen::reach::{Reached, Reaches, subject};
+use binder_core::seen::routes::{Routes, routes};
+use binder_core::seen::servers::{Health, JUDGED, Key, Servers, Verdict, health};
+use binder_core::seen::{Blind, Known, Observation, Reason};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

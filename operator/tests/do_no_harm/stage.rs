@@ -1,8 +1,8 @@
 //! A computer that plays a host: stand-ins for its tools on the `PATH`, a world of processes, listeners and files that they
 //! tell of, and a real `sh` that runs the real probe against them.
 
+use binder_core::seen::{Answer, Ask};
 use binder_operator::observe::local;
-use binder_operator::seen::{Answer, Ask};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;

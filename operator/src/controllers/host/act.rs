@@ -4,13 +4,13 @@
 use super::super::{Context, Error, backups, brake, chain, disruption, fleet, keys, list_all, outage, power, record};
 use super::{Described, record_ends};
 use crate::execute::{self, Means, Sent};
-use crate::facets::backups::SHOWS;
-use crate::facets::{Disruption, Step};
 use crate::hosts::Session;
 use crate::panics;
-use crate::plan::memory::{FleetView, Memory, Past};
-use crate::plan::{self, Looked, Run};
-use crate::status::events;
+use binder_core::facets::backups::SHOWS;
+use binder_core::facets::{Disruption, Step};
+use binder_core::plan::memory::{FleetView, Memory, Past};
+use binder_core::plan::{self, Looked, Run};
+use binder_core::status::events;
 use binder_crds::{ActionOutcome, BinderFleet, BinderHost};
 use jiff::Timestamp;
 use kube::ResourceExt;

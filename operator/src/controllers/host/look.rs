@@ -2,13 +2,13 @@
 
 use super::super::{Context, Error, access, backups, fleet, keys};
 use super::Described;
-use crate::facets::Step;
 use crate::hosts::Session;
 use crate::observe::kubernetes::Way;
 use crate::observe::{self, Around};
-use crate::plan::memory::Memory;
-use crate::plan::{self, Looked};
-use crate::status::{self};
+use binder_core::facets::Step;
+use binder_core::plan::memory::Memory;
+use binder_core::plan::{self, Looked};
+use binder_core::status::{self};
 use binder_crds::desired::Server;
 use binder_crds::{BinderHost, BinderHostStatus};
 use jiff::Timestamp;

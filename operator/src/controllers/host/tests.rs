@@ -4,7 +4,7 @@
 
 use super::act::*;
 use super::*;
-use crate::plan::memory::Past;
+use binder_core::plan::memory::Past;
 use binder_crds::{ActionOutcome, BinderFleetSpec};
 use serde_json::json;
 

@@ -2,10 +2,10 @@
 
 use super::super::{Context, Error, brake, disruption, fleet, outage};
 use super::Described;
-use crate::plan::memory::{BuildServer, FleetView};
-use crate::plan::outage::Outage;
-use crate::plan::{FailureKind, Looked};
-use crate::status::{self};
+use binder_core::plan::memory::{BuildServer, FleetView};
+use binder_core::plan::outage::Outage;
+use binder_core::plan::{FailureKind, Looked};
+use binder_core::status::{self};
 use binder_crds::desired::Server;
 use binder_crds::{BinderFleet, BinderFleetSpec, BinderHost, BinderHostStatus, Mode};
 use kube::ResourceExt;
@@ -58,7 +58,7 @@ pub(super) async fn view(
                 .is_none_or(|condition| condition.status == "True")
         });
         if !current {
-            for component in crate::catalogue::described(&other.spec.desired) {
+            for component in binder_core::catalogue::described(&other.spec.desired) {
                 view.outdated.entry(component.name).or_insert_with(|| other.name_any());
             }
         }
@@ -67,11 +67,11 @@ pub(super) async fn view(
                 .is_some_and(|condition| condition.status == "True")
         });
         // Whatever needs it waits for it, and is not started against its owner's word.
-        for component in crate::catalogue::stopped(&other.spec.desired) {
+        for component in binder_core::catalogue::stopped(&other.spec.desired) {
             view.missing.entry(component.name).or_insert_with(|| other.name_any());
         }
         if !running {
-            for component in crate::catalogue::described(&other.spec.desired) {
+            for component in binder_core::catalogue::described(&other.spec.desired) {
                 view.missing.entry(component.name).or_insert_with(|| other.name_any());
             }
         }
@@ -80,7 +80,7 @@ pub(super) async fn view(
                 .is_some_and(|condition| condition.status == "True")
         });
         if other.spec.desired.kubernetes_api.is_some() && !reachable {
-            let api = crate::catalogue::KUBERNETES_API.to_owned();
+            let api = binder_core::catalogue::KUBERNETES_API.to_owned();
             view.missing.entry(api).or_insert_with(|| other.name_any());
         }
     }

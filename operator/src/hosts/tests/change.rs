@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::fake::{Machine, Runs};
 use super::*;
-use crate::gate::Permit;
+use binder_core::gate::Permit;
 
 fn permit() -> Permit {
-    Permit::for_test("uid-1", "action-1")
+    super::permit("uid-1", "action-1")
 }
 
 fn change(script: &'static str) -> Change {
@@ -26,7 +26,7 @@ async fn a_change_runs_and_says_how_it_ended() {
 async fn a_permit_for_another_machine_sends_nothing() {
     let machine = Machine::new();
     let session = machine.connect().await;
-    let error = session.change(Permit::for_test("uid-2", "action-1"), change("echo out")).await.unwrap_err();
+    let error = session.change(super::permit("uid-2", "action-1"), change("echo out")).await.unwrap_err();
     assert!(matches!(error, ChangeError::WrongHost { .. }));
     assert!(!error.may_have_run());
     assert_eq!(machine.seen.commands(), [""; 0]);

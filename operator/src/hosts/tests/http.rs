@@ -9,7 +9,6 @@ use tokio::net::TcpListener;
 
 use super::fake::Machine;
 use super::*;
-use crate::gate::Permit;
 
 /// A server that reads a request's head, answers with these bytes, and goes on with `filler` if there is any. Gives
 /// its address and the heads it got.
@@ -113,9 +112,9 @@ async fn what_changes_something_costs_a_permit() {
     let session = Machine::new().connect().await;
     let change =
         || LocalHttpChange { to: request(to), method: Method::Post, json: Some(br#"{"force":true}"#.to_vec()) };
-    let error = session.http_change(Permit::for_test("uid-2", "a"), change()).await.unwrap_err();
+    let error = session.http_change(permit("uid-2", "a"), change()).await.unwrap_err();
     assert!(matches!(error, HttpError::WrongHost { .. }) && !error.may_have_run());
-    let answer = session.http_change(Permit::for_test("uid-1", "a"), change()).await.unwrap();
+    let answer = session.http_change(permit("uid-1", "a"), change()).await.unwrap();
     assert_eq!(answer.status, 201);
     let head = heads.recv().await.unwrap().to_lowercase();
     assert!(head.starts_with("post /health/") && head.contains("content-type: application/json"), "{head}");

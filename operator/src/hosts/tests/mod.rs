@@ -14,6 +14,9 @@ mod sshd;
 use std::time::Duration;
 
 use super::*;
+use binder_core::gate::demands::{Demands, Evidence};
+use binder_core::gate::{self, Permit, Request};
+use binder_crds::Mode;
 pub(super) use keys::key_pair;
 
 /// A session for the tests of those who use one, to the scripted machine with the id `uid-1`, whose tunnels lead to this
@@ -22,6 +25,30 @@ pub(crate) async fn session() -> (Box<dyn std::any::Any>, Session) {
     let machine = fake::Machine::new();
     let session = machine.connect().await;
     (Box::new(machine), session)
+}
+
+/// A permit as the gate gives it, for the host with this UID and the action of this name.
+pub(crate) fn permit(host: &str, action: &str) -> Permit {
+    gate::admit(&Request {
+        host,
+        action,
+        deleted: false,
+        suspended: false,
+        mode: Mode::Enforce,
+        held: None,
+        waits_for: None,
+        taking_effect: None,
+        attempts: 0,
+        max_attempts: 1,
+        cooldown_until: None,
+        demands: Demands { looks: 1, lasting: false, warranted: false, booted: false, per_day: false },
+        evidence: Evidence { looks: 1, ..Evidence::default() },
+        witness: None,
+        closed_until: None,
+        over_budget: None,
+        now: jiff::Timestamp::UNIX_EPOCH,
+    })
+    .unwrap()
 }
 
 /// Limits that a test can wait for.

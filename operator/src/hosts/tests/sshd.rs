@@ -10,7 +10,6 @@ use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::gate::Permit;
 
 /// A private sshd, which ends with its value.
 struct Sshd {
@@ -119,12 +118,12 @@ async fn looks_and_changes() {
         limit: Duration::from_secs(5),
         max_output: 100,
     };
-    let ran = session.change(Permit::for_test("uid-1", "a"), change.clone()).await.unwrap();
+    let ran = session.change(permit("uid-1", "a"), change.clone()).await.unwrap();
     assert_eq!(ran.exit, Some(5));
     assert!(ran.output.contains("$(reboot) 'x' [redacted]") && ran.output.contains("error"), "{}", ran.output);
 
     let killed = Change { script: "kill -TERM $$; sleep 5", ..change };
-    let ran = session.change(Permit::for_test("uid-1", "a"), killed).await.unwrap();
+    let ran = session.change(permit("uid-1", "a"), killed).await.unwrap();
     assert!((ran.exit, ran.signal.as_deref()) != (Some(0), None) && !ran.timed_out, "{ran:?}");
 }
 
@@ -169,7 +168,7 @@ async fn a_change_whose_asker_goes_away_goes_on() {
         limit: Duration::from_secs(10),
         max_output: 100,
     };
-    let asked = session.change(Permit::for_test("uid-1", "a"), change);
+    let asked = session.change(permit("uid-1", "a"), change);
     assert!(tokio::time::timeout(Duration::from_millis(1200), asked).await.is_err());
     assert!(!mark.exists());
     let deadline = Instant::now() + Duration::from_secs(10);

@@ -49,8 +49,8 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::{Cure, Doing, Fault, Instance, KeyAdded, Power, PowerError, SERIAL_CHARS, SshKey, State, request_id};
-use crate::gate::Permit;
 use crate::hosts::{HttpPath, sanitize, sanitize_tail};
+use binder_core::gate::Permit;
 use credentials::Credentials;
 use metadata::{WithKey, with_key};
 use token::Tokens;

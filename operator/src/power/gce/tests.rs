@@ -81,7 +81,7 @@ fn host() -> GceHost {
 }
 
 fn permit() -> Permit {
-    Permit::for_test("uid", "services-1")
+    crate::hosts::tests::permit("uid", "services-1")
 }
 
 fn key() -> SshKey {

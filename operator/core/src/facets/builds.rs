@@ -9,7 +9,7 @@
 //! only while that one agrees with ours; the step waits while the build server's own does not (`plan::order`).
 
 use super::{Check, Drift, DriftKind, Facet, Rung, Step, clocks};
-use crate::binder::database::Place;
+use crate::catalogue::Place;
 use crate::seen::database::{Build, RUNNING, built_as};
 use crate::seen::{Ask, Blind, Observation, Reason};
 use binder_crds::{Desired, conditions};

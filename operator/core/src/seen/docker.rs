@@ -8,7 +8,7 @@
 use super::machine::{Machine, Process};
 use super::script::{prelude, script, whole};
 use super::{Answer, Ask, Blind, Reason};
-use crate::hosts::sanitize;
+use crate::sanitize;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 

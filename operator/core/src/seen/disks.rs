@@ -2,7 +2,7 @@
 
 use super::script::{self, script};
 use super::{Answer, Ask, Blind, Reason};
-use crate::hosts::sanitize;
+use crate::sanitize;
 use std::collections::BTreeMap;
 
 /// The section's name.

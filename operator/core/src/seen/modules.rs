@@ -8,7 +8,7 @@
 use super::machine::Machine;
 use super::script::{script, whole};
 use super::{Answer, Ask, Blind};
-use crate::hosts::sanitize;
+use crate::sanitize;
 use binder_crds::text::{Checked, HostPath, ModuleVersion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

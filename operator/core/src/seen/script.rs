@@ -20,7 +20,7 @@
 //! Must not know what any section is about.
 
 use super::{Answer, Blind, EXIT_MISSING, EXIT_SUDO, Reason};
-use crate::hosts::sanitize;
+use crate::sanitize;
 
 /// The functions that a script of the probe is written in; see the module. Standard output is kept at 3, so that rows and
 /// what tells of failure do not mix; a blank line after each command keeps an unfinished last line from the next row.

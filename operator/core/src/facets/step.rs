@@ -2,7 +2,7 @@
 //! into commands by `execute`, judged by looking again.
 
 use super::Disruption;
-use crate::binder::database::Place;
+use crate::catalogue::Place;
 use crate::catalogue::Start;
 use crate::seen::routes::AppId;
 use binder_crds::text::{HostPath, ModuleName, ModuleVersion};

@@ -6,7 +6,7 @@
 //! `failed` with the reason. Nothing is merged, renamed or deleted, and templates are never touched.
 
 use super::{Check, Drift, DriftKind, Facet, Rung, Step};
-use crate::binder::database::Place;
+use crate::catalogue::Place;
 use crate::seen::database::{Cased, NAMES, Names as Seen, Status};
 use crate::seen::{Ask, Blind, Observation};
 use binder_crds::{Desired, conditions};

@@ -3,7 +3,7 @@
 
 use super::script::{self, script};
 use super::{Answer, Ask, Blind, Reason};
-use crate::hosts::sanitize;
+use crate::sanitize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 

@@ -6,7 +6,7 @@
 use super::machine::{Machine, Process};
 use super::script::{self, script};
 use super::{Answer, Ask, Blind, Reason};
-use crate::hosts::sanitize;
+use crate::sanitize;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 

@@ -48,12 +48,6 @@ impl Permit {
     pub fn by_way_of(self, host: &str) -> Self {
         Self { host: host.to_owned(), ..self }
     }
-
-    /// A permit out of nothing, for the tests of what asks for one.
-    #[cfg(test)]
-    pub(crate) fn for_test(host: &str, action: &str) -> Self {
-        Self { host: host.to_owned(), action: action.to_owned(), record: String::new() }
-    }
 }
 
 /// Everything that the gate looks at.

@@ -4,7 +4,7 @@
 //! Everything in it was written by somebody else and is hostile: a build's name may be anything at all. A [`Name`] keeps
 //! what was read, for the database alone, beside what a person may be shown. Pure: reading is [`crate::binder::database`]'s.
 
-use crate::hosts::sanitize;
+use crate::sanitize;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 

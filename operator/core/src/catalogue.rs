@@ -15,6 +15,23 @@ pub const KUBECTL_PROXY: &str = "kubectl-proxy";
 /// The name by which order speaks of the cluster's API, on whichever host it is served.
 pub const KUBERNETES_API: &str = "kubernetes-api";
 
+/// Where a database is, seen from the host that it runs on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    /// Its port on the host's loopback.
+    pub port: u16,
+    /// Its name.
+    pub name: String,
+}
+
+impl Place {
+    /// What the owner described.
+    pub fn of(described: &binder_crds::desired::Database) -> Self {
+        Self { port: described.port, name: described.name.0.clone() }
+    }
+}
+
 /// Something that pm2 runs, together with what it starts itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Component {

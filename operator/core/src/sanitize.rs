@@ -13,7 +13,7 @@ const CUT: char = '…';
 /// something was cut off.
 ///
 /// ```
-/// use binder_operator::hosts::sanitize;
+/// use binder_core::sanitize;
 /// assert_eq!(sanitize(b"\x1b[31mE:\x1b[0m no\r\nspace\n", 80), "E: no | space");
 /// ```
 pub fn sanitize(bytes: &[u8], max_chars: usize) -> String {

@@ -2,7 +2,7 @@
 
 use super::script::{self, script};
 use super::{Answer, Ask, Blind};
-use crate::hosts::sanitize;
+use crate::sanitize;
 
 /// The section's name.
 pub const NAME: &str = "proxy";

@@ -5,7 +5,7 @@
 //! ([`plan::order`](crate::plan::order)), and a backup that cannot be made blocks every edit.
 
 use super::{Check, Chore, Done, Drift, DriftKind, Facet, Rung, Step};
-use crate::binder::database::Place;
+use crate::catalogue::Place;
 use crate::facets::{builds, names};
 use crate::seen::{Ask, Blind, Observation};
 use binder_crds::desired::Backups as Spec;
