@@ -178,10 +178,17 @@ pub(crate) mod stand_in {
     use std::process::Command;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// A `PATH` and a home of its own. Removed when dropped.
-    pub(crate) struct Stage(PathBuf);
+    /// Tools and a home of its own. Removed when dropped.
+    pub(crate) struct Stage {
+        folder: PathBuf,
+        /// Whether this machine's own tools are found behind the stage's.
+        others: bool,
+    }
 
     static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+    /// Where this machine's own tools are.
+    const TOOLS: [&str; 4] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
 
     impl Stage {
         /// Nothing is replaced yet.
@@ -190,42 +197,48 @@ pub(crate) mod stand_in {
             let folder = std::env::temp_dir().join(format!("binder-stage-{}-{number}", std::process::id()));
             std::fs::create_dir_all(folder.join("bin")).unwrap();
             std::fs::create_dir_all(folder.join("home")).unwrap();
-            for from in ["/usr/bin", "/bin", "/usr/sbin", "/sbin"] {
-                for entry in std::fs::read_dir(from).into_iter().flatten().flatten() {
-                    let _ = symlink(entry.path(), folder.join("bin").join(entry.file_name()));
-                }
-            }
             // The stage's login may do what root may.
-            Self(folder).tool("sudo", "[ \"$1\" = -n ] && shift\nexec \"$@\"")
+            Self { folder, others: true }.tool("sudo", "[ \"$1\" = -n ] && shift\nexec \"$@\"")
         }
 
         /// A tool of this name is the shell script.
         pub(crate) fn tool(self, name: &str, script: &str) -> Self {
-            let path = self.0.join("bin").join(name);
+            let path = self.folder.join("bin").join(name);
             let _ = std::fs::remove_file(&path);
             std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
             self
         }
 
-        /// There is no such tool.
-        pub(crate) fn without(self, name: &str) -> Self {
-            let _ = std::fs::remove_file(self.0.join("bin").join(name));
+        /// There is no such tool. The others are linked one by one, since a search path cannot leave one out: slow.
+        pub(crate) fn without(mut self, name: &str) -> Self {
+            let bin = self.folder.join("bin");
+            if std::mem::take(&mut self.others) {
+                // On most machines two of the folders are links to the other two.
+                let folders = TOOLS.iter().filter(|folder| !Path::new(folder).is_symlink());
+                for entry in folders.flat_map(std::fs::read_dir).flatten().flatten() {
+                    let _ = symlink(entry.path(), bin.join(entry.file_name()));
+                }
+            }
+            let _ = std::fs::remove_file(bin.join(name));
             self
         }
 
         /// The login's home.
         pub(crate) fn home(&self) -> PathBuf {
-            self.0.join("home")
+            self.folder.join("home")
         }
 
         /// Runs a section with the shell of this name.
         pub(crate) fn run_with(&self, shell: &[&str], ask: &Ask) -> Answer {
+            let own = self.folder.join("bin");
+            let others = TOOLS.iter().filter(|_| self.others).map(PathBuf::from);
+            let path = std::env::join_paths(std::iter::once(own).chain(others)).unwrap();
             let output = Command::new(Path::new("/usr/bin/env"))
                 .args(shell)
                 .args(["-c", ask.script, ask.name])
                 .args(&ask.args)
-                .env("PATH", self.0.join("bin"))
+                .env("PATH", path)
                 .env("HOME", self.home())
                 .env_remove("PM2_HOME")
                 .env_remove("SSH_CONNECTION")
@@ -242,7 +255,7 @@ pub(crate) mod stand_in {
 
     impl Drop for Stage {
         fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
+            let _ = std::fs::remove_dir_all(&self.folder);
         }
     }
 }

@@ -375,7 +375,7 @@ fn broken(world: &mut World, fault: Break) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     /// Whatever pm2, the proxy and the rules were made to be, the host ends as described, and then nothing more is done.
     #[test]
