@@ -15,7 +15,7 @@
 //! along, and it reads answers of any size into memory, with no way to bound them. Its companion `google-cloud-auth`
 //! (1.18) keeps a task for each account that asks for tokens whether they are needed or not, and does not ask the key's
 //! `token_uri`. So: REST, over what this operator speaks to Kubernetes with already (hyper, rustls, ring): `reqwest` would
-//! add some thirty crates to say the same. The assertion for a token is three strings in base64 and one signature, which
+//! add some thirty crates to say the same (docs/decisions/001 says what has changed since). The assertion for a token is three strings in base64 and one signature, which
 //! is ring's; the libraries for JWT bring a second RSA implementation for it.
 //!
 //! # What is kept off the wire
