@@ -1,4 +1,5 @@
-//! The core has no way to reach anything: what it may depend on, as cargo sees it.
+//! What may be depended on, as cargo sees it: the core has no way to reach anything, the operator has one provider of
+//! cryptography. `deny.toml` asks the rest, where `cargo deny` is at hand.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 
@@ -58,4 +59,17 @@ fn the_core_cannot_reach_anything() {
     let operator = dependencies("binder-operator");
     let known = FORBIDDEN.iter().filter(|name| operator.contains(**name)).count();
     assert!(known >= 9, "only {known} of the forbidden names are in the operator: the list is out of date");
+}
+
+/// rustls refuses a second provider in one process only when it runs: at the first connection, on the owner's cluster.
+#[test]
+fn the_operator_has_one_provider_of_cryptography() {
+    let operator = dependencies("binder-operator");
+    assert!(operator.contains("ring"), "this is no tree of the operator: {operator:?}");
+    for other in ["aws-lc-rs", "aws-lc-sys", "native-tls", "openssl", "openssl-sys"] {
+        assert!(
+            !operator.contains(other),
+            "`cargo tree --package binder-operator --invert {other}` shows who brings it in"
+        );
+    }
 }
