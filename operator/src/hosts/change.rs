@@ -9,7 +9,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
-use super::channel::{Ended, NotStarted, Reader, Stop, Unheard};
+use super::channel::{Ended, NotStarted, OnDrop, Reader, Stop};
 use super::quote::{BadArgument, check_arguments, shell_words};
 use super::session::Session;
 use super::target::Endpoint;
@@ -135,7 +135,7 @@ impl Session {
         let started = Instant::now();
         let deadline = started + limit + GRACE + ON_THE_WAY;
         tracing::info!(host = %self.at, action = permit.action(), command = name, "changing");
-        let ended = self.run(command, stdin, deadline, Unheard::HeardOut, &mut reader).await;
+        let ended = self.run(command, stdin, deadline, OnDrop::HearOut, &mut reader).await;
         let took = started.elapsed();
         let unknown = |why: String| ChangeError::OutcomeUnknown { at: self.at.clone(), name, why };
         match ended {

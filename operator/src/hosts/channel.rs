@@ -40,13 +40,13 @@ pub(super) enum Stop {
     Flooded,
 }
 
-/// What becomes of a command whose asker goes away: a task that is dropped, an operator that is told to end.
+/// What happens to a running command when its caller is dropped: the task was cancelled, or the operator ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unheard {
+pub(super) enum OnDrop {
     /// Nobody needs it any more.
-    Killed,
+    Kill,
     /// It is not cut off in the middle of what it does.
-    HeardOut,
+    HearOut,
 }
 
 /// How a command ended that was handed over.
@@ -77,23 +77,23 @@ pub(super) enum NotStarted {
 
 impl Session {
     /// Runs `command` (for the login shell) with `stdin`, feeding `reader`, until it ends or `deadline` comes.
-    /// `unheard` is what becomes of it when the asker goes away before that.
+    /// `on_drop` is what becomes of it when the asker goes away before that.
     pub(super) async fn run(
         &self,
         command: String,
         stdin: Vec<u8>,
         deadline: Instant,
-        unheard: Unheard,
+        on_drop: OnDrop,
         reader: &mut dyn Reader,
     ) -> Result<Ended, NotStarted> {
-        let unheard = match unheard {
-            Unheard::Killed => Parting::Kill,
-            Unheard::HeardOut => Parting::HearOut(deadline),
+        let on_drop = match on_drop {
+            OnDrop::Kill => CloseMode::Kill,
+            OnDrop::HearOut => CloseMode::HearOut(deadline),
         };
-        let mut exec = self.open_exec(deadline, unheard).await?;
+        let mut exec = self.open_exec(deadline, on_drop).await?;
         let Some(parts) = exec.parts.as_mut() else { return Err(NotStarted::Refused) };
-        let (ended, parting) = self.converse(parts, command, stdin, deadline, reader).await;
-        exec.take_leave(parting);
+        let (ended, mode) = self.converse(parts, command, stdin, deadline, reader).await;
+        exec.close(mode);
         ended
     }
 
@@ -104,7 +104,7 @@ impl Session {
         stdin: Vec<u8>,
         deadline: Instant,
         reader: &mut dyn Reader,
-    ) -> (Result<Ended, NotStarted>, Parting) {
+    ) -> (Result<Ended, NotStarted>, CloseMode) {
         // Written while reading: a machine that talks without listening would otherwise stop both sides.
         let feed = async {
             write.exec(true, command).await?;
@@ -127,9 +127,9 @@ impl Session {
                 }
                 () = sleep_until(until) => {
                     return if exit.is_some() || signal.is_some() {
-                        (Ok(Ended::Finished { exit, signal }), Parting::Finishing)
+                        (Ok(Ended::Finished { exit, signal }), CloseMode::Finishing)
                     } else {
-                        (Ok(Ended::TimedOut), Parting::Kill)
+                        (Ok(Ended::TimedOut), CloseMode::Kill)
                     };
                 }
             };
@@ -146,23 +146,23 @@ impl Session {
                     until = deadline.min(Instant::now() + AFTER_EXIT);
                     continue;
                 }
-                Some(ChannelMsg::Failure) => return (Err(NotStarted::Refused), Parting::Finishing),
-                Some(ChannelMsg::Close) => return (Ok(Ended::Finished { exit, signal }), Parting::Closed),
+                Some(ChannelMsg::Failure) => return (Err(NotStarted::Refused), CloseMode::Finishing),
+                Some(ChannelMsg::Close) => return (Ok(Ended::Finished { exit, signal }), CloseMode::Closed),
                 None if exit.is_some() || signal.is_some() => {
-                    return (Ok(Ended::Finished { exit, signal }), Parting::Closed);
+                    return (Ok(Ended::Finished { exit, signal }), CloseMode::Closed);
                 }
-                None => return (Ok(Ended::Lost(self.ending_in_words())), Parting::Closed),
+                None => return (Ok(Ended::Lost(self.ending_in_words())), CloseMode::Closed),
                 Some(_) => continue,
             };
             match flow {
                 ControlFlow::Continue(()) => {}
-                ControlFlow::Break(Stop::Satisfied) => return (Ok(Ended::Enough), Parting::Finishing),
-                ControlFlow::Break(Stop::Flooded) => return (Ok(Ended::Enough), Parting::Kill),
+                ControlFlow::Break(Stop::Satisfied) => return (Ok(Ended::Enough), CloseMode::Finishing),
+                ControlFlow::Break(Stop::Flooded) => return (Ok(Ended::Enough), CloseMode::Kill),
             }
         }
     }
 
-    async fn open_exec(&self, deadline: Instant, unheard: Parting) -> Result<Exec, NotStarted> {
+    async fn open_exec(&self, deadline: Instant, on_drop: CloseMode) -> Result<Exec, NotStarted> {
         let started = Instant::now();
         let deadline = deadline.min(started + self.limits.open_channel);
         let silent = || NotStarted::Silent(started.elapsed());
@@ -175,8 +175,8 @@ impl Session {
         match open(async move { handle.channel_open_session().await }, deadline).await {
             Some(Ok(channel)) => {
                 let (read, write) = channel.split();
-                let parts = Parts { read, write, _slot: slot, wear: Arc::clone(&self.wear) };
-                Ok(Exec { parts: Some(parts), unheard })
+                let parts = Parts { read, write, _slot: slot, leaked_channels: Arc::clone(&self.leaked_channels) };
+                Ok(Exec { parts: Some(parts), on_drop })
             }
             Some(Err(russh::Error::ChannelOpenFailure(why))) => {
                 // Whatever fills the connection up, a fresh one starts empty.
@@ -218,19 +218,19 @@ pub(super) async fn open(
 struct Exec {
     parts: Option<Parts>,
     /// How it is left when it is dropped in the middle.
-    unheard: Parting,
+    on_drop: CloseMode,
 }
 
 struct Parts {
     read: ChannelReadHalf,
     write: ChannelWriteHalf<Msg>,
     _slot: OwnedSemaphorePermit,
-    wear: Arc<AtomicU32>,
+    leaked_channels: Arc<AtomicU32>,
 }
 
-/// How a channel is left.
+/// How a channel is closed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Parting {
+enum CloseMode {
     /// The machine has closed it.
     Closed,
     /// The command has ended or is about to: the machine will close it.
@@ -242,45 +242,45 @@ enum Parting {
 }
 
 impl Exec {
-    fn take_leave(&mut self, parting: Parting) {
+    fn close(&mut self, mode: CloseMode) {
         let Some(parts) = self.parts.take() else { return };
-        if parting == Parting::Closed {
+        if mode == CloseMode::Closed {
             return;
         }
         // Without a runtime the connection is gone as well.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(parts.leave(parting));
+            runtime.spawn(parts.leave(mode));
         }
     }
 }
 
 impl Drop for Exec {
     fn drop(&mut self) {
-        self.take_leave(self.unheard);
+        self.close(self.on_drop);
     }
 }
 
 impl Parts {
     /// Closes the channel. A machine that is about to close it itself gets a moment to do so, since a channel that we
     /// close first leaves something behind in the library. All of it fails only together with the connection.
-    async fn leave(mut self, parting: Parting) {
-        match parting {
-            Parting::Closed => return,
-            Parting::Finishing => {
+    async fn leave(mut self, mode: CloseMode) {
+        match mode {
+            CloseMode::Closed => return,
+            CloseMode::Finishing => {
                 if timeout(TO_CLOSE, self.closed()).await.is_ok() {
                     return;
                 }
             }
-            Parting::HearOut(deadline) => {
+            CloseMode::HearOut(deadline) => {
                 if timeout_at(deadline, self.closed()).await.is_ok() {
                     return;
                 }
             }
             // OpenSSH obeys since 7.9, unless the user is root. Otherwise the command ends when it next writes, since
             // nobody reads any more.
-            Parting::Kill => drop(self.write.signal(Sig::KILL).await),
+            CloseMode::Kill => drop(self.write.signal(Sig::KILL).await),
         }
-        self.wear.fetch_add(1, Ordering::Relaxed);
+        self.leaked_channels.fetch_add(1, Ordering::Relaxed);
         let _ = self.write.close().await;
     }
 

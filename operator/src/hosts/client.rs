@@ -17,7 +17,7 @@ use super::{Presented, locked, sanitize};
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     ending: Mutex<Option<Ending>>,
-    closed_doors: Mutex<ClosedDoors>,
+    tunnel_refusals: Mutex<TunnelRefusals>,
 }
 
 /// How a connection ended.
@@ -34,7 +34,7 @@ pub(super) enum Ending {
 /// Tunnels that a machine could not open, newest last. The library tells the words of a refusal only here, without
 /// saying whose tunnel it was; [`reach`](super::reach) puts the two together.
 #[derive(Debug, Default)]
-struct ClosedDoors {
+struct TunnelRefusals {
     count: u64,
     latest: VecDeque<(u64, Refusal)>,
 }
@@ -57,12 +57,12 @@ impl Notes {
 
     /// How many tunnels were refused so far.
     pub(super) fn refusals(&self) -> u64 {
-        locked(&self.closed_doors).count
+        locked(&self.tunnel_refusals).count
     }
 
     /// The refusals after the first `seen`.
     pub(super) fn refusals_since(&self, seen: u64) -> Vec<Refusal> {
-        locked(&self.closed_doors).latest.iter().filter(|(at, _)| *at > seen).map(|(_, door)| door.clone()).collect()
+        locked(&self.tunnel_refusals).latest.iter().filter(|(at, _)| *at > seen).map(|(_, door)| door.clone()).collect()
     }
 
     fn note_ending(&self, ending: Ending) {
@@ -70,7 +70,7 @@ impl Notes {
     }
 
     fn note_refusal(&self, refusal: Refusal) {
-        let mut doors = locked(&self.closed_doors);
+        let mut doors = locked(&self.tunnel_refusals);
         doors.count += 1;
         let at = doors.count;
         doors.latest.push_back((at, refusal));
@@ -94,29 +94,29 @@ impl Client {
 
 /// Why the connection's task gave up.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(super) enum HandshakeError {
     /// The library's reasons.
     Ssh(russh::Error),
     /// Ours: the wrong machine.
     NotPinned(Presented),
 }
 
-impl From<russh::Error> for Trouble {
+impl From<russh::Error> for HandshakeError {
     fn from(error: russh::Error) -> Self {
         Self::Ssh(error)
     }
 }
 
 impl Handler for Client {
-    type Error = Trouble;
+    type Error = HandshakeError;
 
-    async fn check_server_key(&mut self, presented: &PublicKeyOrCertificate) -> Result<bool, Trouble> {
+    async fn check_server_key(&mut self, presented: &PublicKeyOrCertificate) -> Result<bool, HandshakeError> {
         let key = presented.public_key();
         // A certificate is never asked for, so one that comes is not a pinned key, whatever key it holds.
         if presented.certificate().is_none() && self.pinned.iter().any(|pinned| pinned.is(&key)) {
             return Ok(true);
         }
-        Err(Trouble::NotPinned(Presented::Key {
+        Err(HandshakeError::NotPinned(Presented::Key {
             algorithm: sanitize(key.algorithm().as_str().as_bytes(), 60),
             fingerprint: fingerprint(&key),
         }))
@@ -129,12 +129,12 @@ impl Handler for Client {
         words: &str,
         _: &str,
         _: &mut Session,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), HandshakeError> {
         self.notes.note_refusal(Refusal { code, words: sanitize(words.as_bytes(), 120) });
         Ok(())
     }
 
-    async fn disconnected(&mut self, reason: DisconnectReason<Trouble>) -> Result<(), Trouble> {
+    async fn disconnected(&mut self, reason: DisconnectReason<HandshakeError>) -> Result<(), HandshakeError> {
         match reason {
             DisconnectReason::ReceivedDisconnect(info) => {
                 self.notes.note_ending(Ending::Said(sanitize(info.message.as_bytes(), 160)));
@@ -142,9 +142,9 @@ impl Handler for Client {
             }
             DisconnectReason::Error(trouble) => {
                 self.notes.note_ending(match &trouble {
-                    Trouble::Ssh(russh::Error::NoAuthMethod) => Ending::NoWayToLogIn,
-                    Trouble::Ssh(error) => Ending::Broke(in_words(error)),
-                    Trouble::NotPinned(presented) => Ending::Broke(format!("it presented {presented}")),
+                    HandshakeError::Ssh(russh::Error::NoAuthMethod) => Ending::NoWayToLogIn,
+                    HandshakeError::Ssh(error) => Ending::Broke(in_words(error)),
+                    HandshakeError::NotPinned(presented) => Ending::Broke(format!("it presented {presented}")),
                 });
                 Err(trouble)
             }
@@ -163,7 +163,7 @@ impl Handler for Client {
         _: u32,
         door: ChannelOpenHandle,
         _: &mut Session,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), HandshakeError> {
         refuse(door).await
     }
 
@@ -173,7 +173,7 @@ impl Handler for Client {
         _: &str,
         door: ChannelOpenHandle,
         _: &mut Session,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), HandshakeError> {
         refuse(door).await
     }
 
@@ -182,7 +182,7 @@ impl Handler for Client {
         _: Channel<Msg>,
         door: ChannelOpenHandle,
         _: &mut Session,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), HandshakeError> {
         refuse(door).await
     }
 
@@ -191,7 +191,7 @@ impl Handler for Client {
         _: Channel<Msg>,
         door: ChannelOpenHandle,
         _: &mut Session,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), HandshakeError> {
         refuse(door).await
     }
 
@@ -204,7 +204,7 @@ impl Handler for Client {
         _: u32,
         door: ChannelOpenHandle,
         _: &mut Session,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), HandshakeError> {
         refuse(door).await
     }
 
@@ -214,7 +214,7 @@ impl Handler for Client {
         _: &str,
         door: ChannelOpenHandle,
         _: &mut Session,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), HandshakeError> {
         refuse(door).await
     }
 
@@ -225,12 +225,12 @@ impl Handler for Client {
         _: u32,
         door: ChannelOpenHandle,
         _: &mut Session,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), HandshakeError> {
         refuse(door).await
     }
 }
 
-async fn refuse(door: ChannelOpenHandle) -> Result<(), Trouble> {
+async fn refuse(door: ChannelOpenHandle) -> Result<(), HandshakeError> {
     door.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
     Ok(())
 }

@@ -37,7 +37,7 @@ pub enum ConnectError {
         at: Endpoint,
         /// How far it got.
         stage: Stage,
-        /// What it said in parting, if anything.
+        /// What it said in mode, if anything.
         said: String,
     },
     /// Something else listens there. What it said is not told: it may be anybody's.

@@ -111,8 +111,8 @@ struct Cut<'a>(Option<&'a Arc<AtomicU32>>);
 
 impl Drop for Cut<'_> {
     fn drop(&mut self) {
-        if let Some(wear) = self.0 {
-            wear.fetch_add(1, Ordering::Relaxed);
+        if let Some(leaked_channels) = self.0 {
+            leaked_channels.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -168,7 +168,7 @@ impl Session {
     /// Carries one connection until either end closes it.
     async fn carry(&self, mut near: UnixStream, to: &Forwarding) -> Result<(), Broken> {
         let tunnel = self.tunnel(&to.host, to.port, self.limits.reach).await.map_err(Broken::NotReached)?;
-        let mut cut = Cut(Some(&self.wear));
+        let mut cut = Cut(Some(&self.leaked_channels));
         let (from_far, mut to_far) = tokio::io::split(tunnel);
         let (mut from_near, mut to_near) = near.split();
         let mut bounded = from_far.take(to.max_bytes);
@@ -189,7 +189,7 @@ impl Session {
         // What was refused is cut at once, and not listened to any longer.
         ended.map_err(Broken::Refused)?;
         cut.0 = None;
-        leave(bounded.into_inner().unsplit(to_far), Arc::clone(&self.wear)).await;
+        leave(bounded.into_inner().unsplit(to_far), Arc::clone(&self.leaked_channels)).await;
         Ok(())
     }
 }

@@ -276,12 +276,14 @@ impl Session {
                 .await
                 .map_err(|reach| HttpError::NotReached { to: to.clone(), from: from(), reach })?;
             let answered = if tls {
-                match wrapped(tunnel, &self.wear).await {
-                    Ok(tunnel) => answer(tunnel, message, self.limits.http_bytes, &self.wear, unwrapped).await,
+                match wrapped(tunnel, &self.leaked_channels).await {
+                    Ok(tunnel) => {
+                        answer(tunnel, message, self.limits.http_bytes, &self.leaked_channels, unwrapped).await
+                    }
                     Err(trouble) => Err(trouble),
                 }
             } else {
-                answer(tunnel, message, self.limits.http_bytes, &self.wear, |tunnel| tunnel).await
+                answer(tunnel, message, self.limits.http_bytes, &self.leaked_channels, |tunnel| tunnel).await
             };
             answered.map_err(|trouble| match trouble {
                 Trouble::TooLarge { status } => {
@@ -372,7 +374,7 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     tunnel: S,
     message: Request<Full<Bytes>>,
     max_bytes: usize,
-    wear: &Arc<AtomicU32>,
+    leaked_channels: &Arc<AtomicU32>,
     bare: fn(S) -> Tunnel,
 ) -> Result<HttpAnswer, Trouble> {
     let (mut sender, mut connection) = http1::Builder::new()
@@ -380,13 +382,13 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .handshake(TokioIo::new(tunnel))
         .await
         .map_err(|error| Trouble::broken(&error))?;
-    let worn = Arc::clone(wear);
+    let worn = Arc::clone(leaked_channels);
     let task = tokio::spawn(async move {
         // Its errors reach the request as well.
         let _ = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
         leave(bare(connection.into_parts().io.into_inner()), worn).await;
     });
-    let mut hold = Hold { task: Some(task.abort_handle()), wear };
+    let mut hold = Hold { task: Some(task.abort_handle()), leaked_channels };
     let answer = sender.send_request(message).await.map_err(|error| Trouble::broken(&error))?;
     let status = answer.status().as_u16();
     let body = Limited::new(answer.into_body(), max_bytes).collect().await.map_err(|error| {
@@ -399,14 +401,14 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 /// Ends the exchange at once when it is given up, so that a server that never stops talking is not listened to.
 struct Hold<'a> {
     task: Option<AbortHandle>,
-    wear: &'a AtomicU32,
+    leaked_channels: &'a AtomicU32,
 }
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
         if let Some(task) = self.task.take() {
             task.abort();
-            self.wear.fetch_add(1, Ordering::Relaxed);
+            self.leaked_channels.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::channel::{Ended, NotStarted, Reader, Stop, Unheard};
+use super::channel::{Ended, NotStarted, OnDrop, Reader, Stop};
 use super::framing::{Frames, NOISE_ALLOWED, Nonce, Progress};
 use super::probe::{BadProbe, COMMAND, Probe, SectionOutput};
 use super::session::Session;
@@ -108,7 +108,7 @@ impl Session {
         let deadline = started + self.limits.look;
         let at = || self.at.clone();
         let ended = self
-            .run(COMMAND.to_owned(), program.into_bytes(), deadline, Unheard::Killed, &mut reader)
+            .run(COMMAND.to_owned(), program.into_bytes(), deadline, OnDrop::Kill, &mut reader)
             .await
             .map_err(|why: NotStarted| LookError::NotStarted { at: at(), why: why.to_string() })?;
         let took = started.elapsed();

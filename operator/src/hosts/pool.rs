@@ -267,7 +267,7 @@ impl State {
             Now::Open { target: to, session, failures } if to.same_session(target) => {
                 if session.is_open() {
                     // A worn session is replaced when nobody uses it.
-                    if session.is_worn() && Arc::strong_count(session) == 1 {
+                    if session.needs_reconnect() && Arc::strong_count(session) == 1 {
                         return Known::AttemptDue { failures: 0 };
                     }
                     return Known::Outcome(Ok(Arc::clone(session)));

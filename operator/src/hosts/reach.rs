@@ -120,7 +120,7 @@ impl Session {
     pub async fn can_reach(&self, host: &str, port: u16) -> Reach {
         match self.tunnel(host, port, self.limits.reach).await {
             Ok(tunnel) => {
-                tokio::spawn(leave(tunnel, Arc::clone(&self.wear)));
+                tokio::spawn(leave(tunnel, Arc::clone(&self.leaked_channels)));
                 Reach::Open
             }
             Err(reach) => reach,
@@ -138,7 +138,7 @@ impl Session {
             Err(reach) => return Greeting::Not(reach),
         };
         let greeting = hear(&mut tunnel, opener, limit).await;
-        tokio::spawn(leave(tunnel, Arc::clone(&self.wear)));
+        tokio::spawn(leave(tunnel, Arc::clone(&self.leaked_channels)));
         // What ended together with our own connection was not ended by the other side.
         if greeting == Greeting::Ended && !self.is_open() {
             return Greeting::Not(Reach::Unknown("its own connection was lost".to_owned()));
@@ -223,7 +223,7 @@ const LEFTOVERS: u64 = 64 * 1024;
 
 /// Closes a tunnel after the other end had a moment to do so first, since a channel that we close first leaves
 /// something behind in the library.
-pub(super) async fn leave(mut tunnel: Tunnel, wear: Arc<AtomicU32>) {
+pub(super) async fn leave(mut tunnel: Tunnel, leaked_channels: Arc<AtomicU32>) {
     let closed = async {
         tunnel.shutdown().await?;
         let mut rest = (&mut tunnel).take(LEFTOVERS);
@@ -233,7 +233,7 @@ pub(super) async fn leave(mut tunnel: Tunnel, wear: Arc<AtomicU32>) {
     match timeout(TO_CLOSE, closed).await {
         Ok(Ok(true)) => tokio::time::sleep(LAST_WORDS).await,
         _ => {
-            wear.fetch_add(1, Ordering::Relaxed);
+            leaked_channels.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -14,10 +14,10 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::algorithms::preferred;
-use super::client::{Client, Ending, Notes, Trouble, in_words};
+use super::client::{Client, Ending, HandshakeError, Notes, in_words};
 use super::limits::Limits;
 use super::target::{Endpoint, Target};
-use super::wire::{Dial, Grip, Tcp, Wire};
+use super::wire::{Dial, MeteredStream, StreamGuard, Tcp};
 use super::{ConnectError, Presented, Stage, sanitize};
 
 /// Commands that run at once over one connection. sshd allows 10 (`MaxSessions`); a person or a late one of ours may
@@ -36,8 +36,8 @@ pub struct Session {
     pub(super) handle: Arc<Handle<Client>>,
     pub(super) notes: Arc<Notes>,
     pub(super) commands: Arc<Semaphore>,
-    pub(super) wear: Arc<AtomicU32>,
-    grip: CutOnDrop,
+    pub(super) leaked_channels: Arc<AtomicU32>,
+    guard: CutOnDrop,
     opened: Instant,
 }
 
@@ -48,7 +48,7 @@ impl std::fmt::Debug for Session {
 }
 
 /// However a session or an attempt at one ends, its stream ends with it.
-struct CutOnDrop(Arc<Grip>);
+struct CutOnDrop(Arc<StreamGuard>);
 
 impl Drop for CutOnDrop {
     fn drop(&mut self) {
@@ -71,20 +71,20 @@ impl Session {
         }
         let stream =
             dial.dial(target, limits.connect).await.map_err(|why| ConnectError::Unreachable { at: at.clone(), why })?;
-        let grip = CutOnDrop(Arc::default());
+        let guard = CutOnDrop(Arc::default());
         let handshake = Handshake {
             target,
             at: at.clone(),
-            grip: Arc::clone(&grip.0),
+            guard: Arc::clone(&guard.0),
             notes: Arc::default(),
             logging_in: AtomicBool::new(false),
         };
-        let wire = Wire::new(stream, Arc::clone(&grip.0), limits.handshake_bytes);
+        let wire = MeteredStream::new(stream, Arc::clone(&guard.0), limits.handshake_bytes);
         let handle = match tokio::time::timeout(limits.handshake, handshake.run(wire, limits)).await {
             Ok(result) => result?,
             Err(_) => return Err(ConnectError::Hung { at, stage: handshake.stage(), after: limits.handshake }),
         };
-        grip.0.admit();
+        guard.0.admit();
         Ok(Self {
             host: target.id.clone(),
             at,
@@ -92,8 +92,8 @@ impl Session {
             handle: Arc::new(handle),
             notes: handshake.notes,
             commands: Arc::new(Semaphore::new(COMMANDS_AT_ONCE)),
-            wear: Arc::default(),
-            grip,
+            leaked_channels: Arc::default(),
+            guard,
             opened: Instant::now(),
         })
     }
@@ -111,17 +111,17 @@ impl Session {
     /// Whether the connection still stands, as far as is known here: a machine that froze a moment ago looks open
     /// until the keepalives say otherwise.
     pub fn is_open(&self) -> bool {
-        !self.handle.is_closed() && !self.grip.0.is_cut()
+        !self.handle.is_closed() && !self.guard.0.is_cut()
     }
 
     /// Whether the connection has been used so much that a fresh one would be better. It still works.
-    pub fn is_worn(&self) -> bool {
-        self.wear.load(Ordering::Relaxed) >= WORN_AFTER
+    pub fn needs_reconnect(&self) -> bool {
+        self.leaked_channels.load(Ordering::Relaxed) >= WORN_AFTER
     }
 
     /// Closes the connection now, under whatever runs over it.
     pub fn close(&self) {
-        self.grip.0.cut();
+        self.guard.0.cut();
     }
 
     /// When the login was done.
@@ -143,13 +143,13 @@ impl Session {
 struct Handshake<'a> {
     target: &'a Target,
     at: Endpoint,
-    grip: Arc<Grip>,
+    guard: Arc<StreamGuard>,
     notes: Arc<Notes>,
     logging_in: AtomicBool,
 }
 
 impl Handshake<'_> {
-    async fn run(&self, wire: Wire, limits: &Limits) -> Result<Handle<Client>, ConnectError> {
+    async fn run(&self, wire: MeteredStream, limits: &Limits) -> Result<Handle<Client>, ConnectError> {
         let client = Client::new(self.target.host_keys.clone(), Arc::clone(&self.notes));
         let config = Arc::new(config(self.target, limits));
         let mut handle = russh::client::connect_stream(config, wire, client).await.map_err(|t| self.no_keys(t))?;
@@ -161,7 +161,7 @@ impl Handshake<'_> {
     fn stage(&self) -> Stage {
         if self.logging_in.load(Ordering::Relaxed) {
             Stage::Login
-        } else if self.grip.received() > 0 {
+        } else if self.guard.received() > 0 {
             Stage::KeyExchange
         } else {
             Stage::Greeting
@@ -169,19 +169,19 @@ impl Handshake<'_> {
     }
 
     /// What a failure before the login means.
-    fn no_keys(&self, trouble: Trouble) -> ConnectError {
+    fn no_keys(&self, trouble: HandshakeError) -> ConnectError {
         let at = self.at.clone();
         let error = match trouble {
-            Trouble::NotPinned(presented) => return self.mismatch(presented),
-            Trouble::Ssh(error) => error,
+            HandshakeError::NotPinned(presented) => return self.mismatch(presented),
+            HandshakeError::Ssh(error) => error,
         };
-        if self.grip.flooded() {
+        if self.guard.flooded() {
             return self.flood();
         }
         match error {
             russh::Error::Version => {
                 // For whoever reads the operator's log: a status is read by more people than may know what listens where.
-                tracing::debug!(%at, said = sanitize(&self.grip.first_line(), 80), "does not speak SSH");
+                tracing::debug!(%at, said = sanitize(&self.guard.first_line(), 80), "does not speak SSH");
                 ConnectError::NotSsh { at }
             }
             russh::Error::NoCommonAlgo { kind: AlgorithmKind::Key, theirs, .. } => {
@@ -192,7 +192,7 @@ impl Handshake<'_> {
                 let said = match self.notes.ending() {
                     Some(Ending::Said(words)) => words,
                     // Before its greeting an sshd says in plain text why it will not talk.
-                    _ => parting(&self.grip.first_line()).to_owned(),
+                    _ => mode(&self.guard.first_line()).to_owned(),
                 };
                 ConnectError::Closed { at, stage: self.stage(), said }
             }
@@ -206,7 +206,7 @@ impl Handshake<'_> {
     }
 
     fn flood(&self) -> ConnectError {
-        let why = format!("it sent {} bytes before the login was done", self.grip.received());
+        let why = format!("it sent {} bytes before the login was done", self.guard.received());
         ConnectError::Protocol { at: self.at.clone(), why }
     }
 
@@ -262,7 +262,7 @@ impl Handshake<'_> {
     }
 
     fn broke_off(&self, said: String) -> ConnectError {
-        if self.grip.flooded() {
+        if self.guard.flooded() {
             return self.flood();
         }
         ConnectError::Closed { at: self.at.clone(), stage: Stage::Login, said }
@@ -272,7 +272,7 @@ impl Handshake<'_> {
 /// What an sshd says in plain text before its greeting, when it will not talk, as OpenSSH words it. What is anything else is
 /// not told on: an address is described by whoever may write a BinderHost, and its answer is no affair of theirs unless it is
 /// an sshd's.
-fn parting(line: &[u8]) -> &'static str {
+fn mode(line: &[u8]) -> &'static str {
     const KNOWN: [&str; 4] = [
         "Exceeded MaxStartups",
         "Not allowed at this time",

@@ -55,8 +55,8 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-/// Speaks TLS over a tunnel. One that fails counts as wear: it is cut and not left.
-pub(super) async fn wrapped(tunnel: Tunnel, wear: &Arc<AtomicU32>) -> Result<TlsStream<Tunnel>, Trouble> {
+/// Speaks TLS over a tunnel. One that fails counts as leaked_channels: it is cut and not left.
+pub(super) async fn wrapped(tunnel: Tunnel, leaked_channels: &Arc<AtomicU32>) -> Result<TlsStream<Tunnel>, Trouble> {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| Trouble::broken(&error))?
@@ -64,7 +64,7 @@ pub(super) async fn wrapped(tunnel: Tunnel, wear: &Arc<AtomicU32>) -> Result<Tls
         .with_custom_certificate_verifier(Arc::new(Anybody(ring::default_provider())))
         .with_no_client_auth();
     let name = ServerName::try_from("localhost").map_err(|error| Trouble::broken(&error))?;
-    let cut = Cut(Some(wear));
+    let cut = Cut(Some(leaked_channels));
     let stream = TlsConnector::from(Arc::new(config)).connect(name, tunnel).await;
     let stream = stream.map_err(|error| Trouble::broken(&error))?;
     cut.kept();
@@ -82,8 +82,8 @@ impl Cut<'_> {
 
 impl Drop for Cut<'_> {
     fn drop(&mut self) {
-        if let Some(wear) = self.0 {
-            wear.fetch_add(1, Ordering::Relaxed);
+        if let Some(leaked_channels) = self.0 {
+            leaked_channels.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -116,7 +116,7 @@ pub(super) async fn dial_tcp(address: &str, port: u16) -> Result<TcpStream, Unre
 ///
 /// The library's own task ends a connection only when it next looks, which during a key exchange that hangs is never.
 #[derive(Debug, Default)]
-pub(super) struct Grip {
+pub(super) struct StreamGuard {
     cut: CancellationToken,
     admitted: AtomicBool,
     flooded: AtomicBool,
@@ -127,7 +127,7 @@ pub(super) struct Grip {
 /// As much of a greeting is kept for a message.
 const OPENING_BYTES: usize = 256;
 
-impl Grip {
+impl StreamGuard {
     /// Ends the stream, both ways, now.
     pub(super) fn cut(&self) {
         self.cut.cancel();
@@ -173,19 +173,19 @@ impl Grip {
     }
 }
 
-/// A stream with a [`Grip`] on it.
-pub(super) struct Wire {
+/// A stream with a [`StreamGuard`] on it.
+pub(super) struct MeteredStream {
     inner: Box<dyn HostStream>,
-    grip: Arc<Grip>,
+    guard: Arc<StreamGuard>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     allowed: u64,
 }
 
-impl Wire {
-    /// `allowed` is how many bytes may come before [`Grip::admit`].
-    pub(super) fn new(inner: Box<dyn HostStream>, grip: Arc<Grip>, allowed: u64) -> Self {
-        let cut = Box::pin(grip.cut.clone().cancelled_owned());
-        Self { inner, grip, cut, allowed }
+impl MeteredStream {
+    /// `allowed` is how many bytes may come before [`StreamGuard::admit`].
+    pub(super) fn new(inner: Box<dyn HostStream>, guard: Arc<StreamGuard>, allowed: u64) -> Self {
+        let cut = Box::pin(guard.cut.clone().cancelled_owned());
+        Self { inner, guard, cut, allowed }
     }
 
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -196,16 +196,16 @@ impl Wire {
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for MeteredStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.poll_cut(cx)?;
         let before = buf.filled().len();
         std::task::ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
-        Poll::Ready(self.grip.take_in(&buf.filled()[before..], self.allowed))
+        Poll::Ready(self.guard.take_in(&buf.filled()[before..], self.allowed))
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for MeteredStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_cut(cx)?;
         Pin::new(&mut self.inner).poll_write(cx, buf)
@@ -231,44 +231,44 @@ mod tests {
 
     use super::*;
 
-    fn wire(allowed: u64) -> (Wire, tokio::io::DuplexStream, Arc<Grip>) {
+    fn wire(allowed: u64) -> (MeteredStream, tokio::io::DuplexStream, Arc<StreamGuard>) {
         let (near, far) = duplex(1024);
-        let grip = Arc::new(Grip::default());
-        (Wire::new(Box::new(near), Arc::clone(&grip), allowed), far, grip)
+        let guard = Arc::new(StreamGuard::default());
+        (MeteredStream::new(Box::new(near), Arc::clone(&guard), allowed), far, guard)
     }
 
     #[tokio::test]
     async fn a_cut_wakes_a_reader_that_waits() {
-        let (mut wire, _far, grip) = wire(10);
+        let (mut wire, _far, guard) = wire(10);
         let reader = tokio::spawn(async move { wire.read_u8().await });
         tokio::task::yield_now().await;
-        grip.cut();
+        guard.cut();
         assert_eq!(reader.await.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
     }
 
     #[tokio::test]
     async fn the_flood_ends_at_the_limit_unless_admitted() {
-        let (mut near, mut far, grip) = wire(10);
+        let (mut near, mut far, guard) = wire(10);
         far.write_all(b"0123456789A").await.unwrap();
         let mut seen = [0; 10];
         near.read_exact(&mut seen).await.unwrap();
-        assert!(!grip.flooded());
+        assert!(!guard.flooded());
         assert!(near.read_u8().await.is_err());
-        assert!(grip.flooded());
+        assert!(guard.flooded());
 
-        let (mut near, mut far, grip) = wire(10);
-        grip.admit();
+        let (mut near, mut far, guard) = wire(10);
+        guard.admit();
         far.write_all(&[0; 64]).await.unwrap();
         near.read_exact(&mut [0; 64]).await.unwrap();
-        assert_eq!(grip.received(), 64);
+        assert_eq!(guard.received(), 64);
     }
 
     #[tokio::test]
     async fn the_first_line_is_kept() {
-        let (mut near, mut far, grip) = wire(1 << 20);
+        let (mut near, mut far, guard) = wire(1 << 20);
         far.write_all(b"HTTP/1.1 400 Bad Request\r\n").await.unwrap();
         far.write_all(&[b'x'; 500]).await.unwrap();
         near.read_exact(&mut [0; 526]).await.unwrap();
-        assert_eq!(grip.first_line(), b"HTTP/1.1 400 Bad Request\r");
+        assert_eq!(guard.first_line(), b"HTTP/1.1 400 Bad Request\r");
     }
 }

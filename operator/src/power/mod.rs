@@ -155,7 +155,7 @@ pub enum KeyAdded {
 
 /// What was being done when it went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doing {
+pub enum Operation {
     /// [`Power::state`]
     Asking,
     /// [`Power::reset`]
@@ -168,7 +168,7 @@ pub enum Doing {
     ReadSerialPort,
 }
 
-impl std::fmt::Display for Doing {
+impl std::fmt::Display for Operation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Asking => "ask after",
@@ -187,7 +187,7 @@ pub struct PowerError {
     /// The instance, with its project and zone.
     pub instance: String,
     /// What was being done.
-    pub doing: Doing,
+    pub doing: Operation,
     /// What went wrong.
     #[source]
     pub fault: Fault,
@@ -195,19 +195,19 @@ pub struct PowerError {
 
 impl PowerError {
     /// Whether trying again helps, or only a person does.
-    pub fn cure(&self) -> Cure {
+    pub fn cure(&self) -> Retryability {
         self.fault.cure()
     }
 
     /// Whether the change may have been made all the same. False is certain; true is not.
     pub fn may_have_happened(&self) -> bool {
-        !matches!(self.doing, Doing::Asking | Doing::ReadSerialPort) && self.fault.may_have_happened()
+        !matches!(self.doing, Operation::Asking | Operation::ReadSerialPort) && self.fault.may_have_happened()
     }
 }
 
 /// What helps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cure {
+pub enum Retryability {
     /// The same request may succeed later.
     Later,
     /// It will not, until a person has changed something: rights, names, the Secret.
@@ -380,7 +380,7 @@ pub enum Fault {
 
 impl Fault {
     /// Whether trying again helps, or only a person does.
-    pub fn cure(&self) -> Cure {
+    pub fn cure(&self) -> Retryability {
         match self {
             Self::Token { fault, .. } | Self::OperationOpen { last: Some(fault), .. } => fault.cure(),
             Self::Conflict { .. }
@@ -391,7 +391,7 @@ impl Fault {
             | Self::TimedOut { .. }
             | Self::OperationFailed { .. }
             | Self::OperationOpen { .. }
-            | Self::KeepsChanging { .. } => Cure::Later,
+            | Self::KeepsChanging { .. } => Retryability::Later,
             Self::Description { .. }
             | Self::Credentials(_)
             | Self::Tls { .. }
@@ -402,7 +402,7 @@ impl Fault {
             | Self::Refused { .. }
             | Self::TooLong { .. }
             | Self::Unreadable { .. }
-            | Self::OsLogin => Cure::Person,
+            | Self::OsLogin => Retryability::Person,
         }
     }
 

@@ -45,9 +45,9 @@ fn a_key_that_could_begin_another_line_is_none() {
 fn what_was_never_sent_never_happened() {
     let error = |doing, fault| PowerError { instance: "x".into(), doing, fault };
     let slow = || Fault::TimedOut { from: "cloud".into(), limit: Duration::from_secs(1) };
-    assert!(error(Doing::Reset, slow()).may_have_happened());
-    assert!(!error(Doing::Asking, slow()).may_have_happened());
+    assert!(error(Operation::Reset, slow()).may_have_happened());
+    assert!(!error(Operation::Asking, slow()).may_have_happened());
     let token = Fault::Token { account: "a".into(), fault: Box::new(slow()) };
-    assert_eq!(token.cure(), Cure::Later);
-    assert!(!error(Doing::Reset, token).may_have_happened());
+    assert_eq!(token.cure(), Retryability::Later);
+    assert!(!error(Operation::Reset, token).may_have_happened());
 }

@@ -1,4 +1,4 @@
-//! Doing a step: asks once more whether it still holds, records the intention, sends, records that it was sent. Whether it
+//! Operation a step: asks once more whether it still holds, records the intention, sends, records that it was sent. Whether it
 //! helped is the next look's to see.
 
 use super::super::{Context, Error, backups, brake, chain, disruption, fleet, keys, list_all, outage, power, record};

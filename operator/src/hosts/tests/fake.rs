@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::keys::login_key;
-use crate::hosts::wire::{Grip, Wire};
+use crate::hosts::wire::{MeteredStream, StreamGuard};
 use crate::hosts::{Dial, HostKey, HostStream, Target, Unreached, locked};
 
 /// How a machine deals with logins.
@@ -101,7 +101,7 @@ pub(super) struct Machine {
     /// Bytes sent before SSH begins; after them silence, or the end.
     pub(super) greeting: Option<(&'static [u8], bool)>,
     /// The grips on all connections, to cut them.
-    grips: Arc<Mutex<Vec<Arc<Grip>>>>,
+    grips: Arc<Mutex<Vec<Arc<StreamGuard>>>>,
     /// What carries the bytes of all connections, to stop them.
     relays: Arc<Mutex<Vec<CancellationToken>>>,
 }
@@ -166,8 +166,8 @@ impl Machine {
 
     /// Cuts all its connections.
     pub(super) fn cut(&self) {
-        for grip in locked(&self.grips).drain(..) {
-            grip.cut();
+        for guard in locked(&self.grips).drain(..) {
+            guard.cut();
         }
     }
 
@@ -213,12 +213,12 @@ async fn serve(machine: Machine, mut stream: tokio::io::DuplexStream) {
         let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
         return;
     }
-    let grip = Arc::new(Grip::default());
-    grip.admit();
-    locked(&machine.grips).push(Arc::clone(&grip));
-    let wire = Wire::new(Box::new(stream), Arc::clone(&grip), 0);
+    let guard = Arc::new(StreamGuard::default());
+    guard.admit();
+    locked(&machine.grips).push(Arc::clone(&guard));
+    let wire = MeteredStream::new(Box::new(stream), Arc::clone(&guard), 0);
     let config = Arc::clone(&machine.config);
-    let side = Side { machine, grip, stdin: HashMap::new() };
+    let side = Side { machine, guard, stdin: HashMap::new() };
     if let Ok(session) = russh::server::run_stream(config, wire, side).await {
         let _ = session.await;
     }
@@ -227,7 +227,7 @@ async fn serve(machine: Machine, mut stream: tokio::io::DuplexStream) {
 /// The machine's side of one connection.
 struct Side {
     machine: Machine,
-    grip: Arc<Grip>,
+    guard: Arc<StreamGuard>,
     stdin: HashMap<ChannelId, mpsc::UnboundedSender<Vec<u8>>>,
 }
 
@@ -248,7 +248,7 @@ impl Handler for Side {
             Logins::Refused => reject(MethodSet::server_supported(), false),
             Logins::RefusedForGood => reject(MethodSet::empty(), false),
             Logins::Cut => {
-                self.grip.cut();
+                self.guard.cut();
                 Ok(Auth::Accept)
             }
             Logins::Silent => std::future::pending().await,
@@ -316,7 +316,7 @@ impl Handler for Side {
         session.channel_success(channel)?;
         let (sender, stdin) = mpsc::unbounded_channel();
         self.stdin.insert(channel, sender);
-        let run = Run { channel, out: session.handle(), grip: Arc::clone(&self.grip), sent: 0 };
+        let run = Run { channel, out: session.handle(), guard: Arc::clone(&self.guard), sent: 0 };
         match self.machine.runs.clone() {
             Runs::Nothing | Runs::Refuses => {}
             Runs::Floods(bytes) => drop(tokio::spawn(run.flood(bytes))),
@@ -349,7 +349,7 @@ impl Handler for Side {
 struct Run {
     channel: ChannelId,
     out: Handle,
-    grip: Arc<Grip>,
+    guard: Arc<StreamGuard>,
     sent: usize,
 }
 
@@ -392,7 +392,7 @@ impl Run {
                         let _ = self.out.data(self.channel, a[..limit - self.sent].to_vec()).await;
                         // What was sent is to arrive.
                         tokio::time::sleep(Duration::from_millis(100)).await;
-                        self.grip.cut();
+                        self.guard.cut();
                         return;
                     }
                     self.sent += read;

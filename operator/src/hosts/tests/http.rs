@@ -136,7 +136,7 @@ async fn many_requests_do_not_wear_a_session_out() {
         assert_eq!(session.http(request(to)).await.unwrap().body, b"ok");
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(session.wear.load(std::sync::atomic::Ordering::Relaxed), 0);
+    assert_eq!(session.leaked_channels.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
 
 #[tokio::test]

@@ -301,5 +301,5 @@ async fn many_looks_at_once_do_not_hinder_each_other() {
     for look in looks {
         assert_eq!(look.unwrap().sections["a"], complete("hello\n"));
     }
-    assert!(!session.is_worn());
+    assert!(!session.needs_reconnect());
 }

@@ -255,10 +255,10 @@ async fn a_worn_session_is_replaced_when_nobody_uses_it() {
     let machine = Machine::new();
     let hosts = hosts(&machine);
     let session = hosts.session(&machine.target).await.unwrap();
-    session.wear.store(u32::MAX, Ordering::Relaxed);
+    session.leaked_channels.store(u32::MAX, Ordering::Relaxed);
     assert!(Arc::ptr_eq(&hosts.session(&machine.target).await.unwrap(), &session));
     drop(session);
-    assert!(!hosts.session(&machine.target).await.unwrap().is_worn());
+    assert!(!hosts.session(&machine.target).await.unwrap().needs_reconnect());
     assert_eq!(machine.seen.connections(), 2);
 }
 

@@ -136,7 +136,7 @@ async fn looking_does_not_wear_a_session_out() {
         assert_eq!(session.look(&probe).await.unwrap().sections["hello"], complete("hello\n"));
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(session.wear.load(std::sync::atomic::Ordering::Relaxed), 0);
+    assert_eq!(session.leaked_channels.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
 
 #[tokio::test]

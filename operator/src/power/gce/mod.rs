@@ -48,7 +48,9 @@ use secrecy::SecretString;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::{Cure, Doing, Fault, Instance, KeyAdded, Power, PowerError, SERIAL_CHARS, SshKey, State, request_id};
+use super::{
+    Fault, Instance, KeyAdded, Operation, Power, PowerError, Retryability, SERIAL_CHARS, SshKey, State, request_id,
+};
 use crate::hosts::{HttpPath, sanitize, sanitize_tail};
 use binder_core::gate::Permit;
 use credentials::Credentials;
@@ -140,7 +142,7 @@ impl Gce {
             Err(fault) => {
                 let clean = |name: &CloudName| sanitize(name.0.as_bytes(), 128);
                 let instance = words(&clean(&host.project), &clean(&host.zone), &clean(&host.instance));
-                Err(PowerError { instance, doing: Doing::Asking, fault })
+                Err(PowerError { instance, doing: Operation::Asking, fault })
             }
         }
     }
@@ -162,7 +164,7 @@ impl Power for GceInstance {
     }
 
     fn state(&self) -> BoxFuture<'_, Result<Instance, PowerError>> {
-        self.doing(Doing::Asking, async {
+        self.doing(Operation::Asking, async {
             let path = self.uri(&["instances", &self.name], &[("fields", FIELDS)])?;
             let (answer, asked_at) = self.ask_when(Method::GET, path, &Body::None, self.shared.patience.call).await?;
             let word = answer["status"].as_str().ok_or_else(|| self.unreadable("it does not say its status"))?;
@@ -178,15 +180,15 @@ impl Power for GceInstance {
     }
 
     fn reset(&self, permit: Permit) -> BoxFuture<'_, Result<(), PowerError>> {
-        self.doing(Doing::Reset, self.change("reset", request_id(&permit, "reset"), Body::None))
+        self.doing(Operation::Reset, self.change("reset", request_id(&permit, "reset"), Body::None))
     }
 
     fn start(&self, permit: Permit) -> BoxFuture<'_, Result<(), PowerError>> {
-        self.doing(Doing::Start, self.change("start", request_id(&permit, "start"), Body::None))
+        self.doing(Operation::Start, self.change("start", request_id(&permit, "start"), Body::None))
     }
 
     fn add_ssh_key(&self, permit: Permit, key: SshKey) -> BoxFuture<'_, Result<KeyAdded, PowerError>> {
-        self.doing(Doing::AddSshKey, async move {
+        self.doing(Operation::AddSshKey, async move {
             for _ in 0..TRIES {
                 let answer = self.get(&[], &[("fields", "metadata")]).await?;
                 let changed = match with_key(&answer["metadata"], &key) {
@@ -210,7 +212,7 @@ impl Power for GceInstance {
     }
 
     fn serial_tail(&self) -> BoxFuture<'_, Result<String, PowerError>> {
-        self.doing(Doing::ReadSerialPort, async {
+        self.doing(Operation::ReadSerialPort, async {
             // A negative start counts from the end.
             let start = format!("-{SERIAL_BYTES}");
             let answer = self.get(&["serialPort"], &[("port", "1"), ("start", &start), ("fields", "contents")]).await?;
@@ -223,7 +225,7 @@ impl GceInstance {
     /// Puts instance and purpose before what went wrong.
     fn doing<'a, T: 'a>(
         &'a self,
-        doing: Doing,
+        doing: Operation,
         work: impl Future<Output = Result<T, Fault>> + Send + 'a,
     ) -> BoxFuture<'a, Result<T, PowerError>> {
         work.map(move |done| done.map_err(|fault| PowerError { instance: self.words.clone(), doing, fault })).boxed()
@@ -275,7 +277,7 @@ impl GceInstance {
             match self.ask(Method::POST, uri, &Body::None, left.min(WAIT)).await {
                 Ok(now) => (operation, last) = (now, None),
                 // The change is being made all the same, so a bad answer is no reason to stop asking, if it may get better.
-                Err(fault) if fault.cure() == Cure::Later => last = Some(Box::new(fault)),
+                Err(fault) if fault.cure() == Retryability::Later => last = Some(Box::new(fault)),
                 Err(fault) => return Err(Fault::OperationOpen { operation: name, limit, last: Some(Box::new(fault)) }),
             }
         }

@@ -184,7 +184,7 @@ fn told(body: &[u8]) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::power::Cure;
+    use crate::power::Retryability;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -196,19 +196,19 @@ mod tests {
     #[test]
     fn statuses_are_told_apart_by_what_helps() {
         for (status, reason, cure) in [
-            (400, "invalid", Cure::Person),
-            (400, "resourceNotReady", Cure::Later),
-            (401, "authError", Cure::Person),
-            (403, "forbidden", Cure::Person),
-            (403, "accessNotConfigured", Cure::Person),
-            (403, "rateLimitExceeded", Cure::Later),
-            (404, "notFound", Cure::Person),
-            (409, "alreadyExists", Cure::Later),
-            (412, "conditionNotMet", Cure::Later),
-            (429, "", Cure::Later),
-            (500, "backendError", Cure::Later),
-            (503, "", Cure::Later),
-            (302, "", Cure::Person),
+            (400, "invalid", Retryability::Person),
+            (400, "resourceNotReady", Retryability::Later),
+            (401, "authError", Retryability::Person),
+            (403, "forbidden", Retryability::Person),
+            (403, "accessNotConfigured", Retryability::Person),
+            (403, "rateLimitExceeded", Retryability::Later),
+            (404, "notFound", Retryability::Person),
+            (409, "alreadyExists", Retryability::Later),
+            (412, "conditionNotMet", Retryability::Later),
+            (429, "", Retryability::Later),
+            (500, "backendError", Retryability::Later),
+            (503, "", Retryability::Later),
+            (302, "", Retryability::Person),
         ] {
             let fault = of(status, reason);
             assert_eq!(fault.cure(), cure, "{status} {reason}");
