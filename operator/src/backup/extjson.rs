@@ -26,7 +26,7 @@ pub enum ExtJsonError {
     #[error("a document is nested too deeply")]
     Deep,
     /// No JSON, or one that means nothing.
-    #[error("this is no Extended JSON: {0}")]
+    #[error("not Extended JSON: {0}")]
     Read(String),
 }
 

@@ -58,7 +58,7 @@ pub enum BackupError {
         said: String,
     },
     /// The database holds more than a backup takes.
-    #[error("{what} is more than a backup takes")]
+    #[error("{what} exceeds the limit of a backup")]
     TooLarge {
         /// What, and how much.
         what: String,
@@ -67,7 +67,7 @@ pub enum BackupError {
     #[error("the collection {0} has a name that cannot be a file's")]
     Name(String),
     /// What was written is not what is there.
-    #[error("{file} is not what was written: {why}")]
+    #[error("{file} differs from what was written: {why}")]
     NotWhatWasWritten {
         /// The file.
         file: String,

@@ -37,11 +37,11 @@ pub const OPTIONS: &[&str] = &[
     "aws_endpoint",
     "google_service_account_key",
 ];
-/// The entry of a Secret with the authorities, as PEM, that a bucket's server is believed by beside the public ones: for a
-/// server in one's own house. Named as Kubernetes names it in its own Secrets.
+/// Secret key with extra CA certificates (PEM) to trust for the bucket's endpoint, e.g. an
+/// in-house server. Named as Kubernetes names it in its own Secrets.
 pub const AUTHORITIES: &str = "ca.crt";
-/// A question to a bucket that failed is asked again for so long, then it counts as failed: a blip is waited out, and with the
-/// library's own three minutes a bucket that is away would hold up the looks at its host.
+/// How long a failed request to a bucket is retried. The library's default of three minutes would stall every look at
+/// the host.
 const ASKED_AGAIN_FOR: Duration = Duration::from_secs(10);
 
 /// One host's backups.

@@ -72,7 +72,7 @@ pub enum DatabaseError {
         said: String,
     },
     /// The permit is for another machine. Nothing was sent.
-    #[error("the permit is for host {permitted}, and this is {host}")]
+    #[error("the permit is for host {permitted}, not {host}")]
     WrongHost {
         /// The host of the permit.
         permitted: String,

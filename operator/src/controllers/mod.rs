@@ -201,13 +201,13 @@ pub enum Error {
     #[error("the status of {0} was not written: it was changed at the same moment")]
     Conflict(String),
     /// The API has another object than the cache that was decided on.
-    #[error("{0} is described otherwise by now: decided anew")]
+    #[error("the spec of {0} changed meanwhile; replanning")]
     Behind(String),
     /// A BinderAction has the name that the next one would have, and is not remembered.
-    #[error("the BinderAction {0} is there already and not known to this operator: decided anew")]
+    #[error("the BinderAction {0} already exists and this operator did not write it; replanning")]
     NameTaken(String),
     /// A panic.
-    #[error("a defect of this program at {place}")]
+    #[error("bug in the operator at {place}")]
     Defect {
         /// Where in the code.
         place: String,
@@ -228,7 +228,7 @@ impl Error {
             Self::Defect { place } => Some(Failed {
                 reason: "Defect",
                 message: format!(
-                    "a defect of this program at {place} ends every pass over this host; nothing is done to it; report the \
+                    "bug in the operator at {place} ends every pass over this host; nothing is done to it; report the \
                      place, and try another version"
                 ),
             }),
@@ -274,7 +274,7 @@ pub struct Shared {
 
 /// A controller that ended although nobody told it to.
 #[derive(Debug, thiserror::Error)]
-#[error("the {0} ended although nobody told it to")]
+#[error("the {0} ended unexpectedly")]
 pub struct Ended(&'static str);
 
 /// Runs both controllers until told to stop, then waits for what they are in the middle of.

@@ -57,7 +57,7 @@ pub struct Ran {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
     /// The permit is for another machine. Nothing was sent.
-    #[error("the permit is for host {permitted}, and this is {host}")]
+    #[error("the permit is for host {permitted}, not {host}")]
     WrongHost {
         /// The host of the permit.
         permitted: String,
@@ -83,7 +83,7 @@ pub enum ChangeError {
         why: String,
     },
     /// It was handed over, and its end was not seen: it may have run, in whole, in part or not at all. Look again.
-    #[error("`{name}` was given to {at}, and what came of it is unknown: {why}")]
+    #[error("`{name}` was sent to {at}; its outcome is unknown: {why}")]
     OutcomeUnknown {
         /// The machine.
         at: Endpoint,

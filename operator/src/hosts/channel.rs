@@ -22,7 +22,7 @@ use super::session::Session;
 /// process holds the output. So long is waited for the rest.
 const AFTER_EXIT: Duration = Duration::from_secs(2);
 
-/// So long a machine may take to close a channel that is done with, before we do.
+/// How long to wait for the host to close a finished channel before we close it.
 const TO_CLOSE: Duration = Duration::from_secs(1);
 
 /// Takes what a command sends, as it comes, until it has enough.
@@ -69,7 +69,7 @@ pub(super) enum NotStarted {
     Lost(String),
     #[error("it did not open a channel within {} s", .0.as_secs_f32())]
     Silent(Duration),
-    #[error("it opens no more channels: {0}")]
+    #[error("it does not open another channel: {0}")]
     NoChannel(String),
     #[error("it refuses to run commands for this user")]
     Refused,

@@ -152,7 +152,7 @@ pub struct HttpAnswer {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HttpError {
     /// The permit is for another machine. Nothing was sent.
-    #[error("the permit is for host {permitted}, and this is {host}")]
+    #[error("the permit is for host {permitted}, not {host}")]
     WrongHost {
         /// The host of the permit.
         permitted: String,

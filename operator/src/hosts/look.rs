@@ -83,7 +83,7 @@ pub enum LookError {
         why: String,
     },
     /// What came was no answer: the login shell does something else, or floods.
-    #[error("{at} does not run what it is asked to; is the login shell a POSIX one?{}", with(complaints))]
+    #[error("{at} does not run commands; its login shell must be a POSIX shell{}", with(complaints))]
     NoShell {
         /// The machine.
         at: Endpoint,

@@ -245,7 +245,7 @@ pub enum Fault {
         why: String,
     },
     /// 401: the credentials are not accepted (any more).
-    #[error("the credentials are not accepted (HTTP 401): {said}")]
+    #[error("the cloud rejects the credentials (HTTP 401): {said}")]
     NotAccepted {
         /// What the cloud said.
         said: String,
@@ -263,7 +263,7 @@ pub enum Fault {
         said: String,
     },
     /// 409 or 412: it changed or is being changed by somebody else.
-    #[error("changed by somebody else meanwhile (HTTP {status}): {said}")]
+    #[error("changed concurrently (HTTP {status}): {said}")]
     Conflict {
         /// The status.
         status: u16,
@@ -279,7 +279,7 @@ pub enum Fault {
         said: String,
     },
     /// 5xx: the cloud itself is not well.
-    #[error("the cloud is not well (HTTP {status}): {said}")]
+    #[error("the cloud reports a server error (HTTP {status}): {said}")]
     Unwell {
         /// The status.
         status: u16,
@@ -321,7 +321,7 @@ pub enum Fault {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// It took too long.
-    #[error("no whole answer from {from} within {} s", limit.as_secs())]
+    #[error("{from} did not answer completely within {} s", limit.as_secs())]
     TimedOut {
         /// Who was asked: host and port.
         from: String,
@@ -329,7 +329,7 @@ pub enum Fault {
         limit: Duration,
     },
     /// The answer is longer than any that makes sense.
-    #[error("the answer of {from} is longer than {limit} bytes")]
+    #[error("the answer from {from} exceeds {limit} bytes")]
     TooLong {
         /// Who was asked: host and port.
         from: String,
@@ -337,7 +337,7 @@ pub enum Fault {
         limit: usize,
     },
     /// The answer is not what it should be.
-    #[error("the answer of {from} cannot be read: {what}")]
+    #[error("cannot read the answer from {from}: {what}")]
     Unreadable {
         /// Who was asked: host and port.
         from: String,
@@ -355,7 +355,7 @@ pub enum Fault {
         said: String,
     },
     /// The cloud took the request, and how that ended is not known.
-    #[error("the cloud took it as {operation}, which was not seen to end (within {} s at most)", limit.as_secs())]
+    #[error("operation {operation} did not finish within {} s", limit.as_secs())]
     OperationOpen {
         /// The operation.
         operation: String,
@@ -366,7 +366,7 @@ pub enum Fault {
         last: Option<Box<Fault>>,
     },
     /// The metadata changed before each of several attempts could be written.
-    #[error("the instance's metadata was changed by somebody else each of {tries} times")]
+    #[error("the instance's metadata changed during each of {tries} attempts")]
     KeepsChanging {
         /// How often it was tried.
         tries: u32,
