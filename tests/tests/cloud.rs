@@ -147,7 +147,7 @@ async fn what_the_account_may_not_do_is_not_done_and_needs_a_person() {
     assert_eq!(instance.state().await.unwrap().state, State::Running);
     let error = instance.reset(permit("services-1")).await.unwrap_err();
     assert!(matches!(&error.fault, Fault::Forbidden { said } if said.contains("compute.instances.reset")), "{error:?}");
-    assert_eq!((error.cure(), error.may_have_happened()), (Retryability::Person, false));
+    assert_eq!((error.retryability(), error.may_have_happened()), (Retryability::Person, false));
     assert_eq!(place.pressed(), []);
 }
 
@@ -161,7 +161,7 @@ async fn what_does_not_exist_is_not_found() {
     ] {
         let error = place.instance_of(&place.operator, &host).reset(permit("services-1")).await.unwrap_err();
         assert!(matches!(error.fault, Fault::NotFound { .. }), "{error:?}");
-        assert_eq!(error.cure(), Retryability::Person);
+        assert_eq!(error.retryability(), Retryability::Person);
     }
     assert_eq!(place.pressed(), []);
 }
@@ -229,7 +229,7 @@ async fn a_key_of_somebody_else_gets_no_token() {
     let error = instance.reset(permit("services-1")).await.unwrap_err();
     let told = binder_lab::said(&error);
     assert!(told.contains("no token for operator@") && told.contains("Invalid JWT Signature"), "{told}");
-    assert_eq!((error.cure(), error.may_have_happened()), (Retryability::Person, false));
+    assert_eq!((error.retryability(), error.may_have_happened()), (Retryability::Person, false));
 
     // Nor is one asked for at a place that is not the endpoint's.
     json["token_uri"] = "http://127.0.0.1:9/token".into();
@@ -249,10 +249,4 @@ async fn an_instance_that_is_off_is_started_and_not_reset() {
     instance.start(permit("services-2")).await.unwrap();
     assert_eq!(instance.state().await.unwrap().state, State::Running);
     assert_eq!(place.pressed(), [Order::Stop, Order::Start]);
-}
-
-#[tokio::test]
-async fn the_console_is_shown_cleaned() {
-    let place = Place::set("console").await;
-    assert_eq!(place.instance().serial_tail().await.unwrap(), "init: sshd runs | Out of memory");
 }

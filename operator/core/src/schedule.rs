@@ -15,7 +15,7 @@
 //! # What was missed
 //!
 //! A run that was missed, however often, is made up once: what counts is whether some moment of the schedule has passed
-//! since the last run, not how many ([`Timetable::due`]).
+//! since the last run, not how many ([`crate::plan::chores`]).
 
 use binder_crds::text::{BadText, Checked, Schedule, TimeZone};
 use croner::Cron;
@@ -95,18 +95,6 @@ impl Timetable {
         let from = moment.to_zoned(self.zone.clone());
         self.cron.find_next_occurrence(&from, false).ok().map(|next| next.timestamp()).filter(|next| *next > moment)
     }
-
-    /// The moment that a run is due for: the first of the schedule after the last run and after `since`, from when on the
-    /// schedule counts. It may be long past; then the run was missed, and is to be made up once.
-    pub fn next_run(&self, last_run: Option<Timestamp>, since: Timestamp) -> Option<Timestamp> {
-        self.next_after(last_run.map_or(since, |last| last.max(since)))
-    }
-
-    /// Whether a run is due: some moment of the schedule has passed since the last run and since `since`, from when on the
-    /// schedule counts (a new schedule does not make up what came before it).
-    pub fn due(&self, last_run: Option<Timestamp>, since: Timestamp, now: Timestamp) -> bool {
-        self.next_run(last_run, since).is_some_and(|next| next <= now)
-    }
 }
 
 #[cfg(test)]
@@ -182,19 +170,6 @@ mod tests {
     }
 
     #[test]
-    fn what_was_missed_is_made_up_once() {
-        let table = table("0 3 * * *", "Etc/UTC");
-        let (since, last) = (at("2026-05-01T12:00:00Z"), at("2026-05-05T03:00:10Z"));
-        assert!(!table.due(None, since, at("2026-05-02T02:59:59Z")), "what was before the schedule does not count");
-        assert!(table.due(None, since, at("2026-05-02T03:00:00Z")));
-        assert!(!table.due(Some(last), since, at("2026-05-06T02:59:59Z")));
-        let back = at("2026-05-09T10:00:00Z");
-        assert!(table.due(Some(last), since, back), "four were missed");
-        assert!(!table.due(Some(back), since, at("2026-05-09T10:00:01Z")), "and one is made up");
-        assert_eq!(table.next_run(Some(back), since), Some(at("2026-05-10T03:00:00Z")));
-    }
-
-    #[test]
     fn what_cannot_be_followed_is_said() {
         let read = |schedule: &str, zone: &str| {
             Timetable::read(&Schedule::from(schedule), Some(&TimeZone::from(zone))).map(|_| ()).unwrap_err()
@@ -250,8 +225,6 @@ mod tests {
                 prop_assert_eq!(table.next_after(between), Some(next));
             }
             prop_assert!(table.next_after(next).unwrap() > next);
-            prop_assert!(!table.due(Some(next), from, next));
-            prop_assert!(table.due(None, from, next));
         }
 
         #[test]

@@ -47,14 +47,7 @@ pub trait Power: Send + Sync {
     /// Adds a login key to the keys that the cloud puts on the machine. Nothing that is there is changed or removed, and
     /// nothing is restarted.
     fn add_ssh_key(&self, permit: Permit, key: SshKey) -> BoxFuture<'_, Result<KeyAdded, PowerError>>;
-
-    /// The end of what the machine said on its serial port, cleaned, in one line of at most
-    /// [`SERIAL_CHARS`] characters.
-    fn serial_tail(&self) -> BoxFuture<'_, Result<String, PowerError>>;
 }
-
-/// How much of the serial port's output is shown, in characters.
-pub const SERIAL_CHARS: usize = 2000;
 
 /// What a cloud says of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,8 +157,6 @@ pub enum Operation {
     Start,
     /// [`Power::add_ssh_key`]
     AddSshKey,
-    /// [`Power::serial_tail`]
-    ReadSerialPort,
 }
 
 impl std::fmt::Display for Operation {
@@ -175,7 +166,6 @@ impl std::fmt::Display for Operation {
             Self::Reset => "reset",
             Self::Start => "start",
             Self::AddSshKey => "add an SSH key to",
-            Self::ReadSerialPort => "read the serial port of",
         })
     }
 }
@@ -195,13 +185,13 @@ pub struct PowerError {
 
 impl PowerError {
     /// Whether trying again helps, or only a person does.
-    pub fn cure(&self) -> Retryability {
-        self.fault.cure()
+    pub fn retryability(&self) -> Retryability {
+        self.fault.retryability()
     }
 
     /// Whether the change may have been made all the same. False is certain; true is not.
     pub fn may_have_happened(&self) -> bool {
-        !matches!(self.doing, Operation::Asking | Operation::ReadSerialPort) && self.fault.may_have_happened()
+        self.doing != Operation::Asking && self.fault.may_have_happened()
     }
 }
 
@@ -380,9 +370,9 @@ pub enum Fault {
 
 impl Fault {
     /// Whether trying again helps, or only a person does.
-    pub fn cure(&self) -> Retryability {
+    pub fn retryability(&self) -> Retryability {
         match self {
-            Self::Token { fault, .. } | Self::OperationOpen { last: Some(fault), .. } => fault.cure(),
+            Self::Token { fault, .. } | Self::OperationOpen { last: Some(fault), .. } => fault.retryability(),
             Self::Conflict { .. }
             | Self::TooMany { .. }
             | Self::Unwell { .. }

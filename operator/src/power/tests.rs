@@ -48,6 +48,6 @@ fn what_was_never_sent_never_happened() {
     assert!(error(Operation::Reset, slow()).may_have_happened());
     assert!(!error(Operation::Asking, slow()).may_have_happened());
     let token = Fault::Token { account: "a".into(), fault: Box::new(slow()) };
-    assert_eq!(token.cure(), Retryability::Later);
+    assert_eq!(token.retryability(), Retryability::Later);
     assert!(!error(Operation::Reset, token).may_have_happened());
 }

@@ -5,17 +5,15 @@
 //! | `instances.get` | `compute.instances.get` |
 //! | `instances.reset`, `instances.start` | `compute.instances.reset`, `compute.instances.start` |
 //! | `instances.setMetadata` | `compute.instances.setMetadata`, and `iam.serviceAccounts.actAs` on the account that the instance runs as, if it has one |
-//! | `instances.getSerialPortOutput` | `compute.instances.getSerialPortOutput` |
 //! | `zoneOperations.wait` | `compute.zoneOperations.get` |
 //!
 //! # Why not Google's own client
 //!
 //! `google-cloud-compute-v1` (4.1) was looked at. It can do without OpenSSL and aws-lc, and its endpoint can be changed.
-//! But its model is half a million lines of generated source for the six calls above, it brings gRPC and OpenTelemetry
+//! But its model is half a million lines of generated source for the few calls above, it brings gRPC and OpenTelemetry
 //! along, and it reads answers of any size into memory, with no way to bound them. Its companion `google-cloud-auth`
 //! (1.18) keeps a task for each account that asks for tokens whether they are needed or not, and does not ask the key's
-//! `token_uri`. So: REST, over what this operator speaks to Kubernetes with already (hyper, rustls, ring): `reqwest` would
-//! add some thirty crates to say the same (docs/decisions/001 says what has changed since). The assertion for a token is three strings in base64 and one signature, which
+//! `token_uri`. So: REST, by `reqwest`. The assertion for a token is three strings in base64 and one signature, which
 //! is ring's; the libraries for JWT bring a second RSA implementation for it.
 //!
 //! # What is kept off the wire
@@ -48,10 +46,8 @@ use secrecy::SecretString;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::{
-    Fault, Instance, KeyAdded, Operation, Power, PowerError, Retryability, SERIAL_CHARS, SshKey, State, request_id,
-};
-use crate::hosts::{HttpPath, sanitize, sanitize_tail};
+use super::{Fault, Instance, KeyAdded, Operation, Power, PowerError, Retryability, SshKey, State, request_id};
+use crate::hosts::{HttpPath, sanitize};
 use binder_core::gate::Permit;
 use credentials::Credentials;
 use metadata::{WithKey, with_key};
@@ -81,9 +77,6 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// How often a key is added anew after somebody else has changed the metadata meanwhile.
 const TRIES: u32 = 5;
-
-/// How much of the serial port's output is asked for, in bytes. The cloud keeps 1 MiB.
-const SERIAL_BYTES: usize = 16 << 10;
 
 /// Compute Engine, as all hosts share it: the endpoint, the connections, the tokens. Clones are the same.
 #[derive(Clone)]
@@ -210,15 +203,6 @@ impl Power for GceInstance {
             Err(Fault::KeepsChanging { tries: TRIES })
         })
     }
-
-    fn serial_tail(&self) -> BoxFuture<'_, Result<String, PowerError>> {
-        self.doing(Operation::ReadSerialPort, async {
-            // A negative start counts from the end.
-            let start = format!("-{SERIAL_BYTES}");
-            let answer = self.get(&["serialPort"], &[("port", "1"), ("start", &start), ("fields", "contents")]).await?;
-            Ok(sanitize_tail(answer["contents"].as_str().unwrap_or_default().as_bytes(), SERIAL_CHARS))
-        })
-    }
 }
 
 impl GceInstance {
@@ -277,7 +261,7 @@ impl GceInstance {
             match self.ask(Method::POST, uri, &Body::None, left.min(WAIT)).await {
                 Ok(now) => (operation, last) = (now, None),
                 // The change is being made all the same, so a bad answer is no reason to stop asking, if it may get better.
-                Err(fault) if fault.cure() == Retryability::Later => last = Some(Box::new(fault)),
+                Err(fault) if fault.retryability() == Retryability::Later => last = Some(Box::new(fault)),
                 Err(fault) => return Err(Fault::OperationOpen { operation: name, limit, last: Some(Box::new(fault)) }),
             }
         }

@@ -115,7 +115,7 @@ async fn how_an_operation_failed_is_told_cleaned() {
     let cloud =
         Cloud::that(move |_, _, _| (200, json!({"name": "operation-1", "status": "DONE", "error": error}))).await;
     let error = cloud.instance().start(permit()).await.unwrap_err();
-    assert_eq!((error.cure(), error.may_have_happened()), (Retryability::Later, true));
+    assert_eq!((error.retryability(), error.may_have_happened()), (Retryability::Later, true));
     assert_eq!(
         chain(&error),
         "cannot start instance Binder-Web_1 (project binder-testing, zone us-central1-f): \
@@ -140,7 +140,7 @@ async fn an_operation_without_an_end_or_that_may_not_be_seen_is_not_waited_for_f
     })
     .await;
     let error = cloud.instance().reset(permit()).await.unwrap_err();
-    assert_eq!((error.cure(), error.may_have_happened()), (Retryability::Person, true));
+    assert_eq!((error.retryability(), error.may_have_happened()), (Retryability::Person, true));
     assert!(chain(&error).contains("compute.zoneOperations.get"), "{}", chain(&error));
 }
 
@@ -169,7 +169,7 @@ async fn a_token_is_used_again_and_replaced_once_when_it_is_not_accepted() {
 
     let cloud = Cloud::that(|_, _, _| (401, json!({"error": {"message": "Invalid Credentials"}}))).await;
     let error = cloud.instance().reset(permit()).await.unwrap_err();
-    assert_eq!((error.cure(), error.may_have_happened()), (Retryability::Person, false));
+    assert_eq!((error.retryability(), error.may_have_happened()), (Retryability::Person, false));
     assert_eq!(cloud.paths().len(), 4);
 }
 
@@ -211,7 +211,7 @@ async fn metadata_that_keeps_changing_is_given_up_and_never_overwritten() {
     .await;
     let error = cloud.instance().add_ssh_key(permit(), key()).await.unwrap_err();
     assert!(matches!(error.fault, Fault::KeepsChanging { tries: TRIES }), "{error:?}");
-    assert_eq!((error.cure(), error.may_have_happened()), (Retryability::Later, false));
+    assert_eq!((error.retryability(), error.may_have_happened()), (Retryability::Later, false));
     let asked = cloud.asked.lock().unwrap();
     let written: Vec<_> = asked.iter().filter(|entry| entry.1.contains("setMetadata")).collect();
     let prints: Vec<Value> =
@@ -220,14 +220,6 @@ async fn metadata_that_keeps_changing_is_given_up_and_never_overwritten() {
     let mut ids: Vec<_> = written.iter().map(|entry| &entry.1).collect();
     ids.dedup();
     assert_eq!(ids.len(), 5, "another request has another id");
-}
-
-#[tokio::test]
-async fn the_serial_port_is_asked_for_its_end_and_cleaned() {
-    let cloud =
-        Cloud::that(|_, _, _| (200, json!({"contents": "[ 1.0] out of memory\r\n\u{1b}[31mpanic\u{1b}[0m\n"}))).await;
-    assert_eq!(cloud.instance().serial_tail().await.unwrap(), "[ 1.0] out of memory | panic");
-    assert!(cloud.paths()[1].contains("/serialPort?port=1&start=-16384"));
 }
 
 #[tokio::test]
@@ -271,7 +263,7 @@ async fn a_cloud_that_hangs_costs_its_time_limit_and_may_have_acted() {
     let instance = with_token(&server(b"", false).await).await;
     let error = instance.reset(permit()).await.unwrap_err();
     assert!(matches!(error.fault, Fault::TimedOut { .. }), "{error:?}");
-    assert_eq!((error.cure(), error.may_have_happened()), (Retryability::Later, true));
+    assert_eq!((error.retryability(), error.may_have_happened()), (Retryability::Later, true));
 }
 
 #[tokio::test]

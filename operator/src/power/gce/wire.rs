@@ -1,18 +1,12 @@
 //! One HTTP request and its whole answer, bounded in time and size; and what Google's APIs mean by their statuses.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, USER_AGENT};
-use http::{Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Bytes;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue};
+use http::{Method, StatusCode, Uri};
 use jiff::Timestamp;
-use rustls_platform_verifier::BuilderVerifierExt;
+use reqwest::{Client, RequestBuilder, redirect, retry};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::time::timeout;
@@ -61,11 +55,9 @@ pub(super) struct Ask<'a> {
     pub(super) limit: Duration,
 }
 
-type Connections = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
-
 /// A client for HTTPS. Made when it is first needed: without a machine in a cloud, root certificates need not be there.
 pub(super) struct Wire {
-    client: OnceLock<Result<Connections, String>>,
+    client: OnceLock<Result<Client, String>>,
     /// Whether plain HTTP is spoken too, to this computer.
     loopback: bool,
 }
@@ -88,23 +80,28 @@ impl Wire {
         Ok((json, date))
     }
 
-    async fn converse(&self, ask: Ask<'_>) -> Result<(StatusCode, Option<Timestamp>, Bytes), Fault> {
+    async fn converse(&self, ask: Ask<'_>) -> Result<(StatusCode, Option<Timestamp>, Vec<u8>), Fault> {
         let from = host(&ask.uri);
         let client = self.client.get_or_init(|| client(self.loopback)).as_ref();
         let client = client.map_err(|why| Fault::Tls { why: why.clone() })?;
-        let request = request(ask).map_err(|source| Fault::Unwritable { to: from.clone(), source })?;
-        let answer = client.request(request).await.map_err(|error| Fault::Unreachable {
+        let request = request(client, ask).map_err(|source| Fault::Unwritable { to: from.clone(), source })?;
+        let unreachable = |error: reqwest::Error| Fault::Unreachable {
             from: from.clone(),
-            sent: !error.is_connect(),
-            source: Box::new(error),
-        })?;
+            sent: !error.is_connect() && !error.is_builder(),
+            // The address has been told already.
+            source: Box::new(error.without_url()),
+        };
+        let mut answer = request.send().await.map_err(unreachable)?;
         let status = answer.status();
         let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok()).and_then(clock);
-        match Limited::new(answer.into_body(), MAX_ANSWER).collect().await {
-            Ok(body) => Ok((status, date, body.to_bytes())),
-            Err(error) if error.is::<LengthLimitError>() => Err(Fault::TooLong { from, limit: MAX_ANSWER }),
-            Err(source) => Err(Fault::Unreachable { from, sent: true, source }),
+        let mut body = Vec::new();
+        while let Some(piece) = answer.chunk().await.map_err(unreachable)? {
+            if body.len() + piece.len() > MAX_ANSWER {
+                return Err(Fault::TooLong { from, limit: MAX_ANSWER });
+            }
+            body.extend_from_slice(&piece);
         }
+        Ok((status, date, body))
     }
 }
 
@@ -113,37 +110,38 @@ fn clock(date: &str) -> Option<Timestamp> {
     jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date).ok()
 }
 
-fn request(ask: Ask<'_>) -> Result<Request<Full<Bytes>>, http::Error> {
-    let mut request = Request::builder().method(ask.method).uri(ask.uri).header(USER_AGENT, AGENT);
+fn request(client: &Client, ask: Ask<'_>) -> Result<RequestBuilder, http::Error> {
+    let mut request = client.request(ask.method, ask.uri.to_string());
     if let Some(bearer) = ask.bearer {
         let mut value = HeaderValue::from_str(&format!("Bearer {}", bearer.expose_secret()))?;
         value.set_sensitive(true);
         request = request.header(AUTHORIZATION, value);
     }
-    match ask.body {
-        Body::None => request.body(Full::default()),
-        Body::Json(json) => request.header(CONTENT_TYPE, "application/json").body(Full::from(json.to_string())),
-        Body::Form(form) => request
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(Full::from(form.expose_secret().to_owned())),
-    }
+    Ok(match ask.body {
+        Body::None => request,
+        Body::Json(json) => request.header(CONTENT_TYPE, "application/json").body(json.to_string()),
+        Body::Form(form) => {
+            request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.expose_secret().to_owned())
+        }
+    })
 }
 
-/// A client that trusts what the system trusts, and goes nowhere that it was not sent.
-fn client(loopback: bool) -> Result<Connections, String> {
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .and_then(BuilderVerifierExt::with_platform_verifier)
-        .map_err(|error| error.to_string())?
-        .with_no_client_auth();
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(CONNECT));
-    let builder = HttpsConnectorBuilder::new().with_tls_config(tls);
-    let builder = if loopback { builder.https_or_http() } else { builder.https_only() };
-    let connector = builder.enable_http1().wrap_connector(tcp);
-    Ok(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).build(connector))
+/// A client that trusts what the system trusts, goes nowhere that it was not sent, and sends nothing twice by itself: what
+/// may be repeated is the caller's to say.
+fn client(loopback: bool) -> Result<Client, String> {
+    // `main` has done so already; a program of somebody else's may not.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        .user_agent(AGENT)
+        .redirect(redirect::Policy::none())
+        .retry(retry::never())
+        .no_proxy()
+        .https_only(!loopback)
+        .tcp_nodelay(true)
+        .connect_timeout(CONNECT)
+        .pool_idle_timeout(IDLE)
+        .build()
+        .map_err(|error| crate::chain::chain(&error))
 }
 
 /// What a status other than success means.
@@ -211,7 +209,7 @@ mod tests {
             (302, "", Retryability::Person),
         ] {
             let fault = of(status, reason);
-            assert_eq!(fault.cure(), cure, "{status} {reason}");
+            assert_eq!(fault.retryability(), cure, "{status} {reason}");
             assert!(!fault.to_string().contains('\u{1b}') && fault.to_string().contains("said so"), "{fault}");
         }
     }
