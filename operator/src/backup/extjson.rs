@@ -1,16 +1,15 @@
 //! Canonical Extended JSON (MongoDB's specification, version 2) for the few documents of a dump that are text: a
 //! collection's options and indexes.
 //!
-//! Written and read here, since the order of fields matters (an index on `a, b` is not one on `b, a`) and a JSON map of the
-//! libraries around keeps none. Pure. What is read is taken for hostile: nesting and size are bounded.
+//! Read by the BSON library. Written here: the library writes the canonical form through a JSON map, and that does not keep
+//! the order of fields, which matters (an index on `a, b` is not one on `b, a`). Pure. What is read is taken for hostile:
+//! nesting and size are bounded.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use mongodb::bson::oid::ObjectId;
-use mongodb::bson::raw::CString;
-use mongodb::bson::spec::BinarySubtype;
-use mongodb::bson::{Binary, Bson, DateTime, Decimal128, Document, Regex, Timestamp};
+use mongodb::bson::{Bson, Document};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// The deepest nesting that is written; the JSON parser has a like limit of its own (128).
@@ -135,161 +134,66 @@ fn double(number: f64) -> String {
 /// # Errors
 /// [`ExtJsonError`] when it is none.
 pub fn read(text: &str) -> Result<Document, ExtJsonError> {
-    let json: Json = serde_json::from_str(text).map_err(|error| ExtJsonError::Read(error.to_string()))?;
-    match json {
-        Json::Map(fields) => document(fields),
-        _ => Err(ExtJsonError::Read("not an object".to_owned())),
-    }
+    let unreadable = |error: serde_json::Error| ExtJsonError::Read(error.to_string());
+    let OnceEach = serde_json::from_str(text).map_err(unreadable)?;
+    serde_json::from_str(text).map_err(unreadable)
 }
 
-/// JSON that keeps the order of its fields.
-#[derive(Debug)]
-enum Json {
-    Null,
-    Bool(bool),
-    Int(i64),
-    Double(f64),
-    Text(String),
-    List(Vec<Json>),
-    Map(Vec<(String, Json)>),
-}
+/// JSON in which no object has a field twice: the library would keep the last one, in silence.
+struct OnceEach;
 
-impl<'de> Deserialize<'de> for Json {
+impl<'de> Deserialize<'de> for OnceEach {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Any)
+        deserializer.deserialize_any(Self)
     }
 }
 
-struct Any;
-
-impl<'de> Visitor<'de> for Any {
-    type Value = Json;
+impl<'de> Visitor<'de> for OnceEach {
+    type Value = Self;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
-    fn visit_unit<E>(self) -> Result<Json, E> {
-        Ok(Json::Null)
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
     }
-    fn visit_bool<E>(self, is: bool) -> Result<Json, E> {
-        Ok(Json::Bool(is))
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
     }
-    fn visit_i64<E>(self, number: i64) -> Result<Json, E> {
-        Ok(Json::Int(number))
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
     }
-    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Json, E> {
-        i64::try_from(number).map(Json::Int).map_err(E::custom)
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
     }
-    fn visit_f64<E>(self, number: f64) -> Result<Json, E> {
-        Ok(Json::Double(number))
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
     }
-    fn visit_str<E>(self, text: &str) -> Result<Json, E> {
-        Ok(Json::Text(text.to_owned()))
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
     }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Json, A::Error> {
-        let mut values = Vec::new();
-        while let Some(value) = list.next_element()? {
-            values.push(value);
-        }
-        Ok(Json::List(values))
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self, A::Error> {
+        while list.next_element::<Self>()?.is_some() {}
+        Ok(self)
     }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
-        let mut fields: Vec<(String, Json)> = Vec::new();
-        while let Some((key, value)) = map.next_entry::<String, Json>()? {
-            if fields.iter().any(|(known, _)| *known == key) {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        let mut fields = BTreeSet::new();
+        while let Some((field, Self)) = map.next_entry::<String, Self>()? {
+            if !fields.insert(field) {
                 return Err(A::Error::custom("a field is there twice"));
             }
-            fields.push((key, value));
         }
-        Ok(Json::Map(fields))
+        Ok(self)
     }
-}
-
-fn document(fields: Vec<(String, Json)>) -> Result<Document, ExtJsonError> {
-    let mut document = Document::new();
-    for (key, value) in fields {
-        document.insert(key, value_of(value)?);
-    }
-    Ok(document)
-}
-
-fn bad(what: &str) -> ExtJsonError {
-    ExtJsonError::Read(format!("{what} means nothing here"))
-}
-
-fn value_of(json: Json) -> Result<Bson, ExtJsonError> {
-    Ok(match json {
-        Json::Null => Bson::Null,
-        Json::Bool(is) => Bson::Boolean(is),
-        // Relaxed JSON, as older tools wrote it: the smallest type that holds it.
-        Json::Int(number) => i32::try_from(number).map_or(Bson::Int64(number), Bson::Int32),
-        Json::Double(number) => Bson::Double(number),
-        Json::Text(text) => Bson::String(text),
-        Json::List(values) => Bson::Array(values.into_iter().map(value_of).collect::<Result<_, _>>()?),
-        Json::Map(fields) => return of_map(fields),
-    })
-}
-
-fn of_map(mut fields: Vec<(String, Json)>) -> Result<Bson, ExtJsonError> {
-    if fields.len() != 1 || !fields[0].0.starts_with('$') {
-        return document(fields).map(Bson::Document);
-    }
-    let Some((key, value)) = fields.pop() else { return Ok(Bson::Document(Document::new())) };
-    let parsed = match (key.as_str(), &value) {
-        ("$numberInt", Json::Text(text)) => text.parse().ok().map(Bson::Int32),
-        ("$numberLong", Json::Text(text)) => text.parse().ok().map(Bson::Int64),
-        ("$numberDouble", Json::Text(text)) => text.parse().ok().map(Bson::Double),
-        ("$numberDecimal", Json::Text(text)) => text.parse::<Decimal128>().ok().map(Bson::Decimal128),
-        ("$oid", Json::Text(text)) => ObjectId::parse_str(text).ok().map(Bson::ObjectId),
-        ("$symbol", Json::Text(text)) => Some(Bson::Symbol(text.clone())),
-        ("$code", Json::Text(text)) => Some(Bson::JavaScriptCode(text.clone())),
-        ("$undefined", Json::Bool(true)) => Some(Bson::Undefined),
-        ("$minKey", Json::Int(1)) => Some(Bson::MinKey),
-        ("$maxKey", Json::Int(1)) => Some(Bson::MaxKey),
-        ("$date", Json::Map(inner)) => match inner.as_slice() {
-            [(key, Json::Text(text))] if key == "$numberLong" => {
-                text.parse().ok().map(|ms| Bson::DateTime(DateTime::from_millis(ms)))
-            }
-            _ => None,
-        },
-        ("$timestamp", Json::Map(inner)) => match inner.as_slice() {
-            [(t, Json::Int(time)), (i, Json::Int(increment))] if t == "t" && i == "i" => {
-                match (u32::try_from(*time), u32::try_from(*increment)) {
-                    (Ok(time), Ok(increment)) => Some(Bson::Timestamp(Timestamp { time, increment })),
-                    _ => None,
-                }
-            }
-            _ => None,
-        },
-        ("$binary", Json::Map(inner)) => match inner.as_slice() {
-            [(b, Json::Text(bytes)), (s, Json::Text(kind))] if b == "base64" && s == "subType" => {
-                match (STANDARD.decode(bytes), u8::from_str_radix(kind, 16)) {
-                    (Ok(bytes), Ok(kind)) => Some(Bson::Binary(Binary { subtype: BinarySubtype::from(kind), bytes })),
-                    _ => None,
-                }
-            }
-            _ => None,
-        },
-        ("$regularExpression", Json::Map(inner)) => match inner.as_slice() {
-            [(p, Json::Text(pattern)), (o, Json::Text(options))] if p == "pattern" && o == "options" => {
-                match (CString::try_from(pattern.clone()), CString::try_from(options.clone())) {
-                    (Ok(pattern), Ok(options)) => Some(Bson::RegularExpression(Regex { pattern, options })),
-                    _ => None,
-                }
-            }
-            _ => None,
-        },
-        // Any other is a document of one field, such as `{"$gt": 1}` in a partial index.
-        _ => return document(vec![(key, value)]).map(Bson::Document),
-    };
-    parsed.ok_or_else(|| bad(&key))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
-    use mongodb::bson::doc;
+    use mongodb::bson::oid::ObjectId;
+    use mongodb::bson::spec::BinarySubtype;
+    use mongodb::bson::{Binary, DateTime, Timestamp, doc};
     use proptest::prelude::*;
 
     /// As mongodump 100.9 writes a collection with one index of its own.
