@@ -38,9 +38,17 @@ const PAIRS: &[(&str, &str)] = &[
 /// it or its children, at any moment, also while its entries are being deleted: how many steps that takes is nobody's choice.
 const LOST_IN_A_CRASH: [&str; 2] = ["deploy-kubernetes", "health"];
 
-/// Everything that can be broken at once and is the operator's to heal without a restart of a machine.
-const ALL: &[&str] =
-    &["deploy-lost", "web-lost", "proxy-dead", "redirect-lost", "services-logging-stopped", "services-db-stopped"];
+/// Everything that can be broken at once and is the operator's to heal without a restart of a machine. A dead proxy comes first as
+/// well: a server is lost while it runs, and it needs one, so `deploy-lost` brings another up before it breaks anything.
+const ALL: &[&str] = &[
+    "proxy-dead",
+    "deploy-lost",
+    "web-lost",
+    "proxy-dead",
+    "redirect-lost",
+    "services-logging-stopped",
+    "services-db-stopped",
+];
 
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     let pairs = if crate::long() { PAIRS.len() } else { IN_SHORT };
