@@ -131,15 +131,22 @@ impl Stage {
     /// # Errors
     /// Some part did not work; the error says which and what it said.
     pub async fn set(lab: Lab, mut tell: impl FnMut(&str)) -> Result<Self, StageError> {
+        tell("building the operator");
+        let program = operator::build().await?;
+        Self::set_with(lab, program, tell).await
+    }
+
+    /// As [`Stage::set`], with an operator that is built already.
+    ///
+    /// # Errors
+    /// As [`Stage::set`].
+    pub async fn set_with(lab: Lab, program: PathBuf, mut tell: impl FnMut(&str)) -> Result<Self, StageError> {
         let status = lab.status()?;
         let lines: Arc<dyn Progress> = Arc::new(Lines::new(Duration::from_secs(20), |line| eprintln!("{line}")));
         let tools = Tools::new(lines)?;
         let programs = tools.main_control_plane().await?;
         let helm = tools.helm().await?;
         let kubectl = Kubectl::new(programs.kubectl.clone(), status.kubeconfig.clone());
-
-        tell("building the operator");
-        let program = operator::build().await?;
 
         tell("installing the chart's definitions and rights, as helm renders them");
         let chart = workspace().join("charts/binder-operator");

@@ -1,6 +1,6 @@
 //! This checkout's operator as a process: built by cargo, started with a kubeconfig, ended by a signal.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::http::{HttpError, Request};
+use crate::ports;
 use crate::process::tail;
 
 /// From the start until the first lists have been read.
@@ -134,8 +135,9 @@ impl Operator {
         group.create()?;
         let failed = |source| OperatorError::Start { program: program.to_owned(), source };
         let file = std::fs::OpenOptions::new().create(true).append(true).open(log).map_err(failed)?;
-        // A port that was free a moment ago; who else would take it is another lab's operator, which asks in the same way.
-        let listen = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr()).map_err(failed)?;
+        // A port that was free a moment ago. None of those that connections out are given, which many are beside another lab.
+        let [port] = ports::free().map_err(failed)?;
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let backups = log.with_file_name(BACKUPS);
         std::fs::create_dir_all(&backups).map_err(failed)?;
         let child = Command::new(program)
