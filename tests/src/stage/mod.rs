@@ -8,6 +8,7 @@ pub mod acts;
 pub mod kubectl;
 pub mod operator;
 pub mod owner;
+mod staying;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -236,12 +237,27 @@ impl Stage {
     /// It does not become ready; the error shows what it said.
     pub async fn start_operator(&mut self) -> Result<(), StageError> {
         if self.operator.is_none() {
-            let log = self.lab.layout().dir().join("operator.log");
-            let group = Cgroup::of_lab(self.lab.layout().id())?.child("operator");
+            let (log, group) = self.operator_place()?;
             let started = Operator::start(&self.program, &self.operator_kubeconfig, &self.cloud, &log, &group);
             self.operator = Some(started.await?);
         }
         Ok(())
+    }
+
+    /// Has the operator of this checkout run in the lab, and go on when this process has ended. One of an older build that stayed
+    /// before is replaced. Gives whether one was started.
+    ///
+    /// # Errors
+    /// It does not become ready; the error shows what it said.
+    pub async fn keep_operator(&self) -> Result<bool, StageError> {
+        let (log, group) = self.operator_place()?;
+        Ok(staying::stay(&self.program, &self.operator_kubeconfig, &self.cloud, &log, &group).await?)
+    }
+
+    /// The operator's log, and the control group that it ends with.
+    fn operator_place(&self) -> Result<(PathBuf, Cgroup), StageError> {
+        let group = Cgroup::of_lab(self.lab.layout().id())?.child("operator");
+        Ok((self.lab.layout().dir().join("operator.log"), group))
     }
 
     /// Ends the operator by SIGTERM; gives how long that took.
