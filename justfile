@@ -8,6 +8,10 @@ default:
 demo *ARGS:
     cargo demo {{ARGS}}
 
+# One fault, in a lab that stays up with this checkout's operator: `just one web-lost`.
+one FAULT *ARGS:
+    cargo demo --one {{FAULT}} {{ARGS}}
+
 # The lab as a tool: up, status, break, mend, exec, ssh, operator, down.
 lab *ARGS:
     cargo lab {{ARGS}}

@@ -115,6 +115,11 @@ impl Status {
         Network(self.network)
     }
 
+    /// Whether the lab has come up, and somebody still owns it.
+    pub fn is_up(&self) -> bool {
+        self.phase == Phase::Ready && self.daemon.as_ref().is_some_and(Running::is_alive)
+    }
+
     /// A host by its name.
     pub fn host(&self, name: &str) -> Option<&HostStatus> {
         self.hosts.iter().find(|host| host.name == name)

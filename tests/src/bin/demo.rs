@@ -27,6 +27,10 @@ struct Flags {
     /// Play every fault of the runbook in turn, and not only the short story.
     #[arg(long)]
     all: bool,
+    /// Play this one fault, in a lab that stays up with its operator, so that the next takes seconds. Without such a lab, one is
+    /// brought up first; an operator of an older build is replaced.
+    #[arg(long, value_name = "FAULT", conflicts_with_all = ["keep", "all"])]
+    one: Option<String>,
     /// The name of the lab.
     #[arg(long, default_value = "demo")]
     lab: String,
@@ -85,6 +89,9 @@ impl Voice {
 type Failure = Box<dyn std::error::Error>;
 
 async fn run(options: &Flags, voice: &Voice) -> Result<bool, Failure> {
+    if let Some(fault) = &options.one {
+        return one(fault, &options.lab, voice).await;
+    }
     voice.title("bringing up the lab: a control plane and the runbook's machines, with the real Binder software");
     voice.line("what is missing is installed and built once; the first time takes some twenty minutes on two cores");
     let mut wanted = Options::named(&options.lab);
@@ -162,6 +169,43 @@ async fn play(lab: Lab, all: bool, voice: &Voice) -> Result<bool, Failure> {
     let ended = stage.stop_operator().await?;
     voice.line(&format!("the operator ended {:.1} s after SIGTERM", ended.as_secs_f32()));
     Ok(table(voice, acts.len(), &rows))
+}
+
+/// Plays one act in a lab that stays up.
+async fn one(fault: &str, name: &str, voice: &Voice) -> Result<bool, Failure> {
+    let act = acts::act(fault).ok_or_else(|| {
+        let known: Vec<&str> = acts::all().map(|act| act.fault).collect();
+        format!("nothing is known of a fault `{fault}` that could be played; there are {}", known.join(", "))
+    })?;
+    let up = Lab::open(name).ok().filter(|lab| lab.status().is_ok_and(|status| status.is_up()));
+    let lab = match up {
+        Some(lab) => lab,
+        None => {
+            voice.title("bringing up a lab that stays: a control plane and the runbook's machines");
+            Lab::up(Options::named(name), |line| voice.line(line)).await?
+        }
+    };
+    let stage = Stage::set(lab, |line| voice.line(line)).await?;
+    stage.kubectl.apply(&owner::file(&stage.lab.status()?, "Enforce").to_string()).await?;
+    if stage.keep_operator().await? {
+        voice.line("the operator of this checkout runs, and stays");
+    }
+    let hosts: Vec<String> = stage.lab.status()?.hosts.into_iter().map(|host| host.name).collect();
+    let names: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    voice.title(&format!("{}: {}", act.fault, act.title));
+    let played = match stage.healthy(&names, FIRST_HEALTHY).await {
+        Ok(()) => act.play(&stage, |line| voice.line(line)).await.map_err(|error| binder_lab::said(&error)),
+        Err(error) => Err(binder_lab::said(&error)),
+    };
+    if let Err(said) = &played {
+        voice.line(said);
+        voice.line(&stage.told().await);
+    }
+    let good = table(voice, 1, &[(act.fault, played)]);
+    voice.title("left up, with its operator");
+    voice.line(&format!("export KUBECONFIG={}", stage.lab.status()?.kubeconfig.display()));
+    voice.line(&format!("cargo lab --lab {name} down          # take it away"));
+    Ok(good)
 }
 
 async fn glance(stage: &Stage) -> String {

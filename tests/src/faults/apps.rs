@@ -57,8 +57,10 @@ exec node -e '
 "#;
 
 async fn add_routes(site: Site<'_>) -> Result<(), FaultError> {
-    site.host.script_as_user(ROUTES, &[LIVE, STALE[0], STALE[1], STALE[2]]).await?;
     let look = |host: Host| async move {
+        // The proxy's pod and its service may just be made anew: until they are there, it is tried again.
+        let added = host.script_as_user(ROUTES, &[LIVE, STALE[0], STALE[1], STALE[2]]).await;
+        added.map_err(|error| crate::said(&error))?;
         let routes = host.script_as_user(LIST_ROUTES, &[]).await.map_err(|error| crate::said(&error))?;
         let there = |id: &str| routes.lines().any(|path| path.strip_prefix("/user/") == Some(id));
         if STALE.iter().all(|id| there(id)) && there(LIVE) { Ok(()) } else { Err(routes) }

@@ -10,7 +10,9 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::binder::DELETE;
-use super::{Act, CLOSED, Fault, FaultError, Healer, OPEN, Site, Target, shows, unseen};
+use super::proxy::ANSWERS;
+use super::{Act, CLOSED, Fault, FaultError, Healer, Site, Target, shows, unseen};
+use crate::binder::settle::START_PROXY;
 use crate::host::enter::HostError;
 use crate::inventory::Role;
 
@@ -114,15 +116,38 @@ async fn deploy_lost(site: Site<'_>) -> Result<(), FaultError> {
     Err(nothing(site, format!("pm2 did not lose {} in {TRIES} crashes", ENTRIES[0])))
 }
 
-/// Brings deploy-kubernetes to where a crash may lose it: under pm2, and listening.
+/// Brings deploy-kubernetes to where a crash may lose it: the cluster answers on 8085, and the server is under pm2 and listens.
+/// A crash, also one of an earlier try, may have taken any of it away.
 pub(super) async fn ready_to_be_lost(site: Site<'_>) -> Result<(), FaultError> {
-    if site.host.script(CLOSED, &["8085"]).await.is_ok() {
-        return Err(nothing(site, "nobody serves 8085, so deploy-kubernetes cannot run and be lost".to_owned()));
-    }
+    cluster_served(site).await?;
     if !site.host.script_as_user(IN_TABLE_AND_LISTENING, &[]).await.is_ok_and(|said| !said.is_empty()) {
         start_afresh(site).await?;
     }
     Ok(())
+}
+
+/// Starts the runbook's proxy if nobody serves 8085, and gives it time to listen; then asks as [`ANSWERS`] does. pm2 has proxies
+/// of its own for deploy-kubernetes, and may end the one that serves at any moment.
+fn serve_and_ask() -> String {
+    format!(
+        "open() {{ ss -ltnH 'sport = :8085' | grep -q .; }}
+        open || {{ {START_PROXY}; for try in $(seq 1 30); do open && break; sleep 0.1; done; }}
+        {ANSWERS}"
+    )
+}
+
+/// Has the lab's own cluster answer on 8085.
+async fn cluster_served(site: Site<'_>) -> Result<(), FaultError> {
+    let identity = site.lab.status()?.cluster_id.ok_or_else(|| nothing(site, "the lab has no cluster".to_owned()))?;
+    let script = serve_and_ask();
+    let look = |host: crate::Host| {
+        let (script, identity) = (&script, &identity);
+        async move {
+            let answer = host.script_as_user(script, &[identity]).await;
+            answer.map(|_| ()).map_err(|error: HostError| crate::said(&error))
+        }
+    };
+    Ok(site.host.until("the cluster answers on 8085", super::SHOWS, look).await?)
 }
 
 /// Whether pm2 has lost deploy-kubernetes after a crash; if so, it then has two of its daemons.
@@ -173,9 +198,18 @@ async fn clear(site: Site<'_>) -> Result<(), FaultError> {
 /// Starts deploy-kubernetes as it should be.
 async fn start_afresh(site: Site<'_>) -> Result<(), FaultError> {
     clear(site).await?;
+    // The one that served may have been pm2's, which has just been deleted. A server that finds none does not last.
+    cluster_served(site).await?;
     let binder = site.lab.binder()?;
     binder.ask_to_start_unseen(site.host, "deploy-kubernetes", None).await?;
-    shows(site.host, "deploy-kubernetes listens", OPEN, &["8084"]).await
+    let look = |host: crate::Host| async move {
+        match host.script_as_user(IN_TABLE_AND_LISTENING, &[]).await {
+            Ok(said) if said.is_empty() => Err("pm2 does not hold it".to_owned()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(crate::said(&error)),
+        }
+    };
+    Ok(site.host.until("deploy-kubernetes listens, and pm2 holds it", super::SHOWS, look).await?)
 }
 
 /// A `kubectl.sh` that takes its time, as on a machine that has just been started and is busy: the server starts one of its

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::cluster::{KILL_LISTENER, TRIES, is_lost, nothing, ready_to_be_lost};
-use super::{Act, Fault, FaultError, Healer, Site, Target, shows, unseen};
+use super::{Act, Fault, FaultError, Healer, Site, Target, runs, shows, unseen};
 use crate::binder::settle::START_PROXY;
 use crate::inventory::Role;
 
@@ -79,6 +79,7 @@ async fn climbs(site: Site<'_>, process: &str, by: &str) -> Result<(), FaultErro
 }
 
 async fn break_module(site: Site<'_>) -> Result<(), FaultError> {
+    runs(site.host, "binder-web-start", Some("3000")).await?;
     site.host.script(LAY_OVER, &[MODULE]).await?;
     site.host.script(KILL_LISTENER, &["3000"]).await?;
     climbs(site, "binder-web-start", "3").await
@@ -103,6 +104,7 @@ const TAKEN: &str = "pid=$(ss -ltnpH \"sport = :$1\" | grep -o 'pid=[0-9]*' | cu
     [ -n \"$pid\" ] && [ \"$(stat -c %u /proc/$pid)\" = 0 ]";
 
 async fn take_port(site: Site<'_>) -> Result<(), FaultError> {
+    runs(site.host, "binder-web-start", Some("3000")).await?;
     site.host.script(TAKE, &["3000"]).await?;
     shows(site.host, "root has the web server's port", TAKEN, &["3000"]).await
 }
@@ -125,18 +127,29 @@ done
 exit 1
 "#;
 
+/// Kills whoever serves 8085, waits until the server on 8084 has ended of it, and starts the proxy at once, as whoever runs it by
+/// hand does: the server that pm2 starts next finds its cluster, and lasts.
+fn end_proxy_and_server() -> String {
+    format!(
+        "pid() {{ ss -ltnpH \"sport = :$1\" | grep -o 'pid=[0-9]*' | head -n 1 | cut -d= -f2; }}
+        server=$(pid 8084); proxy=$(pid 8085); kill -KILL \"$proxy\"
+        try=0; while [ -e \"/proc/$server\" ] && [ $try -lt 100 ]; do sleep 0.1; try=$((try + 1)); done
+        {START_PROXY}
+        [ ! -e \"/proc/$server\" ] || {{ echo 'the server runs on' >&2; exit 1; }}"
+    )
+}
+
 async fn crash_kube_stream(site: Site<'_>) -> Result<(), FaultError> {
+    let end = end_proxy_and_server();
     for _ in 0..TRIES {
         ready_to_be_lost(site).await?;
         let binder = site.lab.binder()?;
-        site.host.script(KILL_LISTENER, &["8085"]).await?;
         // What becomes of the app is not known: whoever serves it is about to end.
-        let _ = timeout(Duration::from_secs(5), binder.deploy_app()).await;
-        let crashed = shows(site.host, "kube-stream's error is in the log", IN_LOG, &[]).await;
-        // The cluster is back, by the hand that runs the proxy or by the server's own child.
-        site.host.script_as_user(START_PROXY, &[]).await?;
-        shows(site.host, "8085 is served", "ss -ltnH \"sport = :$1\" | grep -q .", &["8085"]).await?;
-        if crashed.is_ok() && is_lost(site).await? {
+        let app = timeout(Duration::from_secs(5), binder.deploy_app());
+        let (ended, _) = tokio::join!(site.host.script_as_user(&end, &[]), app);
+        // Another crash may have come first, and taken the server or its proxy with it: then the next try begins with both.
+        let crashed = ended.is_ok() && shows(site.host, "kube-stream's error is in the log", IN_LOG, &[]).await.is_ok();
+        if crashed && is_lost(site).await? {
             return Ok(());
         }
     }

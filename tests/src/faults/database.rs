@@ -22,7 +22,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
 ];
 
-const HUNG: Act = |site| Box::pin(hung(site));
+const HUNG: Act = |site| Box::pin(unseen(site, hung(site)));
 const CASED: Act = |site| Box::pin(unseen(site, cased(site)));
 const UNCASE: Act = |site| Box::pin(uncase(site));
 

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::Value;
 
 use super::binder::DELETE;
-use super::{Act, Fault, FaultError, Healer, Site, Target, shows, unseen};
+use super::{Act, Fault, FaultError, Healer, RUNNING, Site, Target, runs, shows, unseen};
 use crate::cluster::kubeconfig;
 use crate::files;
 use crate::host::enter::HostError;
@@ -83,24 +83,20 @@ async fn lose_key(site: Site<'_>) -> Result<(), FaultError> {
     let client = kubeconfig::client(&site.lab.status()?.kubeconfig).await?;
     let secrets = kube::Api::<Secret>::namespaced(client, NAMESPACE);
     let failed = |source| FaultError::Api { what: format!("the Secret {API_KEY_SECRET}"), source: Box::new(source) };
+    let was = secrets.get(API_KEY_SECRET).await.map_err(failed)?.metadata.uid;
     secrets.delete(API_KEY_SECRET, &kube::api::DeleteParams::default()).await.map_err(failed)?;
+    // Whoever heals it may have been as fast: then it is another one.
     match secrets.get_opt(API_KEY_SECRET).await.map_err(failed)? {
-        None => Ok(()),
-        Some(_) => Err(FaultError::NothingToBreak {
+        Some(there) if there.metadata.uid == was => Err(FaultError::NothingToBreak {
             host: site.host.name().to_owned(),
-            what: format!("the Secret {API_KEY_SECRET} was made anew at once"),
+            what: format!("the Secret {API_KEY_SECRET} is there after it was deleted"),
         }),
+        _ => Ok(()),
     }
 }
 
-/// Stops the checker where it stands. It sets its own title, which the kernel cuts: its pid is pm2's to tell.
-const STOP_CHECKER: &str = r#"
-pid=$(pm2 jlist | node -e '
-  const list = JSON.parse(require("fs").readFileSync(0, "utf8").replace(/^[^]*?(?=\[(?:\{|\]))/, ""))
-  for (const entry of list) if (entry.name === "binder-health-checker") console.log(entry.pid)
-')
-kill -STOP "$pid"
-"#;
+/// The health checker's name in pm2.
+const CHECKER: &str = "binder-health-checker";
 
 /// Sets the checker's last words back by ten minutes, as if it had stopped then.
 const SET_BACK: &str = r#"
@@ -119,7 +115,10 @@ NODE_PATH=/usr/local/lib/binder/node_modules exec node -e '
 "#;
 
 async fn stale(site: Site<'_>) -> Result<(), FaultError> {
-    site.host.script_as_user(STOP_CHECKER, &[]).await?;
+    runs(site.host, CHECKER, None).await?;
+    // It sets its own title, which the kernel cuts: its pid is pm2's to tell.
+    let pid = site.host.script_as_user(RUNNING, &[CHECKER]).await?;
+    site.host.script_as_user("kill -STOP \"$1\"", &[pid.trim()]).await?;
     site.host.script_as_user(SET_BACK, &[]).await?;
     said(site, "the health checker's last word is old", |entry| {
         let at = entry["timestamp"].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
@@ -139,10 +138,15 @@ pm2 restart binder-health-checker >/dev/null
 const RIGHT_SETTINGS: &str = "cd ~/.binder; [ ! -e health.conf.kept ] || mv health.conf.kept health.conf";
 
 async fn wrong(site: Site<'_>) -> Result<(), FaultError> {
-    site.host.script_as_user(MISLEAD, &[]).await?;
-    let down = said(site, "/health/ says down", |entry| entry["status"] == "down").await;
+    runs(site.host, CHECKER, None).await?;
+    let misled = async {
+        site.host.script_as_user(MISLEAD, &[]).await?;
+        said(site, "/health/ says down", |entry| entry["status"] == "down").await
+    };
+    let misled = misled.await;
+    // Whatever came of it: no other server may read these.
     site.host.script_as_user(RIGHT_SETTINGS, &[]).await?;
-    down?;
+    misled?;
     shows(site.host, "the settings are right again", "grep -q 8084 /home/andrew/.binder/health.conf", &[]).await
 }
 

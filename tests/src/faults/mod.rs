@@ -245,6 +245,28 @@ async fn shows(host: &Host, what: &str, script: &'static str, args: &[&str]) -> 
     Ok(host.until(what, SHOWS, look).await?)
 }
 
+/// Prints the process that pm2 runs as `$1`. Fails as long as there is none, or nobody listens on the port `$2`, if there is one.
+const RUNNING: &str = r#"
+[ -z "${2:-}" ] || ss -ltnH "sport = :$2" | grep -q . || { echo "nobody listens on $2" >&2; exit 1; }
+pm2 jlist | node -e '
+  const list = JSON.parse(require("fs").readFileSync(0, "utf8").replace(/^[^]*?(?=\[(?:\{|\]))/, ""))
+  const runs = (entry) => entry.name === process.argv[1] && entry.pm2_env.status === "online" && entry.pid > 0
+  const found = list.find(runs)
+  if (!found) { console.error(`pm2 does not run ${process.argv[1]}`); process.exit(1) }
+  console.log(found.pid)' "$1"
+"#;
+
+/// Waits until pm2 runs a process, and somebody listens on its port, if it has one: what is to be broken works first. Even on a
+/// fleet that is well, one may have crashed a moment ago and be on its way up.
+async fn runs(host: &Host, process: &str, port: Option<&str>) -> Result<(), FaultError> {
+    let args: Vec<&str> = std::iter::once(process).chain(port).collect();
+    let look = |host: Host| {
+        let args = &args;
+        async move { host.script_as_user(RUNNING, args).await.map(|_| ()).map_err(|error| crate::said(&error)) }
+    };
+    Ok(host.until(&format!("pm2 runs {process}"), SHOWS, look).await?)
+}
+
 /// Holds every SSH session of a host, and the door, for at most `$1` seconds, should nobody open it again.
 const HOLD_SSH: &str = "pkill -STOP -x sshd; \
     setsid -f sh -c 'sleep \"$1\"; pkill -CONT -x sshd' binder-lab-hold \"$1\" </dev/null >/dev/null 2>&1";

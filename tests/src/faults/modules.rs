@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Act, Fault, FaultError, Healer, OPEN, Site, Target, shows, unseen};
+use super::{Act, Fault, FaultError, Healer, OPEN, Site, Target, runs, shows, unseen};
 use crate::inventory::Role;
 
 /// A module of the lab, and the server that it is.
@@ -194,6 +194,7 @@ async fn remove_echo(site: Site<'_>) -> Result<(), FaultError> {
 }
 
 async fn older(site: Site<'_>, module: Module) -> Result<(), FaultError> {
+    runs(site.host, module.process, Some(module.port)).await?;
     publish(site, &[module.name, module.current]).await?;
     publish(site, &[module.name, module.old]).await?;
     install(site, module, module.old).await

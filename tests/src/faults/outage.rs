@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::cluster::KILL_LISTENER;
-use super::{Act, Fault, FaultError, Healer, Site, Target, shows, unseen};
+use super::{Act, Fault, FaultError, Healer, Site, Target, runs, shows, unseen};
 use crate::cgroup::Cgroup;
 use crate::cluster::kubeconfig;
 use crate::http::Request;
@@ -158,6 +158,7 @@ grep -qa binder-lab-loop "/proc/$(awk '{ print $4 }' "/proc/$pid/stat")/cmdline"
 "#;
 
 async fn loop_around(site: Site<'_>) -> Result<(), FaultError> {
+    runs(site.host, "binder-web-start", Some("3000")).await?;
     site.host.script_as_user(LOOP, &[]).await?;
     shows(site.host, "the web server is the loop's", LOOPS, &[]).await?;
     site.host.script(KILL_LISTENER, &["3000"]).await?;
@@ -259,12 +260,11 @@ async fn lose_minion(site: Site<'_>) -> Result<(), FaultError> {
         "type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown",
         "message": "Kubelet stopped posting node status.", "lastTransitionTime": now,
     }]}});
-    let said = nodes.patch_status(LOST.name, &PatchParams::default(), &Patch::Strategic(lost)).await;
-    said.map_err(|error| nothing(crate::said(&error)))?;
     let look = |_| {
-        let nodes = nodes.clone();
+        let (nodes, lost) = (nodes.clone(), Patch::Strategic(lost.clone()));
         async move {
-            let node = nodes.get(LOST.name).await.map_err(|error| crate::said(&error))?;
+            let said = nodes.patch_status(LOST.name, &PatchParams::default(), &lost).await;
+            let node = said.map_err(|error| crate::said(&error))?;
             let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
             match conditions.iter().find(|condition| condition.type_ == "Ready") {
                 Some(ready) if ready.status == "True" => Err("it is Ready".to_owned()),

@@ -7,7 +7,7 @@
 use super::binder::DELETE;
 use super::cluster::{nothing, silence};
 use super::proxy::ANSWERS;
-use super::{Act, CLOSED, Fault, FaultError, Healer, OPEN, Site, Target, shows, unseen};
+use super::{Act, CLOSED, Fault, FaultError, Healer, OPEN, Site, Target, runs, shows, unseen};
 use crate::binder::settle::START_PROXY;
 use crate::inventory::Role;
 
@@ -206,6 +206,7 @@ pm2 restart binder-web-start >/dev/null
 "#;
 
 async fn write_port(site: Site<'_>, from: &str, to: &str) -> Result<(), FaultError> {
+    runs(site.host, "binder-web-start", Some(from)).await?;
     site.host.script_as_user(WRITE_PORT, &[to]).await?;
     shows(site.host, "the web server listens on the new port", OPEN, &[to]).await?;
     shows(site.host, "nobody listens on the old one", CLOSED, &[from]).await

@@ -8,6 +8,7 @@ pub mod acts;
 pub mod kubectl;
 pub mod operator;
 pub mod owner;
+mod staying;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -131,15 +132,22 @@ impl Stage {
     /// # Errors
     /// Some part did not work; the error says which and what it said.
     pub async fn set(lab: Lab, mut tell: impl FnMut(&str)) -> Result<Self, StageError> {
+        tell("building the operator");
+        let program = operator::build().await?;
+        Self::set_with(lab, program, tell).await
+    }
+
+    /// As [`Stage::set`], with an operator that is built already.
+    ///
+    /// # Errors
+    /// As [`Stage::set`].
+    pub async fn set_with(lab: Lab, program: PathBuf, mut tell: impl FnMut(&str)) -> Result<Self, StageError> {
         let status = lab.status()?;
         let lines: Arc<dyn Progress> = Arc::new(Lines::new(Duration::from_secs(20), |line| eprintln!("{line}")));
         let tools = Tools::new(lines)?;
         let programs = tools.main_control_plane().await?;
         let helm = tools.helm().await?;
         let kubectl = Kubectl::new(programs.kubectl.clone(), status.kubeconfig.clone());
-
-        tell("building the operator");
-        let program = operator::build().await?;
 
         tell("installing the chart's definitions and rights, as helm renders them");
         let chart = workspace().join("charts/binder-operator");
@@ -229,12 +237,27 @@ impl Stage {
     /// It does not become ready; the error shows what it said.
     pub async fn start_operator(&mut self) -> Result<(), StageError> {
         if self.operator.is_none() {
-            let log = self.lab.layout().dir().join("operator.log");
-            let group = Cgroup::of_lab(self.lab.layout().id())?.child("operator");
+            let (log, group) = self.operator_place()?;
             let started = Operator::start(&self.program, &self.operator_kubeconfig, &self.cloud, &log, &group);
             self.operator = Some(started.await?);
         }
         Ok(())
+    }
+
+    /// Has the operator of this checkout run in the lab, and go on when this process has ended. One of an older build that stayed
+    /// before is replaced. Gives whether one was started.
+    ///
+    /// # Errors
+    /// It does not become ready; the error shows what it said.
+    pub async fn keep_operator(&self) -> Result<bool, StageError> {
+        let (log, group) = self.operator_place()?;
+        Ok(staying::stay(&self.program, &self.operator_kubeconfig, &self.cloud, &log, &group).await?)
+    }
+
+    /// The operator's log, and the control group that it ends with.
+    fn operator_place(&self) -> Result<(PathBuf, Cgroup), StageError> {
+        let group = Cgroup::of_lab(self.lab.layout().id())?.child("operator");
+        Ok((self.lab.layout().dir().join("operator.log"), group))
     }
 
     /// Ends the operator by SIGTERM; gives how long that took.

@@ -1,6 +1,6 @@
 //! This checkout's operator as a process: built by cargo, started with a kubeconfig, ended by a signal.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,11 +11,13 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::cgroup::{Cgroup, CgroupError};
+use crate::files::FileError;
 use crate::http::{HttpError, Request};
-use crate::process::tail;
+use crate::ports;
+use crate::process::{ProcessError, tail};
 
 /// From the start until the first lists have been read.
-const READY: Duration = Duration::from_secs(30);
+pub(super) const READY: Duration = Duration::from_secs(30);
 /// What the issue of this software promises: SIGTERM ends it within 10 s.
 pub const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -66,6 +68,34 @@ pub enum OperatorError {
     /// It does not answer.
     #[error("the operator does not answer")]
     Http(#[from] HttpError),
+    /// As a process that stays it could not be started or ended.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// What is written down of the one that stays could not be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Its arguments in a lab. `listen` is where it serves its own HTTP, `cloud` where it finds Compute Engine.
+pub(super) fn arguments(listen: SocketAddr, cloud: &str) -> Vec<String> {
+    let listen = listen.to_string();
+    let mut arguments = vec!["--listen", &listen, "--namespace", super::NAMESPACE, "--gce-endpoint", cloud];
+    // A lab's patience is short, and its machines boot in seconds.
+    arguments.extend(["--min-dead-after", "1s", "--min-cooldown", "1s", "--min-refill-after", "1s"]);
+    arguments.into_iter().map(str::to_owned).collect()
+}
+
+/// Its environment in a lab, on top of the starter's own. Makes the folder of backups beside the log.
+///
+/// # Errors
+/// The folder cannot be made.
+pub(super) fn environment(kubeconfig: &Path, log: &Path) -> std::io::Result<Vec<(String, String)>> {
+    let backups = log.with_file_name(BACKUPS);
+    std::fs::create_dir_all(&backups)?;
+    let shown = |path: &Path| path.display().to_string();
+    let variables =
+        [("BINDER_BACKUPS_DIR", shown(&backups)), ("KUBECONFIG", shown(kubeconfig)), ("NO_COLOR", "1".to_owned())];
+    Ok(variables.map(|(name, value)| (name.to_owned(), value)).to_vec())
 }
 
 /// Builds the operator as cargo would for anybody in this checkout; gives the program.
@@ -134,17 +164,12 @@ impl Operator {
         group.create()?;
         let failed = |source| OperatorError::Start { program: program.to_owned(), source };
         let file = std::fs::OpenOptions::new().create(true).append(true).open(log).map_err(failed)?;
-        // A port that was free a moment ago; who else would take it is another lab's operator, which asks in the same way.
-        let listen = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr()).map_err(failed)?;
-        let backups = log.with_file_name(BACKUPS);
-        std::fs::create_dir_all(&backups).map_err(failed)?;
+        // A port that was free a moment ago. None of those that connections out are given, which many are beside another lab.
+        let [port] = ports::free().map_err(failed)?;
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let child = Command::new(program)
-            .args(["--listen", &listen.to_string(), "--namespace", super::NAMESPACE, "--gce-endpoint", cloud])
-            // A lab's patience is short, and its machines boot in seconds.
-            .args(["--min-dead-after", "1s", "--min-cooldown", "1s", "--min-refill-after", "1s"])
-            .env("BINDER_BACKUPS_DIR", &backups)
-            .env("KUBECONFIG", kubeconfig)
-            .env("NO_COLOR", "1")
+            .args(arguments(listen, cloud))
+            .envs(environment(kubeconfig, log).map_err(failed)?)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)

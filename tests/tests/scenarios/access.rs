@@ -8,7 +8,8 @@ use binder_crds::conditions;
 use jiff::Timestamp;
 use libtest_mimic::Trial;
 
-use crate::place::{Place, Set};
+use crate::place::Place;
+use crate::set::Set;
 use crate::{Outcome, ensure, failed, trial};
 
 const LIMIT: Duration = Duration::from_secs(120);

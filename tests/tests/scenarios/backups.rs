@@ -14,7 +14,8 @@ use binder_lab::tools::progress::{Lines, Progress};
 use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 
-use crate::place::{Place, Set};
+use crate::place::Place;
+use crate::set::Set;
 use crate::{Outcome, ensure, failed, trial};
 
 const LIMIT: Duration = Duration::from_secs(180);
@@ -77,7 +78,8 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     }));
     trials.push(trial(place, "backups::a_lost_database_comes_back_from_a_bucket", async |set| {
         set.calm(LIMIT).await?;
-        let lines: Arc<dyn Progress> = Arc::new(Lines::new(Duration::from_secs(20), |line| eprintln!("  {line}")));
+        let told = Arc::clone(&set.told);
+        let lines: Arc<dyn Progress> = Arc::new(Lines::new(Duration::from_secs(20), move |line| told.tell(line)));
         let program = Tools::new(lines).map_err(failed)?.versitygw().await.map_err(failed)?;
         let mut bucket = Bucket::start(&set.stage.lab, &program).await.map_err(failed)?;
         let played = in_a_bucket(set, &mut bucket).await;
@@ -167,10 +169,10 @@ async fn in_a_bucket(set: &mut Set, bucket: &mut Bucket) -> Outcome {
         };
         set.stage.until(&what, LIMIT, look).await.map_err(failed)
     };
-    eprintln!("  {}", unseen("Connection refused").await?);
+    set.tell(unseen("Connection refused").await?);
     bucket.go_on().await.map_err(failed)?;
     let said = unseen("403 Forbidden: SignatureDoesNotMatch").await?;
-    eprintln!("  {said}");
+    set.tell(&said);
     ensure(!said.contains("not-its-secret") && !said.contains(&bucket.secret), || said.clone())?;
     give(set, bucket, &bucket.secret).await?;
     lost(set, &destination).await?;

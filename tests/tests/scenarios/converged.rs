@@ -7,8 +7,8 @@ use binder_lab::cluster::audit::AuditLog;
 use binder_lab::stage::Stage;
 use libtest_mimic::Trial;
 
-use crate::place::Place;
-use crate::{ensure, failed, trial, trial_on_any};
+use crate::place::{Begins, Place};
+use crate::{ensure, failed, trial, trial_that};
 
 /// How long a converged fleet is watched; five minutes in the long campaign. `BINDER_QUIET_SECONDS` says otherwise. Many
 /// looks, and longer than the operator's longest pause after an error.
@@ -25,14 +25,14 @@ const RESTLESS: &str = "binder-kubernetes-proxy";
 
 /// From a bare fleet to a healthy one, the whole of Binder with it.
 pub(crate) fn first(place: &Arc<Place>, trials: &mut Vec<Trial>) {
-    trials.push(trial_on_any(place, "converged::a_bare_fleet_becomes_healthy", async |set| {
+    trials.push(trial_that(Begins::Bare, place, "converged::a_bare_fleet_becomes_healthy", async |set| {
         let began = Instant::now();
         set.ready().await?;
-        eprintln!("  healthy {:.0} s after the file was applied", began.elapsed().as_secs_f32());
+        set.tell(format!("healthy {:.0} s after the file was applied", began.elapsed().as_secs_f32()));
         let binder = set.stage.lab.binder().map_err(failed)?;
         binder.healthy().await.map_err(failed)?;
         let app = binder.deploy_app().await.map_err(failed)?;
-        eprintln!("  /health/ says running for deploy and build; app {app} is reached by its route");
+        set.tell(format!("/health/ says running for deploy and build; app {app} is reached by its route"));
         set.stage
             .kubectl
             .run(&["-n", "binder", "wait", "--for=condition=Ready", "--timeout=60s", "bf/binder"])
@@ -57,18 +57,18 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         let began = Instant::now();
         while began.elapsed() < quiet {
             tokio::time::sleep(Duration::from_secs(30).min(quiet.saturating_sub(began.elapsed()))).await;
-            eprintln!("  quiet for {} s", began.elapsed().as_secs());
+            set.tell(format!("quiet for {} s", began.elapsed().as_secs()));
         }
         let after = restarts(&set.stage).await?;
         let user = Stage::operator_user();
         let writes = log.writes_since(mark, &user).map_err(failed)?;
         let reads = log.since(mark).map_err(failed)?.iter().filter(|entry| entry.user == user).count();
-        eprintln!(
-            "  {} writes and {} other requests by the operator in {} s",
+        set.tell(format!(
+            "{} writes and {} other requests by the operator in {} s",
             writes.len(),
             reads - writes.len(),
             quiet.as_secs()
-        );
+        ));
         ensure(writes.is_empty(), || {
             let lines: Vec<String> = writes.iter().map(ToString::to_string).collect();
             format!("the operator wrote {} times:\n{}", writes.len(), lines.join("\n"))

@@ -8,7 +8,8 @@ use binder_lab::stage::Mark;
 use binder_lab::stage::acts::world;
 use libtest_mimic::Trial;
 
-use crate::place::{Place, Set};
+use crate::place::Place;
+use crate::set::Set;
 use crate::{Outcome, ensure, failed, trial};
 
 const LIMIT: Duration = Duration::from_secs(180);
@@ -28,7 +29,7 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         set.inflict("web-lost", WEB).await?;
         an_attempt_is_open(set, &since).await?;
         let took = set.stage.stop_operator().await.map_err(failed)?;
-        eprintln!("  it ended {:.1} s after SIGTERM", took.as_secs_f32());
+        set.tell(format!("it ended {:.1} s after SIGTERM", took.as_secs_f32()));
         set.stage.start_operator().await.map_err(failed)?;
         healed_once(set, &since).await
     }));
@@ -48,7 +49,7 @@ async fn an_attempt_is_open(set: &Set, since: &Mark) -> Outcome {
 async fn healed_once(set: &Set, since: &Mark) -> Outcome {
     set.all_healthy(LIMIT).await?;
     let seen = set.stage.until("the page", LIMIT, || world::page(&set.stage)).await.map_err(failed)?;
-    eprintln!("  {seen}");
+    set.tell(seen);
     let actions = set.stage.actions_since(WEB, since).await.map_err(failed)?;
     let outcomes: Vec<Option<ActionOutcome>> =
         actions.iter().map(|action| action.status.as_ref().and_then(|status| status.outcome)).collect();

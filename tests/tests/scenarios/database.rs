@@ -8,7 +8,8 @@ use binder_lab::faults::database::HUNG_BUILD;
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use crate::place::{Place, Set};
+use crate::place::Place;
+use crate::set::Set;
 use crate::{Outcome, ensure, failed, trial};
 
 const LIMIT: Duration = Duration::from_secs(180);

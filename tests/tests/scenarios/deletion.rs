@@ -7,7 +7,8 @@ use std::time::Duration;
 use binder_lab::stage::owner;
 use libtest_mimic::Trial;
 
-use crate::place::{Place, Set};
+use crate::place::Place;
+use crate::set::Set;
 use crate::{Outcome, ensure, failed, trial};
 
 const LIMIT: Duration = Duration::from_secs(180);
@@ -44,7 +45,7 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         };
         stage.until("the actions go with their hosts", LIMIT, none).await.map_err(failed)?;
         let took = set.stage.stop_operator().await.map_err(failed)?;
-        eprintln!("  the operator ended {:.1} s after SIGTERM", took.as_secs_f32());
+        set.tell(format!("the operator ended {:.1} s after SIGTERM", took.as_secs_f32()));
         Ok(())
     }));
 }

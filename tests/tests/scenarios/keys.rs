@@ -14,7 +14,8 @@ use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 
 use crate::described::no_secret_is_shown;
-use crate::place::{Place, Set};
+use crate::place::Place;
+use crate::set::Set;
 use crate::{Outcome, ensure, failed, trial};
 
 const LIMIT: Duration = Duration::from_secs(180);
@@ -54,7 +55,7 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         let note = set.stage.kubectl.run(&note).await;
         set.stage.secrets().await.map_err(failed)?;
         patch(set, "secret", API_KEY_SECRET, &json!({"data": {"note": null}})).await?;
-        eprintln!("  {}", back.map_err(failed)?);
+        set.tell(back.map_err(failed)?);
         let mut written = Vec::new();
         for (host, mark) in &marks {
             let done = set.stage.actions_since(host, mark).await.map_err(failed)?;
@@ -121,7 +122,7 @@ async fn forbidden(set: &Set) -> Outcome {
         if seen.iter().any(|said| said.contains("apiKeySecrets")) { Ok(seen.join("; ")) } else { Err(seen.join("; ")) }
     };
     let said = set.stage.until("the chart's value is named", LIMIT, look).await.map_err(failed)?;
-    eprintln!("  {said}");
+    set.tell(said);
     ensure(!secret(set).await?, || "the Secret was written where that is forbidden".to_owned())
 }
 

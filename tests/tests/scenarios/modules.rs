@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 
-use crate::place::{Place, Set};
+use crate::place::Place;
+use crate::set::Set;
 use crate::{Outcome, ensure, failed, trial};
 
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
@@ -63,7 +64,7 @@ async fn in_turn(set: &Set) -> Outcome {
     for (host, module, version) in versions {
         let look = || runs(&set.stage, host, module, version);
         let seen = set.stage.until("the version that is asked for", WITHIN, look).await.map_err(failed)?;
-        eprintln!("  {host}: {seen}");
+        set.tell(format!("{host}: {seen}"));
     }
     set.stage.healthy(&[HOST, BUILD_HOST], WITHIN).await.map_err(failed)?;
     let (web, build) = (turn(set, HOST, &marks.0).await?, turn(set, BUILD_HOST, &marks.1).await?);
@@ -106,7 +107,7 @@ async fn taken_back(set: &Set) -> Outcome {
     stalled.await.map_err(failed)?;
     let seen =
         set.stage.until("the page in the old version", WITHIN, || runs(&set.stage, HOST, WEB, WEB.current)).await;
-    eprintln!("  {}", seen.map_err(failed)?);
+    set.tell(seen.map_err(failed)?);
     set.stage.condition(HOST, conditions::SERVICES_RUNNING, "True", None, WITHIN).await.map_err(failed)?;
     let host = set.stage.host(HOST).await.map_err(failed)?;
     let status = host.status.unwrap_or_default();
@@ -115,7 +116,7 @@ async fn taken_back(set: &Set) -> Outcome {
         condition.map(|condition| condition.message.clone()).unwrap_or_default()
     };
     let module = said(conditions::MODULES_AT_VERSION);
-    eprintln!("  {module}");
+    set.tell(&module);
     let parts =
         ["1.1.17 is installed", "1.1.18 is asked for", "web did not come up with it", "1.1.17 was installed again"];
     ensure(parts.iter().all(|part| module.contains(part)), || module.clone())?;

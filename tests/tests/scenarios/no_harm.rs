@@ -17,7 +17,8 @@ use kube::api::{WatchEvent, WatchParams};
 use libtest_mimic::{Failed, Trial};
 use serde_json::json;
 
-use crate::place::{Place, Set};
+use crate::place::Place;
+use crate::set::Set;
 use crate::{LOOK, Outcome, ensure, failed, trial};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -163,10 +164,11 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
                     || condition.type_ == conditions::STALLED && condition.message.contains("start")
             });
             let said = said.await?;
-            eprintln!("  {} {}: {}", said.type_, said.reason, said.message);
+            set.tell(format!("{} {}: {}", said.type_, said.reason, said.message));
             looked(set, WEB, LOOKS).await?;
             for action in set.stage.actions_since(WEB, &before.marks[WEB]).await.map_err(failed)? {
-                eprintln!("  {}: {:?}", action.spec.description, action.status.and_then(|status| status.outcome));
+                let outcome = action.status.as_ref().and_then(|status| status.outcome);
+                set.tell(format!("{}: {outcome:?}", action.spec.description));
                 ensure(action.spec.step == "StartProcess", || format!("{} was tried", action.spec.description))?;
             }
             before.no_machine_was_restarted(set)

@@ -6,11 +6,12 @@ use std::time::Duration;
 use binder_crds::conditions;
 use libtest_mimic::{Failed, Trial};
 
-use crate::place::Place;
-use crate::{LOOK, ensure, failed, trial_on_any};
+use crate::place::{Begins, Place};
+use crate::{LOOK, ensure, failed, trial_that};
 
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
-    trials.push(trial_on_any(
+    trials.push(trial_that(
+        Begins::Bare,
         place,
         "observe::only_looks_are_on_the_wire_and_it_is_said_what_would_be_done",
         async |set| {

@@ -10,7 +10,8 @@ use binder_lab::stage::Mark;
 use binder_lab::stage::acts::{self, world};
 use libtest_mimic::{Failed, Trial};
 
-use crate::place::{Place, Set};
+use crate::place::Place;
+use crate::set::Set;
 use crate::{Outcome, ensure, failed, trial};
 
 /// From two faults to a fleet that is as described.
@@ -38,9 +39,17 @@ const PAIRS: &[(&str, &str)] = &[
 /// it or its children, at any moment, also while its entries are being deleted: how many steps that takes is nobody's choice.
 const LOST_IN_A_CRASH: [&str; 2] = ["deploy-kubernetes", "health"];
 
-/// Everything that can be broken at once and is the operator's to heal without a restart of a machine.
-const ALL: &[&str] =
-    &["deploy-lost", "web-lost", "proxy-dead", "redirect-lost", "services-logging-stopped", "services-db-stopped"];
+/// Everything that can be broken at once and is the operator's to heal without a restart of a machine. A dead proxy comes first as
+/// well: a server is lost while it runs, and it needs one, so `deploy-lost` brings another up before it breaks anything.
+const ALL: &[&str] = &[
+    "proxy-dead",
+    "deploy-lost",
+    "web-lost",
+    "proxy-dead",
+    "redirect-lost",
+    "services-logging-stopped",
+    "services-db-stopped",
+];
 
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     let pairs = if crate::long() { PAIRS.len() } else { IN_SHORT };
@@ -65,7 +74,7 @@ async fn together(set: &mut Set, faults: &[&str]) -> Outcome {
     set.stage.start_operator().await.map_err(failed)?;
     broken?;
     let seen = set.stage.until("the whole fleet", LIMIT, || world::fleet(&set.stage)).await.map_err(failed)?;
-    eprintln!("  {seen}");
+    set.tell(seen);
     // The world may be well before the operator has looked at what its last step came to.
     set.all_healthy(LIMIT).await?;
     for (host, mark) in &marks {
@@ -73,7 +82,7 @@ async fn together(set: &mut Set, faults: &[&str]) -> Outcome {
         for action in set.stage.actions_since(host, mark).await.map_err(failed)? {
             let outcome = action.status.as_ref().and_then(|status| status.outcome);
             let what = format!("{} {}", action.spec.step, action.spec.subject);
-            eprintln!("  {host}: {} ({outcome:?})", action.spec.description);
+            set.tell(format!("{host}: {} ({outcome:?})", action.spec.description));
             if LOST_IN_A_CRASH.iter().any(|server| action.spec.description.contains(server)) {
                 let lighter = ["EndOrphan", "DeleteEntries", "StartProcess"].contains(&action.spec.step.as_str());
                 ensure(lighter, || format!("{host}: {what} for a crash"))?;

@@ -169,6 +169,7 @@ impl Act {
     /// Any of it did not happen.
     pub async fn play(&self, stage: &Stage, mut tell: impl FnMut(&str)) -> Result<Report, ActError> {
         stage.calm(HEALED_WITHIN).await?;
+        tell("calm:     every host is healthy, and has been for a while");
         let fault = stage.lab.fault(self.fault).map_err(StageError::from)?;
         let mark = stage.mark(self.host).await?;
         fault.break_on(&stage.lab, Some(self.host)).await.map_err(StageError::from)?;
