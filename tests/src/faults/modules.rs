@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::binder::DELETE;
 use super::{Act, Fault, FaultError, Healer, OPEN, Site, Target, runs, shows, unseen};
 use crate::inventory::Role;
 
@@ -13,6 +14,8 @@ use crate::inventory::Role;
 pub struct Module {
     /// Its name.
     pub name: &'static str,
+    /// The server's name for `binder-control`.
+    pub server: &'static str,
     /// The process in pm2 that runs it.
     pub process: &'static str,
     /// The port that it listens on.
@@ -28,6 +31,7 @@ pub struct Module {
 /// The web server.
 pub const WEB: Module = Module {
     name: "binder-web",
+    server: "web",
     process: "binder-web-start",
     port: "3000",
     current: "1.1.17",
@@ -38,6 +42,7 @@ pub const WEB: Module = Module {
 /// The build server.
 pub const BUILD: Module = Module {
     name: "binder-build",
+    server: "build",
     process: "binder-build-start",
     port: "8082",
     current: "1.0.13",
@@ -134,8 +139,6 @@ const INSTALL: &str = "cd / && npm install --prefix /usr/local/lib/binder --save
 const VERSION: &str =
     "exec node -p 'require(process.argv[1]).version' \"/usr/local/lib/binder/node_modules/$1/package.json\"";
 
-/// Starts the process `$1` again, with the key that it has.
-const RESTART: &str = "pm2 restart \"$1\"";
 /// Succeeds when whoever listens on `$2` runs since after the module `$1` was put there. Both times are cut to whole seconds.
 const RUNS: &str = r#"
 pid=$(ss -ltnpH "sport = :$2" | sed -n 's/.*pid=\([0-9]*\).*/\1/p')
@@ -223,7 +226,9 @@ async fn install(site: Site<'_>, module: Module, version: &str) -> Result<(), Fa
         let what = format!("npm has ended, and {} is {}", module.name, found.trim());
         return Err(FaultError::NothingToBreak { host: site.host.name().to_owned(), what });
     }
-    site.host.script_as_user(RESTART, &[module.process]).await?;
+    // Not by `pm2 restart`, which counts as one: a server that had crashed with its database a while ago would seem to go on.
+    site.host.script_as_user(DELETE, &[module.process]).await?;
+    site.lab.binder()?.ask_to_start_unseen(site.host, module.server, None).await?;
     shows(site.host, "the server runs in it", RUNS, &[module.name, module.port]).await
 }
 

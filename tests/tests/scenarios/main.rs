@@ -68,6 +68,8 @@ fn main() -> ExitCode {
     observe::trials(&place, &mut trials);
     converged::first(&place, &mut trials);
     heals::trials(&place, &mut trials);
+    // One of the longest: not when the other lanes have run out of work.
+    converged::trials(&place, &mut trials);
     database::trials(&place, &mut trials);
     backups::trials(&place, &mut trials);
     docker::trials(&place, &mut trials);
@@ -79,7 +81,6 @@ fn main() -> ExitCode {
     no_harm::trials(&place, &mut trials);
     described::trials(&place, &mut trials);
     crash::trials(&place, &mut trials);
-    converged::trials(&place, &mut trials);
     deletion::trials(&place, &mut trials);
     // At the end, when the other lanes run out of work anyway.
     heals::alone(&place, &mut trials);

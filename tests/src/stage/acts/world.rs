@@ -108,6 +108,7 @@ const STILL: Duration = Duration::from_secs(8);
 /// # Errors
 /// It is not so yet, or could not be looked at.
 pub async fn database(stage: &Stage) -> Result<String, String> {
+    let last = last_check(stage).await?;
     let web = stage.lab.host("binder-web-deploy").map_err(|error| text(&error))?;
     let count = web.script_as_user(QUERY, &[]).await.map_err(|error| text(&error))?;
     for (host, port) in [
@@ -124,7 +125,7 @@ pub async fn database(stage: &Stage) -> Result<String, String> {
     if before != after {
         return Err(format!("restarts went on: {before:?}, then {after:?}"));
     }
-    checks(stage).await?;
+    checks_after(stage, last).await?;
     Ok(format!(
         "the database answers with {} templates, and nothing was restarted in {} s",
         count.trim(),
@@ -303,10 +304,11 @@ pub fn address(stage: &Stage, host: &str, port: u16) -> Result<SocketAddr, Strin
 /// It is not so yet, or could not be looked at.
 pub async fn database_reached(stage: &Stage) -> Result<String, String> {
     const OPEN: &str = "timeout 3 bash -c 'exec 3<>/dev/tcp/$0/9050' \"$1\"";
+    let last = last_check(stage).await?;
     let at = address(stage, "binder-services", 9050)?;
     let host = stage.lab.host("binder-web-deploy").map_err(|error| text(&error))?;
     host.script(OPEN, &[&at.ip().to_string()]).await.map_err(|error| text(&error))?;
-    checks(stage).await?;
+    checks_after(stage, last).await?;
     Ok(format!("binder-web-deploy reaches {at}"))
 }
 
@@ -431,8 +433,9 @@ pub async fn fleet(stage: &Stage) -> Result<String, String> {
 /// # Errors
 /// It is not so yet, or could not be looked at.
 pub async fn fleet_that_checks(stage: &Stage) -> Result<String, String> {
+    let last = last_check(stage).await?;
     let seen = fleet(stage).await?;
-    checks(stage).await?;
+    checks_after(stage, last).await?;
     Ok(seen)
 }
 
@@ -445,22 +448,20 @@ pub async fn cluster_and_health(stage: &Stage) -> Result<String, String> {
     Ok(format!("{ready}; {}", fleet(stage).await?))
 }
 
-/// Binder's health checker checks: `/health/` has a later timestamp than a moment ago. It stops for good after one failed
-/// connection to its database, which shows only when its last word has grown old.
-///
-/// # Errors
-/// It has no later one within two of its rounds, or could not be asked.
-pub async fn checks(stage: &Stage) -> Result<String, String> {
-    let latest = || async {
-        let binder = stage.lab.binder().map_err(|error| text(&error))?;
-        let health = binder.health().await.map_err(|error| text(&error))?;
-        let times = health.as_array().map(Vec::as_slice).unwrap_or_default();
-        Ok::<_, String>(times.iter().filter_map(|entry| entry["timestamp"].as_str().map(str::to_owned)).max())
-    };
-    let before = latest().await?;
+/// The time of the newest of Binder's own verdicts in `/health/`.
+async fn last_check(stage: &Stage) -> Result<Option<String>, String> {
+    let binder = stage.lab.binder().map_err(|error| text(&error))?;
+    let health = binder.health().await.map_err(|error| text(&error))?;
+    let times = health.as_array().map(Vec::as_slice).unwrap_or_default();
+    Ok(times.iter().filter_map(|entry| entry["timestamp"].as_str().map(str::to_owned)).max())
+}
+
+/// Binder's health checker goes its rounds: `/health/` has a verdict that is newer than one seen when the database was back already.
+/// It stops for good after one failed connection to its database, which shows only when its last word has grown old.
+async fn checks_after(stage: &Stage, last: Option<String>) -> Result<(), String> {
     let later = || async {
-        let now = latest().await?;
-        if now > before { Ok("the health checker checks".to_owned()) } else { Err(format!("still {now:?}")) }
+        let now = last_check(stage).await?;
+        if now > last { Ok(()) } else { Err(format!("still {now:?}")) }
     };
     stage.until("a later check", TWO_ROUNDS, later).await.map_err(|error| text(&error))
 }
