@@ -188,7 +188,7 @@ async fn pass(fleet: &BinderFleet, context: &Context) -> Result<Action, Error> {
     }
     take_away(fleet, context, &namespace).await?;
 
-    let held = brake::look(context, fleet).await?;
+    let held = brake::look(context, fleet);
     let hosts = members(context, fleet);
     let mine: Vec<&BinderHost> = hosts.iter().map(|host| &**host).collect();
     let previous = fleet.status.clone().unwrap_or_default();

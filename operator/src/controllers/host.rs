@@ -6,6 +6,7 @@ mod look;
 mod tests;
 mod view;
 
+use super::actions::Remembered;
 use super::{Context, Error, Known, PASS, chain, fleet, outage, pace, record};
 use crate::panics;
 use act::{Decided, end_backups_that_nobody_makes, execute};
@@ -163,19 +164,10 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
     };
     let previous = known.status.or_else(|| described.object.status.clone()).unwrap_or_default();
 
-    let mut memory = match known.memory {
-        Some(memory) => memory,
-        None => {
-            let patience = described
-                .fleet
-                .as_ref()
-                .map(|fleet| fleet::patience(&fleet.spec.remedies, &context.config))
-                .unwrap_or_default();
-            let keep =
-                record::Keep::of(context.config.keep_actions(), &previous, patience.refill_after, Timestamp::now());
-            record::memory(context, &described.object, &described.uid, keep).await?
-        }
-    };
+    let patience = described.fleet.as_ref().map(|fleet| fleet::patience(&fleet.spec.remedies, &context.config));
+    let refill_after = patience.unwrap_or_default().refill_after;
+    let keep = record::Keep::of(context.config.keep_actions(), &previous, refill_after, Timestamp::now());
+    let mut memory = record::memory(context, &described.object, &described.uid, keep).await?;
     end_backups_that_nobody_makes(&described, context, &mut memory).await?;
     try_login_once_more(&described, context, &memory, known.tried_login_after.as_deref());
     let begun = Instant::now();
@@ -236,10 +228,6 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
             known.slowness = known.slowness.after(went);
         }
         slowness = known.slowness;
-        // What a drifted host was tried with is read anew each time: a person may have deleted actions to have it tried
-        // again. A healthy host costs no read.
-        let quiet = decision.next == Next::Nothing && memory.open().next().is_none();
-        known.memory = quiet.then(|| memory.clone());
     }
     let mut again = decision.look_again;
     if !busy && memory.open().next().is_some() {
@@ -250,7 +238,7 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
         again = slowness.pause(again, plan::usual(&described.spec), went);
     }
     if let Next::Run(run) = decision.next {
-        let decided = Decided { at: now, evidence_at };
+        let decided = Decided { at: now, evidence_at, remembered: Remembered::of(&memory) };
         Box::pin(execute(&described, context, *run, session, &looked, &fleet_view, decided)).await?;
         again = plan::WATCH.max(took);
     }

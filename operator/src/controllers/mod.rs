@@ -1,6 +1,7 @@
 //! Watch, call the loop, record: the part of the operator that knows the Kubernetes API.
 
 mod access;
+mod actions;
 mod api;
 mod backups;
 mod brake;
@@ -12,6 +13,8 @@ mod outage;
 mod pace;
 mod power;
 mod record;
+#[cfg(test)]
+mod tests;
 
 pub use self::api::{CannotConnect, Clients};
 pub(crate) use crate::chain::chain;
@@ -21,11 +24,10 @@ use crate::hosts::{Hosts, sanitize};
 use crate::metrics::Metrics;
 use crate::power::gce::Gce;
 use binder_core::plan::evidence::Demanded;
-use binder_core::plan::memory::Memory;
 use binder_core::seen::lasting::Lasting;
 use binder_core::seen::restarts::History;
 use binder_core::status::failed::Failed;
-use binder_crds::{BinderFleet, BinderHost, BinderHostStatus, HOST_UID_LABEL};
+use binder_crds::{BinderAction, BinderFleet, BinderHost, BinderHostStatus};
 use futures::{Stream, StreamExt};
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::events::{Recorder, Reporter};
@@ -61,6 +63,7 @@ pub struct Context {
     pub(crate) recorder: Recorder,
     pub(crate) hosts: Store<BinderHost>,
     pub(crate) fleets: Store<BinderFleet>,
+    pub(crate) actions: actions::Actions,
     /// True once the operator has been told to end: nothing new is begun.
     pub(crate) stop: CancellationToken,
     pub(crate) logins: access::Logins,
@@ -73,7 +76,8 @@ pub struct Context {
     pub(crate) brakes: brake::Brakes,
     pub(crate) altered: fleet::Altered,
     pub(crate) neighbours: Arc<outage::Neighbours>,
-    /// True once hosts and fleets have been read, both of them: what a fleet forbids is not known before.
+    /// True once hosts, fleets and actions have been read, all of them: what a fleet forbids and what was tried is not known
+    /// before.
     pub(crate) read: watch::Receiver<bool>,
     known: Mutex<HashMap<String, Known>>,
     /// Errors in a row, of fleets by their UID.
@@ -86,8 +90,6 @@ pub struct Context {
 pub(crate) struct Known {
     /// The status that it wrote last: the cache may not have caught up with it.
     pub(crate) status: Option<BinderHostStatus>,
-    /// What was tried; `None` when it must be read again.
-    pub(crate) memory: Option<Memory>,
     /// Since when what the looks show has been so.
     pub(crate) lasting: Lasting,
     /// The steps that the last look led to, for the next one to confirm.
@@ -155,7 +157,7 @@ impl Context {
         self.neighbours.forget(uid);
     }
 
-    /// Waits until hosts and fleets have been read. False: the operator ends before that.
+    /// Waits until hosts, fleets and actions have been read. False: the operator ends before that.
     pub(crate) async fn have_read(&self) -> bool {
         let mut read = self.read.clone();
         tokio::select! {
@@ -201,10 +203,10 @@ pub enum Error {
     #[error("the status of {0} was not written: it was changed at the same moment")]
     Conflict(String),
     /// The API has another object than the cache that was decided on.
-    #[error("{0} is described otherwise by now: decided anew")]
+    #[error("{0} is otherwise in the API than it was decided on: decided again")]
     Behind(String),
     /// A BinderAction has the name that the next one would have, and is not remembered.
-    #[error("the BinderAction {0} is there already and not known to this operator: decided anew")]
+    #[error("the BinderAction {0} is there already and not known to this operator: decided again")]
     NameTaken(String),
     /// A panic.
     #[error("a defect of this program at {place}")]
@@ -238,8 +240,7 @@ impl Error {
             Self::NameTaken(name) => Some(Failed {
                 reason: "ActionNotKnown",
                 message: format!(
-                    "the BinderAction {name} has the name of this host's next step and is not one of its actions (was its \
-                     label {HOST_UID_LABEL} taken away?): delete it"
+                    "the BinderAction {name} has the name of this host's next step and is not one of its actions: delete it"
                 ),
             }),
             Self::Api { verb, what, source: kube::Error::Api(status) } if status.is_invalid() => Some(Failed {
@@ -287,6 +288,8 @@ pub async fn run(clients: Clients, config: Config, shared: Shared) -> Result<(),
     let (have_read, read) = watch::channel(false);
     let hosts_api: Api<BinderHost> = scoped(&watches, &config);
     let fleets_api: Api<BinderFleet> = scoped(&watches, &config);
+    let actions_stream =
+        watcher(scoped::<BinderAction>(&watches, &config), watcher::Config::default()).default_backoff();
     let (hosts, hosts_writer) = reflector::store();
     let (fleets, fleets_writer) = reflector::store();
     // A host is looked at when its spec, its labels (another fleet may govern it) or its deletion change; its own status
@@ -308,6 +311,7 @@ pub async fn run(clients: Clients, config: Config, shared: Shared) -> Result<(),
         recorder: Recorder::new(client.clone(), Reporter { controller: MANAGER.to_owned(), instance: None }),
         hosts: hosts.clone(),
         fleets: fleets.clone(),
+        actions: actions::Actions::default(),
         stop: stop.clone(),
         logins: access::Logins::default(),
         gce: Gce::new(config.gce_endpoint.clone()),
@@ -363,13 +367,19 @@ pub async fn run(clients: Clients, config: Config, shared: Shared) -> Result<(),
         drive(fleet_controller, heartbeat::Controller::Fleets, &heartbeat).await;
         unless_told("fleet controller")
     };
+    let actions_work = async {
+        tokio::select! {
+            () = actions::follow(actions_stream, &context.actions) => unless_told("watch of BinderActions"),
+            () = stop.cancelled() => Ok(()),
+        }
+    };
     let housekeeping = async {
         tokio::select! {
             () = housekeeping(&context, &ready, &have_read) => unless_told("housekeeping"),
             () = stop.cancelled() => Ok(()),
         }
     };
-    futures::try_join!(hosts_work, fleets_work, housekeeping).map(|_| ())
+    futures::try_join!(hosts_work, fleets_work, actions_work, housekeeping).map(|_| ())
 }
 
 /// Runs a controller, and leaves a mark whenever it has done something or has had nothing to do for a while.
@@ -419,14 +429,15 @@ async fn housekeeping(context: &Context, ready: &AtomicBool, have_read: &watch::
         let both =
             async { context.hosts.wait_until_ready().await.is_ok() && context.fleets.wait_until_ready().await.is_ok() };
         match tokio::time::timeout(Duration::from_millis(200), both).await {
-            Ok(true) => break,
+            Ok(true) if context.actions.are_read() => break,
+            Ok(true) => tokio::time::sleep(Duration::from_millis(50)).await,
             Ok(false) => return,
             Err(_) => {}
         }
     }
     have_read.send_replace(true);
     ready.store(true, Ordering::Relaxed);
-    tracing::info!("hosts and fleets have been read");
+    tracing::info!("hosts, fleets and actions have been read");
     loop {
         tokio::time::sleep(Duration::from_secs(5)).await;
         let there: HashSet<String> = context.hosts.state().iter().filter_map(|host| host.uid()).collect();

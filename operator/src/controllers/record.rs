@@ -1,5 +1,6 @@
 //! Records: BinderActions (the intention before, the outcome after), status only when it changed, events at transitions.
 
+use super::actions::{self, Remembered};
 use super::{Context, Error, MANAGER, list_all};
 use crate::execute::Sent;
 use binder_core::facets::{Disruption, Step};
@@ -9,7 +10,7 @@ use binder_core::status::conditions::find;
 use binder_core::status::events::Tell;
 use binder_crds::{
     ActionOutcome, BinderAction, BinderActionSpec, BinderActionStatus, BinderHost, BinderHostStatus, DISRUPTS_LABEL,
-    FLEET_LABEL, HOST_UID_LABEL, conditions, text::ObjectName,
+    FLEET_LABEL, HOST_LABEL, HOST_UID_LABEL, conditions, text::ObjectName,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, OwnerReference, Time};
@@ -72,59 +73,72 @@ impl Keep {
     }
 }
 
-/// Reads what was tried on a host from the API itself, and lets go of what is older than it must be. What the operator did
-/// not write is no memory: it is said, once, and left alone.
+/// What was tried on a host, as far as it is known here; lets go of what is older than it must be. What the operator did not
+/// write is no memory: it is said, once, and left alone.
 ///
 /// # Errors
 /// [`Error`] when the API fails.
 pub(super) async fn memory(context: &Context, host: &BinderHost, uid: &str, keep: Keep) -> Result<Memory, Error> {
-    let api = context.api::<BinderAction>(&host.namespace().unwrap_or_default());
-    let parameters = ListParams::default().labels(&format!("{HOST_UID_LABEL}={uid}"));
-    let actions = list_all(&api, &parameters, "BinderActions").await?;
+    let (namespace, name) = (host.namespace().unwrap_or_default(), host.name_any());
     let mut memory = Memory::default();
-    for action in actions {
-        if let Err(why) = written_by_us(&action, uid) {
-            say_stranger(context, host, uid, &action, why).await;
-            continue;
-        }
-        let past = past(&action);
-        if keep.lets_go_of(&past) {
-            let parameters = DeleteParams {
-                preconditions: Some(Preconditions { uid: action.uid(), resource_version: None }),
-                ..DeleteParams::default()
-            };
-            context.metrics.wrote("BinderAction");
-            match api.delete(&past.name, &parameters).await {
-                Ok(_) => {}
-                Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
-                Err(error) => return Err(Error::api("delete", format!("BinderAction {}", past.name))(error)),
-            }
+    for recorded in context.actions.of(&namespace, &name) {
+        if let Some(why) = recorded.stranger {
+            say_stranger(context, host, uid, &recorded.past, why).await;
+        } else if keep.lets_go_of(&recorded.past) {
+            delete(context, &namespace, &name, &recorded.past).await?;
         } else {
-            memory.actions.push(past);
+            memory.actions.push(recorded.past.clone());
         }
     }
-    memory.actions.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.attempt.cmp(&b.attempt)));
     Ok(memory)
 }
 
-/// Whether an action is one of the operator's own: by the field manager of its spec, by its owner, by the host that it names.
-/// Somebody who may write BinderActions can imitate all of it; that he may not is the business of the chart's
-/// ValidatingAdmissionPolicy. This finds what was written by mistake or by a tool, where there is no such policy.
+/// Whether what was tried on a host is, in the API itself, still what was remembered when something was decided.
+///
+/// # Errors
+/// [`Error`] when the API fails.
+pub(super) async fn still_remembered(
+    context: &Context,
+    host: &BinderHost,
+    remembered: Remembered,
+) -> Result<bool, Error> {
+    let (namespace, name) = (host.namespace().unwrap_or_default(), host.name_any());
+    actions::refresh(context, &namespace, &name).await?;
+    let ours = context.actions.of(&namespace, &name).into_iter().filter(|recorded| recorded.stranger.is_none());
+    let now = Memory { actions: ours.map(|recorded| recorded.past.clone()).collect() };
+    Ok(Remembered::of(&now) == remembered)
+}
+
+/// Deletes an action, unless another one has its name by now. One that is gone is no error.
+///
+/// # Errors
+/// [`Error`] when the API fails.
+async fn delete(context: &Context, namespace: &str, host: &str, past: &Past) -> Result<(), Error> {
+    let uid = (!past.uid.is_empty()).then(|| past.uid.clone());
+    let parameters =
+        DeleteParams { preconditions: Some(Preconditions { uid, resource_version: None }), ..DeleteParams::default() };
+    context.metrics.wrote("BinderAction");
+    match context.api::<BinderAction>(namespace).delete(&past.name, &parameters).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
+        Err(error) => return Err(Error::api("delete", format!("BinderAction {}", past.name))(error)),
+    }
+    context.actions.gone(namespace, host, past);
+    Ok(())
+}
+
+/// Whether an action is one of the operator's own: by the field manager of its spec. Somebody who may write BinderActions can
+/// imitate that; that he may not is the business of the chart's ValidatingAdmissionPolicy. This finds what was written by
+/// mistake or by a tool, where there is no such policy.
 ///
 /// # Errors
 /// In words, what is not as the operator writes it.
-fn written_by_us(action: &BinderAction, uid: &str) -> Result<(), &'static str> {
+pub(super) fn written_by_us(action: &BinderAction) -> Result<(), &'static str> {
     let manages = |entry: &ManagedFieldsEntry| {
         entry.manager.as_deref() == Some(MANAGER)
             && entry.subresource.as_deref().unwrap_or_default().is_empty()
             && entry.fields_v1.as_ref().is_some_and(|fields| fields.0.get("f:spec").is_some())
     };
-    if action.spec.host_uid != uid {
-        return Err("its label names another host than its spec");
-    }
-    if !action.owner_references().iter().any(|owner| owner.controller == Some(true) && owner.uid == uid) {
-        return Err("its host does not own it");
-    }
     if !action.managed_fields().iter().any(manages) {
         return Err("its spec was written by somebody else");
     }
@@ -132,14 +146,13 @@ fn written_by_us(action: &BinderAction, uid: &str) -> Result<(), &'static str> {
 }
 
 /// Says once that an action is not ours.
-async fn say_stranger(context: &Context, host: &BinderHost, uid: &str, action: &BinderAction, why: &str) {
-    let id = action.uid().unwrap_or_default();
-    let first = context.known().get_mut(uid).is_some_and(|known| known.strangers.insert(id));
+async fn say_stranger(context: &Context, host: &BinderHost, uid: &str, action: &Past, why: &str) {
+    let first = context.known().get_mut(uid).is_some_and(|known| known.strangers.insert(action.uid.clone()));
     if !first {
         return;
     }
-    tracing::warn!(action = action.name_any(), why, "a BinderAction that the operator did not write is ignored");
-    let note = format!("the BinderAction {} is ignored: {why}; delete it if it is not wanted", action.name_any());
+    tracing::warn!(action = action.name, why, "a BinderAction that the operator did not write is ignored");
+    let note = format!("the BinderAction {} is ignored: {why}; delete it if it is not wanted", action.name);
     let event = Tell { warning: true, reason: "ActionNotOurs".to_owned(), action: "Look".to_owned(), note };
     tell(context, host, vec![event]).await;
 }
@@ -193,7 +206,10 @@ pub(super) async fn intend(
     let uid = run.permit.host().to_owned();
     let what = format!("BinderAction {name}");
     let parameters = parameters(&run.step, &what)?;
-    let mut labels = std::collections::BTreeMap::from([(HOST_UID_LABEL.to_owned(), uid.clone())]);
+    let mut labels = std::collections::BTreeMap::from([
+        (HOST_LABEL.to_owned(), host.name_any()),
+        (HOST_UID_LABEL.to_owned(), uid.clone()),
+    ]);
     if let Some(fleet) = fleet {
         labels.insert(FLEET_LABEL.to_owned(), fleet.to_owned());
     }
@@ -236,7 +252,10 @@ pub(super) async fn intend(
     context.metrics.wrote("BinderAction");
     let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
     let failed = match api.create(&parameters, &action).await {
-        Ok(created) => return Ok(Some(past(&created))),
+        Ok(created) => {
+            context.actions.wrote(&created);
+            return Ok(Some(past(&created)));
+        }
         Err(error) => error,
     };
     let is_there = matches!(&failed, kube::Error::Api(status) if status.is_already_exists());
@@ -245,6 +264,7 @@ pub(super) async fn intend(
     }
     let named = ListParams::default().fields(&format!("metadata.name={name}"));
     let found = list_all(&api, &named, "BinderActions").await?.into_iter().next();
+    found.iter().for_each(|found| context.actions.wrote(found));
     match found {
         Some(found) if found.spec.nonce == action.spec.nonce => {
             tracing::info!(
@@ -320,7 +340,10 @@ pub(super) async fn update(
     context.metrics.wrote("BinderAction");
     let patch = Patch::Merge(json!({ "status": status }));
     match api.patch_status(action, &PatchParams::default(), &patch).await {
-        Ok(_) => Ok(()),
+        Ok(updated) => {
+            context.actions.wrote(&updated);
+            Ok(())
+        }
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         Err(error) => Err(Error::api("update", format!("BinderAction {action}"))(error)),
     }
@@ -490,14 +513,10 @@ mod tests {
     #[test]
     fn an_action_that_the_operator_did_not_write_is_none_of_its_memory() {
         let ours = action(json!({}));
-        assert_eq!(written_by_us(&ours, "uid"), Ok(()));
+        assert_eq!(written_by_us(&ours), Ok(()));
         let mut by_hand = ours.clone();
         by_hand.metadata.managed_fields.as_mut().unwrap()[0].manager = Some("kubectl-create".to_owned());
-        assert!(written_by_us(&by_hand, "uid").is_err());
-        let mut unowned = ours.clone();
-        unowned.metadata.owner_references = None;
-        assert!(written_by_us(&unowned, "uid").is_err());
-        assert!(written_by_us(&ours, "another").is_err());
+        assert!(written_by_us(&by_hand).is_err());
     }
 
     #[test]

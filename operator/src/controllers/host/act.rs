@@ -1,6 +1,7 @@
 //! Doing a step: asks once more whether it still holds, records the intention, sends, records that it was sent. Whether it
 //! helped is the next look's to see.
 
+use super::super::actions::Remembered;
 use super::super::{Context, Error, backups, brake, chain, disruption, fleet, keys, list_all, outage, power, record};
 use super::{Described, record_ends};
 use crate::execute::{self, Means, Sent};
@@ -32,6 +33,8 @@ pub(super) struct Decided {
     pub(super) at: Timestamp,
     /// When what it rests on was seen.
     pub(super) evidence_at: Instant,
+    /// What was remembered of earlier attempts.
+    pub(super) remembered: Remembered,
 }
 
 impl Decided {
@@ -106,7 +109,7 @@ pub(super) async fn execute(
     }
     // The brake may hold since this was decided: what other hosts showed meanwhile counts.
     if let Some(fleet) = described.fleet.as_deref().filter(|_| run.step.disruption() > Disruption::None)
-        && let Some(held) = brake::look(context, fleet).await?
+        && let Some(held) = brake::look(context, fleet)
     {
         tracing::info!(reason = held.reason, "the fleet's brake holds meanwhile: decided anew");
         return Ok(());
@@ -122,7 +125,10 @@ pub(super) async fn execute(
         let mut now = FleetView::default();
         let fleet = described.fleet.as_deref();
         now.budget = fleet.map(|fleet| fleet.spec.budget.clone()).unwrap_or_default();
-        let others = disruption::others(context, &described.namespace, &described.uid, fleet).await?;
+        if let Some(fleet) = fleet {
+            disruption::refresh(context, &described.namespace, fleet).await?;
+        }
+        let others = disruption::others(context, &described.namespace, &described.uid, fleet);
         now.disrupted = others.disrupted;
         if let Some(host) = others.updating.first().filter(|_| run.step.changes_module().is_some()) {
             tracing::info!(waits_for = host, "another host is given a new version meanwhile: decided anew");
@@ -137,6 +143,10 @@ pub(super) async fn execute(
     } else {
         None
     };
+    // What was tried, by the API itself: a watch that is behind may put a step off and never bring one about.
+    if !record::still_remembered(context, &described.object, decided.remembered).await? {
+        return Err(Error::Behind(format!("what was tried on BinderHost {}", described.object.name_any())));
+    }
     if let Some(age) = decided.too_old() {
         tracing::info!(seconds = age.as_secs(), "what was seen is too old by now: decided anew");
         return Ok(());
