@@ -9,6 +9,7 @@ use super::{Context, Error, chain, list_all, record};
 use binder_core::plan::memory::{Memory, Past};
 use binder_crds::{BinderAction, HOST_LABEL};
 use futures::{Stream, StreamExt};
+use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::ListParams;
 use kube::runtime::watcher::{self, Event};
@@ -28,6 +29,8 @@ pub(super) struct Recorded {
     pub(super) past: Past,
     /// The UID of the host's object when it was made.
     pub(super) host_uid: String,
+    /// Since when the incident lasted in which it was decided.
+    pub(super) incident: Option<Timestamp>,
     /// In words, why it is not one of the operator's own; `None` if it is.
     pub(super) stranger: Option<&'static str>,
     /// Whether a list by its host's label finds it.
@@ -41,6 +44,7 @@ impl Recorded {
         Self {
             past: record::past(action),
             host_uid: action.spec.host_uid.clone(),
+            incident: action.spec.incident_since.as_ref().map(|since| since.0),
             stranger: record::written_by_us(action).err(),
             labelled: action.labels().get(HOST_LABEL) == Some(&action.spec.host.0),
             version: action.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default(),
@@ -126,6 +130,13 @@ impl Actions {
             order(one).cmp(&order(other))
         });
         known
+    }
+
+    /// The hosts of which anything is recorded.
+    pub(super) fn hosts(&self) -> Vec<HostName> {
+        let mut hosts: Vec<HostName> = self.lock().by_host.keys().cloned().collect();
+        hosts.sort_unstable();
+        hosts
     }
 
     /// Puts what a list by the host's label has found in place of what was known; what that label does not find stays.

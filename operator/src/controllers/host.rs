@@ -17,6 +17,7 @@ use binder_core::plan::{self, FailureKind, Host, LookFailure, Looked, Next};
 use binder_core::status::{self, events, failed};
 use binder_crds::{BinderFleet, BinderHost, BinderHostSpec, BinderHostStatus, Mode};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
@@ -162,10 +163,14 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
         });
         known.clone()
     };
-    let previous = known.status.or_else(|| described.object.status.clone()).unwrap_or_default();
-
+    let mut previous = known.status.or_else(|| described.object.status.clone()).unwrap_or_default();
     let patience = described.fleet.as_ref().map(|fleet| fleet::patience(&fleet.spec.remedies, &context.config));
     let refill_after = patience.unwrap_or_default().refill_after;
+    if previous.observed_generation < 0 {
+        let (namespace, name) = (&described.namespace, described.object.name_any());
+        let inherited = record::inherited(context, namespace, &name, refill_after, Timestamp::now());
+        previous.incident_since = previous.incident_since.or(inherited.map(Time));
+    }
     let keep = record::Keep::of(context.config.keep_actions(), &previous, refill_after, Timestamp::now());
     let mut memory = record::memory(context, &described.object, &described.uid, keep).await?;
     end_backups_that_nobody_makes(&described, context, &mut memory).await?;
@@ -238,7 +243,8 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
         again = slowness.pause(again, plan::usual(&described.spec), went);
     }
     if let Next::Run(run) = decision.next {
-        let decided = Decided { at: now, evidence_at, remembered: Remembered::of(&memory) };
+        let incident = decision.status.incident_since.as_ref().map(|since| since.0);
+        let decided = Decided { at: now, evidence_at, incident, remembered: Remembered::of(&memory) };
         Box::pin(execute(&described, context, *run, session, &looked, &fleet_view, decided)).await?;
         again = plan::WATCH.max(took);
     }

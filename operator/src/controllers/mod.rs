@@ -29,6 +29,7 @@ use binder_core::seen::restarts::History;
 use binder_core::status::failed::Failed;
 use binder_crds::{BinderAction, BinderFleet, BinderHost, BinderHostStatus};
 use futures::{Stream, StreamExt};
+use jiff::Timestamp;
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -453,6 +454,9 @@ async fn housekeeping(context: &Context, ready: &AtomicBool, have_read: &watch::
         }
         let fleets: HashSet<String> = context.fleets.state().iter().filter_map(|fleet| fleet.uid()).collect();
         context.fleet_errors.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| fleets.contains(uid));
+        if let Err(error) = record::tidy(context, Timestamp::now()).await {
+            tracing::warn!(error = chain(&error), "what was tried on hosts that are gone could not be looked after");
+        }
         context.logins.let_go_of_old();
         context.api_keys.let_go_of_old();
     }

@@ -1,6 +1,6 @@
 //! Records: BinderActions (the intention before, the outcome after), status only when it changed, events at transitions.
 
-use super::actions::{self, Remembered};
+use super::actions::{self, HostName, Remembered};
 use super::{Context, Error, MANAGER, list_all};
 use crate::execute::Sent;
 use binder_core::facets::{Disruption, Step};
@@ -13,9 +13,10 @@ use binder_crds::{
     FLEET_LABEL, HOST_LABEL, HOST_UID_LABEL, conditions, text::ObjectName,
 };
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::events::{Event, EventType};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -29,6 +30,9 @@ const DESCRIPTION: usize = 1024;
 const NOTE: usize = 1024;
 /// The longest action of an event, in bytes.
 const ACTION: usize = 128;
+
+/// As many records of hosts that are gone are written or deleted at one time: some per second, for hours if need be.
+const TIDIED_AT_ONCE: usize = 20;
 
 /// How long what was done on a host is kept, whatever else is asked for: as long as steps that disrupt a host are counted by
 /// the day.
@@ -109,6 +113,63 @@ pub(super) async fn still_remembered(
     Ok(Remembered::of(&now) == remembered)
 }
 
+/// Since when the incident lasts that a host's earlier object has left behind, for an object of the same name that was never
+/// looked at: a host that is deleted and made again does not get its attempts anew. It goes on unless what was tried last
+/// helped, longer than `refill_after` ago. A host that is healthy ends it as any other, after `refill_after`.
+pub(super) fn inherited(
+    context: &Context,
+    namespace: &str,
+    host: &str,
+    refill_after: Duration,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let all = context.actions.of(namespace, host);
+    let ours = || all.iter().filter(|recorded| recorded.stranger.is_none());
+    let last = ours().filter(|recorded| recorded.incident.is_some()).next_back()?;
+    let refill = SignedDuration::try_from(refill_after).unwrap_or(DAY);
+    let over = last.past.outcome == Some(ActionOutcome::Succeeded)
+        && last.past.finished_at.is_some_and(|finished| now.duration_since(finished) >= refill);
+    last.incident.filter(|_| !over)
+}
+
+/// Looks after the records of hosts that are described no more: what is open there is nobody's to judge once its time is up,
+/// and what is old goes. A part of them at a time; what fails is tried at the next time.
+///
+/// # Errors
+/// [`Error`] when the API fails.
+pub(super) async fn tidy(context: &Context, now: Timestamp) -> Result<(), Error> {
+    let is_there = |place: &HostName| context.hosts.get(&ObjectRef::new(&place.1).within(&place.0)).is_some();
+    let age = SignedDuration::try_from(context.config.keep_actions()).unwrap_or(SignedDuration::MAX);
+    let keep = Keep { age, since: None, now };
+    let mut left = TIDIED_AT_ONCE;
+    for place in context.actions.hosts().into_iter().filter(|place| !is_there(place)) {
+        for recorded in context.actions.of(&place.0, &place.1) {
+            let past = &recorded.past;
+            let open = past.outcome.is_none() && now >= past.deadline;
+            if recorded.stranger.is_some() || !(open || keep.lets_go_of(past)) {
+                continue;
+            }
+            if left == 0 {
+                return Ok(());
+            }
+            left -= 1;
+            if open {
+                let status = BinderActionStatus {
+                    outcome: Some(ActionOutcome::Unknown),
+                    finished_at: Some(Time(now)),
+                    message: "its host was described no more before its effect could be seen".to_owned(),
+                    ..BinderActionStatus::default()
+                };
+                context.metrics.finished(&past.kind, ActionOutcome::Unknown.as_str());
+                update(context, &place.0, &past.name, &status).await?;
+            } else {
+                delete(context, &place.0, &place.1, past).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Deletes an action, unless another one has its name by now. One that is gone is no error.
 ///
 /// # Errors
@@ -186,7 +247,16 @@ fn step(action: &BinderAction) -> Option<Step> {
     (step.kind() == action.spec.step && step.checked().is_ok()).then_some(step)
 }
 
-/// Records the intention. `None`: an action of that name is there already and not this one, so somebody else acts or acted, and
+/// When an intention was formed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Decided {
+    /// By the operator's clock.
+    pub(super) at: Timestamp,
+    /// Since when the host's incident lasts, if there is one.
+    pub(super) incident: Option<Timestamp>,
+}
+
+/// Records the intention. It belongs to no object, so that the trail outlives the host's. `None`: an action of that name is there already and not this one, so somebody else acts or acted, and
 /// what is remembered must be read again.
 ///
 /// An answer that did not come, or came badly, says nothing of what the API has done; so the action is looked for, and known
@@ -200,7 +270,7 @@ pub(super) async fn intend(
     fleet: Option<&str>,
     run: &Run,
     boot_id: Option<&str>,
-    decided: Timestamp,
+    decided: Decided,
 ) -> Result<Option<Past>, Error> {
     let name = run.permit.action().to_owned();
     let uid = run.permit.host().to_owned();
@@ -221,14 +291,6 @@ pub(super) async fn intend(
             name: Some(name.clone()),
             namespace: host.namespace(),
             labels: Some(labels),
-            owner_references: Some(vec![OwnerReference {
-                api_version: BinderHost::api_version(&()).into_owned(),
-                kind: BinderHost::kind(&()).into_owned(),
-                name: host.name_any(),
-                uid: uid.clone(),
-                controller: Some(true),
-                block_owner_deletion: None,
-            }]),
             ..ObjectMeta::default()
         },
         spec: BinderActionSpec {
@@ -242,7 +304,8 @@ pub(super) async fn intend(
             evidence: run.drift.evidence.chars().take(EVIDENCE).collect(),
             attempt: run.attempt,
             boot_id: boot_id.map(str::to_owned),
-            decided_at: Some(Time(decided)),
+            decided_at: Some(Time(decided.at)),
+            incident_since: decided.incident.map(Time),
             nonce: Some(format!("{:032x}", rand::random::<u128>())),
             deadline: Time(run.deadline),
         },
@@ -326,7 +389,7 @@ pub(super) fn ended(finish: &Finish, at: Timestamp) -> BinderActionStatus {
     }
 }
 
-/// Merges into an action's status. An action that is gone (its host was deleted) is no error.
+/// Merges into an action's status. An action that is gone (a person has deleted it) is no error.
 ///
 /// # Errors
 /// [`Error`] when the API fails.
@@ -433,8 +496,6 @@ mod tests {
             "metadata": {
                 "name": "web-1", "namespace": "binder", "uid": "a", "creationTimestamp": "2026-11-01T03:00:00Z",
                 "labels": {HOST_UID_LABEL: "uid"},
-                "ownerReferences": [{"apiVersion": "fleet.binder-project.org/v1alpha1", "kind": "BinderHost", "name": "web",
-                    "uid": "uid", "controller": true}],
                 "managedFields": [{"manager": MANAGER, "operation": "Update", "fieldsV1": {"f:spec": {}}}],
             },
             "spec": whole,

@@ -33,6 +33,8 @@ pub(super) struct Decided {
     pub(super) at: Timestamp,
     /// When what it rests on was seen.
     pub(super) evidence_at: Instant,
+    /// Since when the host's incident lasts.
+    pub(super) incident: Option<Timestamp>,
     /// What was remembered of earlier attempts.
     pub(super) remembered: Remembered,
 }
@@ -153,7 +155,8 @@ pub(super) async fn execute(
     }
     tracing::Span::current().record("action", run.permit.action());
     let fleet = described.fleet.as_ref().map(|fleet| fleet.name_any());
-    let past = record::intend(context, &described.object, fleet.as_deref(), &run, boot_id, decided.at).await?;
+    let when = record::Decided { at: decided.at, incident: decided.incident };
+    let past = record::intend(context, &described.object, fleet.as_deref(), &run, boot_id, when).await?;
     let Some(past) = past else {
         return Err(Error::NameTaken(run.permit.action().to_owned()));
     };

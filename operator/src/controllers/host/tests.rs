@@ -93,6 +93,7 @@ fn what_was_seen_long_ago_is_not_acted_on() {
     let decided = |evidence_at| Decided {
         at: Timestamp::UNIX_EPOCH,
         evidence_at,
+        incident: None,
         remembered: Remembered::of(&binder_core::plan::memory::Memory::default()),
     };
     assert_eq!(decided(seconds(10)).too_old(), None);

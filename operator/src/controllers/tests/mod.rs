@@ -12,15 +12,25 @@ use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use server::Server;
 
-/// Where the objects of the tests lie.
-const HOSTS: &str = "/apis/fleet.binder-project.org/v1alpha1/namespaces/binder/binderhosts";
+/// Where BinderActions lie.
 const ACTIONS: &str = "/apis/fleet.binder-project.org/v1alpha1/namespaces/binder/binderactions";
 
-/// What a process that has just started shares, over an API in memory. Hosts and fleets are told by the second part.
+/// A store that holds these.
+fn stored(hosts: &[BinderHost]) -> Store<BinderHost> {
+    let (store, mut writer) = reflector::store();
+    writer.apply_watcher_event(&Event::Init);
+    for host in hosts {
+        writer.apply_watcher_event(&Event::InitApply(host.clone()));
+    }
+    writer.apply_watcher_event(&Event::InitDone);
+    store
+}
+
+/// What a process that has just started shares, over an API in memory, where nothing is described.
 fn context(server: &Server) -> Arc<Context> {
     let client = server.client();
     let config = CommandLine::parse_from(["binder-operator"]).config;
-    let (hosts, _) = reflector::store();
+    let hosts = stored(&[]);
     let (fleets, _) = reflector::store();
     Arc::new(Context {
         ssh: Hosts::default(),

@@ -133,3 +133,61 @@ async fn an_api_that_fails_right_before_a_step_ends_the_step() {
     server.refuse(|method, _| (method == http::Method::GET).then_some(503));
     assert!(record::still_remembered(&context, &host("h"), decided_on).await.is_err());
 }
+
+fn tried(outcome: &str, finished: &str, incident: &str) -> Value {
+    let mut tried = action("web-1", "earlier");
+    tried["spec"]["incidentSince"] = json!(incident);
+    tried["status"] = json!({"outcome": outcome, "finishedAt": finished});
+    tried
+}
+
+#[tokio::test]
+async fn a_host_that_is_made_again_has_the_attempts_of_the_one_before() {
+    let inherited = |tried: Value, now: &str| {
+        let server = Server::default();
+        let context = context(&server);
+        list(&context, &[server.put(ACTIONS, tried)]);
+        let refill = Duration::from_secs(900);
+        record::inherited(&context, "binder", "web", refill, now.parse().unwrap()).map(|since| since.to_string())
+    };
+    let began = "2026-11-01T00:00:00Z";
+    let failed = tried("Failed", "2026-11-01T00:05:00Z", began);
+    assert_eq!(inherited(failed.clone(), "2026-11-01T00:06:00Z").as_deref(), Some(began));
+    assert_eq!(
+        inherited(failed, "2026-11-03T00:00:00Z").as_deref(),
+        Some(began),
+        "nothing says that it was ever mended"
+    );
+    let helped = tried("Succeeded", "2026-11-01T00:05:00Z", began);
+    assert_eq!(inherited(helped.clone(), "2026-11-01T00:10:00Z").as_deref(), Some(began), "it helped a moment ago");
+    assert_eq!(inherited(helped, "2026-11-01T00:20:00Z"), None);
+    assert_eq!(inherited(action("web-1", "earlier"), NOW), None, "a chore belongs to no incident");
+
+    let server = Server::default();
+    let context = context(&server);
+    list(&context, &[server.put(ACTIONS, tried("Succeeded", "2026-11-01T00:05:00Z", began))]);
+    assert_eq!(
+        names(&memory(&context, &host("later")).await),
+        ["web-1"],
+        "a reboot counts by the day, whatever the UID"
+    );
+}
+
+#[tokio::test]
+async fn the_trail_of_a_host_that_is_gone_stays_until_it_is_old() {
+    let server = Server::default();
+    let context = context(&server);
+    let mut other = action("web-2", "earlier");
+    other["metadata"]["managedFields"] = json!([]);
+    let begun = action("web-3", "earlier");
+    let ended = tried("Failed", "2026-11-01T00:05:00Z", "2026-11-01T00:00:00Z");
+    list(&context, &[ended, other, begun].map(|one| server.put(ACTIONS, one)));
+    record::tidy(&context, "2026-11-01T00:04:00Z".parse().unwrap()).await.unwrap();
+    assert_eq!(server.asked(), Vec::<String>::new(), "its effect may still be seen: the host may be made again");
+    record::tidy(&context, "2026-11-01T01:00:00Z".parse().unwrap()).await.unwrap();
+    let outcome = server.get(&format!("{ACTIONS}/web-3")).unwrap()["status"]["outcome"].clone();
+    assert_eq!((outcome, server.asked().len()), (json!("Unknown"), 1));
+    record::tidy(&context, "2026-11-09T00:00:00Z".parse().unwrap()).await.unwrap();
+    let left = |name: &str| server.get(&format!("{ACTIONS}/{name}")).is_some();
+    assert!(!left("web-1") && left("web-2") && !left("web-3"), "what somebody else wrote is his");
+}
