@@ -143,7 +143,7 @@ fn learn(context: &Context, of: &BinderFleet) -> Brake {
     }
     let namespace = of.namespace().unwrap_or_default();
     let mut remedies: Vec<Remedy> = Vec::new();
-    for host in fleet::members(context, of) {
+    for host in fleet::members(context, of).iter() {
         let name = host.name_any();
         let its = context.actions.of(&namespace, &name);
         let ours = its.iter().filter(|one| one.stranger.is_none());

@@ -44,7 +44,7 @@ pub(super) async fn refresh(context: &Context, namespace: &str, of: &BinderFleet
 pub(super) fn others(context: &Context, namespace: &str, uid: &str, of: Option<&BinderFleet>) -> Others {
     let Some(of) = of else { return Others::default() };
     let mut others = Others::default();
-    for host in fleet::members(context, of) {
+    for host in fleet::members(context, of).iter() {
         let other = host.uid().unwrap_or_default();
         if other == uid {
             continue;

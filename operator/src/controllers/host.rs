@@ -272,7 +272,7 @@ fn describe(object: Arc<BinderHost>, context: &Context) -> Result<Described, Err
     let namespace = object.namespace().ok_or_else(incomplete)?;
     let uid = object.uid().ok_or_else(incomplete)?;
     let generation = object.metadata.generation.unwrap_or_default();
-    let governing = fleet::governing(&context.fleets, &object);
+    let governing = fleet::governing(context, &object);
     let mut described = Described {
         namespace,
         uid,
@@ -299,8 +299,7 @@ fn describe(object: Arc<BinderHost>, context: &Context) -> Result<Described, Err
                 described.suspended = Some(format!("fleet {} is suspended", fleet.name_any()));
             }
             described.fleet = Some(fleet.clone());
-            let all = context.hosts.state();
-            if let Some(twin) = outage::twin(&described.object, &all, |other| fleet::governs(fleet, other)) {
+            if let Some(twin) = outage::twin(&described.object, &fleet::members(context, fleet)) {
                 described.wrong = Some(LookFailure {
                     reason: "DescribedTwice",
                     message: format!("two hosts are described as one machine: {twin}; correct one of them"),

@@ -9,10 +9,12 @@ mod disruption;
 mod fleet;
 mod host;
 mod keys;
+mod members;
 mod outage;
 mod pace;
 mod power;
 mod record;
+mod secrets;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +30,7 @@ use binder_core::seen::lasting::Lasting;
 use binder_core::seen::restarts::History;
 use binder_core::status::failed::Failed;
 use binder_crds::{BinderAction, BinderFleet, BinderHost, BinderHostStatus};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::events::{Recorder, Reporter};
@@ -67,11 +69,12 @@ pub struct Context {
     pub(crate) actions: actions::Actions,
     /// True once the operator has been told to end: nothing new is begun.
     pub(crate) stop: CancellationToken,
-    pub(crate) logins: access::Logins,
+    /// Hosts by their fleets.
+    pub(crate) members: Arc<members::Members>,
+    pub(crate) secrets: secrets::Secrets,
     pub(crate) gce: Gce,
     /// Held from the last look at the budget until the intention to disrupt a host is recorded.
     pub(crate) disrupting: tokio::sync::Mutex<()>,
-    pub(crate) api_keys: access::ApiKeys,
     pub(crate) key_search: keys::Search,
     pub(crate) backups: backups::Seen,
     pub(crate) brakes: brake::Brakes,
@@ -291,6 +294,7 @@ pub async fn run(clients: Clients, config: Config, shared: Shared) -> Result<(),
     let fleets_api: Api<BinderFleet> = scoped(&watches, &config);
     let actions_stream =
         watcher(scoped::<BinderAction>(&watches, &config), watcher::Config::default()).default_backoff();
+    let members = Arc::new(members::Members::default());
     let (hosts, hosts_writer) = reflector::store();
     let (fleets, fleets_writer) = reflector::store();
     // A host is looked at when its spec, its labels (another fleet may govern it) or its deletion change; its own status
@@ -298,11 +302,19 @@ pub async fn run(clients: Clients, config: Config, shared: Shared) -> Result<(),
     let hosts_stream = watcher(hosts_api.clone(), watcher::Config::default())
         .default_backoff()
         .reflect(hosts_writer)
+        .inspect_ok({
+            let members = Arc::clone(&members);
+            move |event| members.host(event)
+        })
         .applied_objects()
         .predicate_filter(changed, Default::default());
     let fleets_stream = watcher(fleets_api.clone(), watcher::Config::default())
         .default_backoff()
         .reflect(fleets_writer)
+        .inspect_ok({
+            let members = Arc::clone(&members);
+            move |event| members.fleet(event)
+        })
         .applied_objects()
         .predicate_filter(changed, Default::default());
 
@@ -314,10 +326,10 @@ pub async fn run(clients: Clients, config: Config, shared: Shared) -> Result<(),
         fleets: fleets.clone(),
         actions: actions::Actions::default(),
         stop: stop.clone(),
-        logins: access::Logins::default(),
+        members: Arc::clone(&members),
+        secrets: secrets::Secrets::default(),
         gce: Gce::new(config.gce_endpoint.clone()),
         disrupting: tokio::sync::Mutex::default(),
-        api_keys: access::ApiKeys::default(),
         key_search: keys::Search::default(),
         backups: backups::Seen::default(),
         brakes: brake::Brakes::default(),
@@ -457,8 +469,8 @@ async fn housekeeping(context: &Context, ready: &AtomicBool, have_read: &watch::
         if let Err(error) = record::tidy(context, Timestamp::now()).await {
             tracing::warn!(error = chain(&error), "what was tried on hosts that are gone could not be looked after");
         }
-        context.logins.let_go_of_old();
-        context.api_keys.let_go_of_old();
+        context.neighbours.keep_fleets(&fleets);
+        context.secrets.let_go_of_old();
     }
 }
 

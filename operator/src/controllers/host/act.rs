@@ -2,6 +2,7 @@
 //! helped is the next look's to see.
 
 use super::super::actions::Remembered;
+use super::super::secrets::Age;
 use super::super::{Context, Error, backups, brake, chain, disruption, fleet, keys, list_all, outage, power, record};
 use super::{Described, record_ends};
 use crate::execute::{self, Means, Sent};
@@ -96,7 +97,8 @@ pub(super) async fn execute(
         return Ok(());
     }
     let key = if run.step.needs_api_key() {
-        let key = keys::usable(context, &described.namespace, described.spec.api_key_secret_ref.as_ref()).await?;
+        let key =
+            keys::usable(context, &described.namespace, described.spec.api_key_secret_ref.as_ref(), Age::now()).await?;
         match key {
             Ok(key) => Some(key),
             // It was there a moment ago; the next pass will say what is missing.

@@ -46,7 +46,7 @@ pub(super) async fn view(
     let written = context.known();
     view.build_server = build_server(context, fleet, &hosts);
     // By name, and the first one that lacks something is the one that is told: the same every time.
-    for other in &hosts {
+    for other in hosts.iter() {
         let uid = other.uid().unwrap_or_default();
         if uid == described.uid {
             continue;

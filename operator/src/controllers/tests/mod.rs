@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 
+mod passes;
 mod recorded;
 mod server;
 
@@ -12,7 +13,8 @@ use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use server::Server;
 
-/// Where BinderActions lie.
+/// Where the objects of the tests lie.
+const HOSTS: &str = "/apis/fleet.binder-project.org/v1alpha1/namespaces/binder/binderhosts";
 const ACTIONS: &str = "/apis/fleet.binder-project.org/v1alpha1/namespaces/binder/binderactions";
 
 /// A store that holds these.
@@ -28,22 +30,27 @@ fn stored(hosts: &[BinderHost]) -> Store<BinderHost> {
 
 /// What a process that has just started shares, over an API in memory, where nothing is described.
 fn context(server: &Server) -> Arc<Context> {
+    process(server, &[], Hosts::default())
+}
+
+/// The same where these hosts are described, and machines are reached so.
+fn process(server: &Server, described: &[BinderHost], ssh: Hosts) -> Arc<Context> {
     let client = server.client();
     let config = CommandLine::parse_from(["binder-operator"]).config;
-    let hosts = stored(&[]);
+    let hosts = stored(described);
     let (fleets, _) = reflector::store();
     Arc::new(Context {
-        ssh: Hosts::default(),
+        ssh,
         metrics: Arc::default(),
         recorder: Recorder::new(client.clone(), Reporter { controller: MANAGER.to_owned(), instance: None }),
         hosts,
         fleets,
         actions: actions::Actions::default(),
         stop: CancellationToken::new(),
-        logins: access::Logins::default(),
+        members: Arc::default(),
+        secrets: secrets::Secrets::default(),
         gce: Gce::new(config.gce_endpoint.clone()),
         disrupting: tokio::sync::Mutex::default(),
-        api_keys: access::ApiKeys::default(),
         key_search: keys::Search::default(),
         backups: backups::Seen::default(),
         brakes: brake::Brakes::default(),
