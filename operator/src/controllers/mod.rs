@@ -22,7 +22,7 @@ pub use self::api::{CannotConnect, Clients};
 pub(crate) use crate::chain::chain;
 use crate::config::Config;
 use crate::heartbeat::{self, Heartbeat};
-use crate::hosts::{Hosts, sanitize};
+use crate::hosts::{Hosts, Limits, Room, sanitize};
 use crate::metrics::Metrics;
 use crate::power::gce::Gce;
 use binder_core::plan::evidence::Demanded;
@@ -319,7 +319,7 @@ pub async fn run(clients: Clients, config: Config, shared: Shared) -> Result<(),
         .predicate_filter(changed, Default::default());
 
     let context = Arc::new(Context {
-        ssh: Hosts::default(),
+        ssh: Hosts::new(Limits { room: Room::new(config.look_bytes()), ..Limits::default() }),
         metrics,
         recorder: Recorder::new(client.clone(), Reporter { controller: MANAGER.to_owned(), instance: None }),
         hosts: hosts.clone(),

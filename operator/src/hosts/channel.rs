@@ -38,6 +38,8 @@ pub(super) enum Stop {
     Satisfied,
     /// More came than it takes.
     Flooded,
+    /// There is no room for more now.
+    NoRoom,
 }
 
 /// What becomes of a command whose asker goes away: a task that is dropped, an operator that is told to end.
@@ -157,7 +159,7 @@ impl Session {
             match flow {
                 ControlFlow::Continue(()) => {}
                 ControlFlow::Break(Stop::Satisfied) => return (Ok(Ended::Enough), Parting::Finishing),
-                ControlFlow::Break(Stop::Flooded) => return (Ok(Ended::Enough), Parting::Kill),
+                ControlFlow::Break(Stop::Flooded | Stop::NoRoom) => return (Ok(Ended::Enough), Parting::Kill),
             }
         }
     }

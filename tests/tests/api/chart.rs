@@ -78,6 +78,7 @@ async fn bad_values(place: &Place) -> Outcome {
         ("concurrency=0", "concurrency"),
         ("concurrency=65536", "concurrency"),
         ("keepActionsHours=0", "keepActionsHours"),
+        ("lookMemory=8", "lookMemory"),
         ("minDeadAfter=soon", "minDeadAfter"),
         ("allowAmbientCloudIdentity=perhaps", "allowAmbientCloudIdentity"),
         ("admission.protectAction=false", "protectAction"),
