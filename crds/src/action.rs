@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 pub struct BinderActionSpec {
     /// The name of the BinderHost: whatever name the API has let it have.
     pub host: ObjectName,
-    /// The UID of the BinderHost: a host of the same name made later is another one.
+    /// The UID that the BinderHost had.
     #[schemars(length(min = 1, max = 64))]
     pub host_uid: String,
     /// The kind of step, such as `StartKubectlProxy`.
@@ -65,6 +65,10 @@ pub struct BinderActionSpec {
     /// of earlier versions, for which the time of creation is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided_at: Option<Time>,
+    /// Since when the incident lasted in which it was decided, if there was one. A host whose object is deleted and made again
+    /// goes on with it: what was tried counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident_since: Option<Time>,
     /// A random number of the operator's, by which it knows the action as its own when the API did not answer its creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]

@@ -43,6 +43,9 @@ pub const DISRUPTS_LABEL: &str = "fleet.binder-project.org/disrupts";
 /// The label on a `BinderAction`; its value is the UID of its host, which fits a label whatever the host's name is.
 pub const HOST_UID_LABEL: &str = "fleet.binder-project.org/host-uid";
 
+/// The label on a `BinderAction` by which the actions of one host are listed; its value is the host's name.
+pub const HOST_LABEL: &str = "fleet.binder-project.org/host";
+
 /// The label by which the owner of a Secret says what it is for: the operator sends the value of no other one to a machine or a
 /// bucket, whatever an object names.
 pub const PURPOSE_LABEL: &str = "fleet.binder-project.org/purpose";

@@ -26,6 +26,12 @@ pub struct Config {
     #[arg(long, env = "BINDER_KEEP_ACTIONS_HOURS", default_value_t = 168)]
     pub keep_actions_hours: u32,
 
+    /// How many MiB the answers of all hosts may take at once. A large answer for which there is no room is cut off, and that
+    /// part of the look is not seen. 96 MiB fit into the chart's limit of 512 MiB, since an answer is there up to three times
+    /// over while it is read.
+    #[arg(long, env = "BINDER_LOOK_MEMORY", default_value_t = 96, value_parser = clap::value_parser!(u32).range(16..=65536))]
+    pub look_memory: u32,
+
     /// The Compute Engine API: scheme, host and port. For a private endpoint of Google's, for instance. Plain http is taken
     /// for an address of this computer only.
     #[arg(long, env = "BINDER_GCE_ENDPOINT", default_value = gce::ENDPOINT)]
@@ -92,6 +98,11 @@ fn span(text: &str) -> Result<Duration, String> {
 }
 
 impl Config {
+    /// How many bytes the answers of all hosts may take at once.
+    pub fn look_bytes(&self) -> usize {
+        usize::try_from(self.look_memory).unwrap_or(usize::MAX).saturating_mul(1024 * 1024)
+    }
+
     /// How long a finished BinderAction is kept.
     pub fn keep_actions(&self) -> Duration {
         Duration::from_secs(u64::from(self.keep_actions_hours) * 3600)

@@ -77,10 +77,11 @@ wider right is a decision and not an accident.
 - apiGroups: [fleet.binder-project.org]
   resources: [binderhosts/status]
   verbs: [patch]
-# Actions: created before anything is touched, read back as a list, deleted when they are old. Never changed but in status.
+# Actions: created before anything is touched, followed by a watch, listed before a step, deleted when they are old. Never
+# changed but in status.
 - apiGroups: [fleet.binder-project.org]
   resources: [binderactions]
-  verbs: [list, create, delete]
+  verbs: [list, watch, create, delete]
 - apiGroups: [fleet.binder-project.org]
   resources: [binderactions/status]
   verbs: [patch]

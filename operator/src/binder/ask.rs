@@ -37,6 +37,7 @@ pub(crate) async fn get(session: &Session, to: To<'_>, limit: Duration) -> Resul
         Ok(Err(HttpError::NotReached { .. })) => Err(NoAnswer::NotReached),
         Err(_) | Ok(Err(HttpError::TimedOut { .. })) => Err(NoAnswer::TimedOut(limit)),
         Ok(Err(HttpError::TooLarge { limit, .. })) => Err(NoAnswer::Other(format!("it says more than {limit} bytes"))),
+        Ok(Err(error @ HttpError::NoRoom { .. })) => Err(NoAnswer::Other(error.to_string())),
         Ok(Err(_)) => Err(NoAnswer::Other("it does not answer as a web server should".to_owned())),
     }
 }

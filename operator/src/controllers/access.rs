@@ -1,107 +1,21 @@
 //! From what a host's spec names (address, host keys, Secrets) to what the transport needs. Secrets are read by name, in
-//! the host's own namespace, when they are needed; none is ever shown.
+//! the host's own namespace, when they are needed ([`secrets`] keeps them for a moment); none is ever shown.
 
+use super::secrets::{self, Age};
 use super::{Context, Error};
 use crate::hosts::{HostKey, LoginKey, Target};
-use binder_core::plan::{FailureKind, LookFailure};
+use binder_core::plan::{self, FailureKind, LookFailure};
 use binder_crds::references::SecretKeyRef;
 use binder_crds::text::Checked;
 use binder_crds::{BinderHost, BinderHostSpec, PURPOSE_API_KEY, PURPOSE_BACKUP, PURPOSE_LABEL};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use secrecy::SecretString;
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard};
-use std::time::{Duration, Instant};
-
-/// How long a login key is used without reading its Secret again while a session is open.
-const FRESH: Duration = Duration::from_secs(300);
-
-/// How long an API key is used for looking without reading its Secret again, at most: one read for a whole fleet.
-const API_KEY_FRESH: Duration = Duration::from_secs(60);
-
-/// For how many looks at a host: whoever looks more often wants to know sooner.
-const API_KEY_LOOKS: u32 = 2;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The type that a Secret with a login key must have (Kubernetes' own convention).
 const SSH_AUTH: &str = "kubernetes.io/ssh-auth";
-
-/// Login keys that were read, by namespace and Secret.
-#[derive(Default)]
-pub(crate) struct Logins {
-    read: Mutex<HashMap<(String, String), (Instant, LoginKey)>>,
-}
-
-impl Logins {
-    fn fresh(&self, namespace: &str, secret: &str) -> Option<LoginKey> {
-        let read = self.read.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (at, key) = read.get(&(namespace.to_owned(), secret.to_owned()))?;
-        (at.elapsed() < FRESH).then(|| key.clone())
-    }
-
-    /// Lets go of keys that would be read again anyway: those of fleets that are gone stay in no memory.
-    pub(crate) fn let_go_of_old(&self) {
-        let mut read = self.read.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        read.retain(|_, (at, _)| at.elapsed() < FRESH);
-    }
-
-    fn keep(&self, namespace: &str, secret: &str, key: &LoginKey) {
-        let mut read = self.read.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        read.insert((namespace.to_owned(), secret.to_owned()), (Instant::now(), key.clone()));
-    }
-}
-
-/// API keys that were read, by namespace, Secret and entry, for looking: what is started reads the Secret.
-#[derive(Default)]
-pub(crate) struct ApiKeys {
-    read: Mutex<ReadKeys>,
-}
-
-type ReadKeys = HashMap<(String, SecretKeyRef), (Instant, SecretString)>;
-
-impl ApiKeys {
-    /// The API key for one of the looks that come `every` so often, from the Secret only if it was not read for a while; what
-    /// stands in the way otherwise.
-    ///
-    /// # Errors
-    /// [`Error`] when the API fails.
-    pub(crate) async fn get(
-        context: &Context,
-        namespace: &str,
-        reference: Option<&SecretKeyRef>,
-        every: Duration,
-    ) -> Result<Result<SecretString, KeyProblem>, Error> {
-        let Some(reference) = reference else { return api_key(context, namespace, None).await };
-        let place = (namespace.to_owned(), reference.clone());
-        let fresh = |(at, _): &&(Instant, SecretString)| at.elapsed() < API_KEY_FRESH.min(every * API_KEY_LOOKS);
-        let known = context.api_keys.lock().get(&place).filter(fresh).map(|(_, key)| key.clone());
-        if let Some(key) = known {
-            return Ok(Ok(key));
-        }
-        let read = api_key(context, namespace, Some(reference)).await?;
-        match &read {
-            Ok(key) => context.api_keys.lock().insert(place, (Instant::now(), key.clone())),
-            Err(_) => context.api_keys.lock().remove(&place),
-        };
-        Ok(read)
-    }
-
-    /// Forgets a key that a server refused: the Secret may hold another one by now.
-    pub(crate) fn forget(&self, namespace: &str, reference: Option<&SecretKeyRef>) {
-        if let Some(reference) = reference {
-            self.lock().remove(&(namespace.to_owned(), reference.clone()));
-        }
-    }
-
-    /// Lets go of keys that would be read again anyway.
-    pub(crate) fn let_go_of_old(&self) {
-        self.lock().retain(|_, (at, _)| at.elapsed() < API_KEY_FRESH);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, ReadKeys> {
-        self.read.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
 
 fn wrong(reason: &'static str, message: String) -> LookFailure {
     LookFailure { reason, message, kind: FailureKind::Person, not_before: None }
@@ -137,13 +51,12 @@ pub(crate) async fn target(
         }
     }
     let name = &access.key_secret_ref.name.0;
-    let open = context.ssh.open_session(uid).is_some();
-    let key = match context.logins.fresh(namespace, name).filter(|_| open) {
-        Some(key) => key,
-        None => match login_key(context, namespace, name).await? {
-            Ok(key) => key,
-            Err(failure) => return Ok(Err(failure)),
-        },
+    let key = match login_key(context, namespace, name, Age::for_looks(plan::usual(spec))).await? {
+        Ok(key) => key,
+        Err(failure) => {
+            context.secrets.doubt(namespace, name);
+            return Ok(Err(failure));
+        }
     };
     Ok(Ok(Target {
         id: uid.to_owned(),
@@ -156,8 +69,13 @@ pub(crate) async fn target(
     }))
 }
 
-async fn login_key(context: &Context, namespace: &str, name: &str) -> Result<Result<LoginKey, LookFailure>, Error> {
-    let Some(secret) = secret(context, namespace, name).await? else {
+async fn login_key(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    age: Age,
+) -> Result<Result<LoginKey, LookFailure>, Error> {
+    let Some(secret) = secret(context, namespace, name, age).await? else {
         return Ok(Err(wrong(
             "SecretMissing",
             format!(
@@ -176,10 +94,13 @@ async fn login_key(context: &Context, namespace: &str, name: &str) -> Result<Res
     let Some(pem) = field(&secret, "ssh-privatekey") else {
         return Ok(Err(wrong("SecretIncomplete", format!("the Secret {name} holds no text under ssh-privatekey"))));
     };
-    let version = format!("{}/{}", secret.uid().unwrap_or_default(), secret.resource_version().unwrap_or_default());
+    let version = secrets::version(&secret);
+    if let Some(key) = context.secrets.login(namespace, name, &version) {
+        return Ok(Ok(key));
+    }
     match LoginKey::parse(&pem, version) {
         Ok(key) => {
-            context.logins.keep(namespace, name, &key);
+            context.secrets.parsed(namespace, name, &key);
             Ok(Ok(key))
         }
         Err(bad) => Ok(Err(wrong("KeyUnusable", format!("the key in the Secret {name} cannot be used: {bad}")))),
@@ -219,14 +140,20 @@ pub(crate) async fn api_key(
     context: &Context,
     namespace: &str,
     reference: Option<&SecretKeyRef>,
+    age: Age,
 ) -> Result<Result<SecretString, KeyProblem>, Error> {
     let Some(reference) = reference else { return Ok(Err(KeyProblem::NotNamed)) };
     let (name, entry) = (reference.name.0.clone(), reference.key.clone());
-    let Some(secret) = secret(context, namespace, &name).await? else { return Ok(Err(KeyProblem::NoSecret(name))) };
-    if !is_meant_for(&secret, PURPOSE_API_KEY) {
-        return Ok(Err(KeyProblem::NotMeant(name)));
+    let secret = secret(context, namespace, &name, age).await?;
+    let key = match &secret {
+        None => Err(KeyProblem::NoSecret(name)),
+        Some(secret) if !is_meant_for(secret, PURPOSE_API_KEY) => Err(KeyProblem::NotMeant(name)),
+        Some(secret) => field(secret, &entry).ok_or(KeyProblem::NoEntry { name, entry }),
+    };
+    if key.is_err() {
+        context.secrets.doubt(namespace, &reference.name.0);
     }
-    Ok(field(&secret, &entry).ok_or(KeyProblem::NoEntry { name, entry }))
+    Ok(key)
 }
 
 /// Whether the owner of a Secret has labelled it for this purpose. Whoever may write a host and may read no Secret could
@@ -244,7 +171,7 @@ pub(crate) async fn bucket_entries(
     namespace: &str,
     name: &str,
 ) -> Result<Result<BTreeMap<String, SecretString>, String>, Error> {
-    let Some(secret) = secret(context, namespace, name).await? else {
+    let Some(secret) = secret(context, namespace, name, Age::now()).await? else {
         return Ok(Err(format!("the Secret {name} with what the bucket needs does not exist")));
     };
     if !is_meant_for(&secret, PURPOSE_BACKUP) {
@@ -257,9 +184,23 @@ pub(crate) async fn bucket_entries(
     Ok(Ok(keys.filter_map(|key| Some((key.clone(), field(&secret, key)?))).collect()))
 }
 
-pub(super) async fn secret(context: &Context, namespace: &str, name: &str) -> Result<Option<Secret>, Error> {
+/// A Secret, as it was at most so long ago; `None`: there was none.
+///
+/// # Errors
+/// [`Error`] when the API fails.
+pub(super) async fn secret(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    age: Age,
+) -> Result<Option<Arc<Secret>>, Error> {
+    if let Some(known) = context.secrets.fresh(namespace, name, age) {
+        return Ok(known);
+    }
     let api = context.api::<Secret>(namespace);
-    api.get_opt(name).await.map_err(Error::api("read", format!("Secret {namespace}/{name}")))
+    let read = api.get_opt(name).await.map_err(Error::api("read", format!("Secret {namespace}/{name}")))?.map(Arc::new);
+    context.secrets.keep(namespace, name, read.as_ref());
+    Ok(read)
 }
 
 /// A field of a Secret as text, if it is there, is text and is not empty.

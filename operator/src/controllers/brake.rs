@@ -1,17 +1,14 @@
 //! The fleets' brakes: what hosts' statuses and BinderActions tell goes to [`binder_core::plan::brake`], which judges. I/O and
 //! the process's memory; nothing is judged here.
 
-use super::{Context, Error, fleet, list_all, record};
+use super::{Context, fleet};
 use binder_core::facets::{Disruption, DriftKind};
 use binder_core::plan::brake::{self, Brake, Fleet, Held, Remedy, SETTLES};
 use binder_core::plan::memory::Past;
 use binder_core::plan::usual_interval;
-use binder_crds::{
-    ActionOutcome, BinderAction, BinderFleet, BinderHostStatus, FLEET_LABEL, RELEASE_ANNOTATION, conditions,
-};
+use binder_crds::{ActionOutcome, BinderFleet, BinderHostStatus, RELEASE_ANNOTATION, conditions};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::ListParams;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -77,14 +74,12 @@ impl Brakes {
     }
 }
 
-/// Looks at a fleet's brake; gives why it holds, if it does.
-///
-/// # Errors
-/// [`Error`] when the API fails: a process that has just started reads what remedies came to from BinderActions.
-pub(super) async fn look(context: &Context, of: &BinderFleet) -> Result<Option<Held>, Error> {
+/// Looks at a fleet's brake; gives why it holds, if it does. A process that has just started takes what remedies came to from
+/// BinderActions.
+pub(super) fn look(context: &Context, of: &BinderFleet) -> Option<Held> {
     let uid = of.uid().unwrap_or_default();
     let remembered = context.brakes.all().fleets.contains_key(&uid);
-    let learned = if remembered { None } else { Some(learn(context, of).await?) };
+    let learned = if remembered { None } else { Some(learn(context, of)) };
     let hosts = fleet::members(context, of);
     let there: BTreeSet<String> = context.fleets.state().iter().filter_map(|fleet| fleet.uid()).collect();
     // What the operator wrote itself is newer than what the cache holds.
@@ -118,7 +113,7 @@ pub(super) async fn look(context: &Context, of: &BinderFleet) -> Result<Option<H
         && at.elapsed() < AFRESH
         && (held.is_none() || released.is_none())
     {
-        return Ok(held.clone());
+        return held.clone();
     }
     let fleet = Fleet {
         generation: of.metadata.generation.unwrap_or_default(),
@@ -128,7 +123,7 @@ pub(super) async fn look(context: &Context, of: &BinderFleet) -> Result<Option<H
     };
     let held = known.brake.look(&fleet, signs, context.brakes.started, Timestamp::now());
     known.looked = Some((Instant::now(), held.clone()));
-    Ok(held)
+    held
 }
 
 /// A person's word that the brake may open.
@@ -137,7 +132,7 @@ fn released(of: &BinderFleet) -> Option<Timestamp> {
 }
 
 /// What the API tells of the time before this process: whether the brake held, and how remedies ended.
-async fn learn(context: &Context, of: &BinderFleet) -> Result<Brake, Error> {
+fn learn(context: &Context, of: &BinderFleet) -> Brake {
     let mut brake = Brake::default();
     let held = of.status.as_ref().and_then(|status| {
         let is_it = |condition: &&_| is_held(condition);
@@ -146,15 +141,17 @@ async fn learn(context: &Context, of: &BinderFleet) -> Result<Brake, Error> {
     if let Some(held) = held {
         brake.resume(&held.reason, &binder_core::status::fleet::why_held(&held.message), held.last_transition_time.0);
     }
-    let api = context.api::<BinderAction>(&of.namespace().unwrap_or_default());
-    let selector = format!("{FLEET_LABEL}={}", of.name_any());
-    let mut actions = list_all(&api, &ListParams::default().labels(&selector), "BinderActions").await?;
-    actions.sort_by_key(|action| action.status.as_ref().and_then(|status| status.finished_at.clone()));
-    for action in &actions {
-        let past = record::past(action);
-        remedy(&action.spec.host_uid, &action.spec.host.0, &past).into_iter().for_each(|remedy| brake.ended(remedy));
+    let namespace = of.namespace().unwrap_or_default();
+    let mut remedies: Vec<Remedy> = Vec::new();
+    for host in fleet::members(context, of).iter() {
+        let name = host.name_any();
+        let its = context.actions.of(&namespace, &name);
+        let ours = its.iter().filter(|one| one.stranger.is_none());
+        remedies.extend(ours.filter_map(|one| remedy(&one.host_uid, &name, &one.past)));
     }
-    Ok(brake)
+    remedies.sort_by_key(|remedy| remedy.at);
+    remedies.into_iter().for_each(|remedy| brake.ended(remedy));
+    brake
 }
 
 fn is_held(condition: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition) -> bool {

@@ -1,15 +1,13 @@
 //! Which hosts of a fleet are disrupted: what the fleet's budget counts.
 //!
-//! What our own steps do is read from BinderActions in the API itself, never from a cache: a host that another step of ours
-//! has just taken down must count. Hosts that are down by themselves are told by their status, as a PodDisruptionBudget
-//! counts pods that are not ready, whoever took them down.
-//!
-//! An action goes with the object of its host. A host whose object was deleted and made anew counts all the same: as long
-//! as it was not looked at it is not known to work, and after that its status tells; an action that is still there is found
-//! by the host's name as well.
+//! What our own steps do is told by BinderActions, found by the host's name, so that a host whose object was made anew counts.
+//! Before one is done, those that disrupt a host of the fleet are read from the API itself ([`refresh`]): a host that another
+//! step of ours has just taken down must count. Hosts that are down by themselves are told by their status, as a
+//! PodDisruptionBudget counts pods that are not ready, whoever took them down.
 
-use super::{Context, Error, fleet, list_all, record};
-use binder_core::plan::memory::Disrupted;
+use super::{Context, Error, fleet, list_all};
+use binder_core::facets::{Disruption, Step};
+use binder_core::plan::memory::{Disrupted, Past};
 use binder_core::status::conditions::find;
 use binder_crds::{
     ActionOutcome, BinderAction, BinderFleet, BinderHostStatus, DISRUPTS_LABEL, FLEET_LABEL, conditions,
@@ -30,22 +28,23 @@ pub(super) struct Others {
     pub(super) updating: Vec<String>,
 }
 
-/// The other hosts of the fleet that stand in this one's way.
+/// Reads from the API itself which steps disrupt a host of a fleet.
 ///
 /// # Errors
 /// [`Error`] when the API fails.
-pub(super) async fn others(
-    context: &Context,
-    namespace: &str,
-    uid: &str,
-    of: Option<&BinderFleet>,
-) -> Result<Others, Error> {
-    let Some(of) = of else { return Ok(Others::default()) };
+pub(super) async fn refresh(context: &Context, namespace: &str, of: &BinderFleet) -> Result<(), Error> {
     let selector = format!("{DISRUPTS_LABEL}=host,{FLEET_LABEL}={}", of.name_any());
     let api = context.api::<BinderAction>(namespace);
     let actions = list_all(&api, &ListParams::default().labels(&selector), "BinderActions").await?;
+    actions.iter().for_each(|action| context.actions.wrote(action));
+    Ok(())
+}
+
+/// The other hosts of the fleet that stand in this one's way.
+pub(super) fn others(context: &Context, namespace: &str, uid: &str, of: Option<&BinderFleet>) -> Others {
+    let Some(of) = of else { return Others::default() };
     let mut others = Others::default();
-    for host in fleet::members(context, of) {
+    for host in fleet::members(context, of).iter() {
         let other = host.uid().unwrap_or_default();
         if other == uid {
             continue;
@@ -53,24 +52,24 @@ pub(super) async fn others(
         let written = context.known().get(&other).and_then(|known| known.status.clone());
         let status = written.or_else(|| host.status.clone()).unwrap_or_default();
         let name = host.name_any();
-        let is_of = |action: &&BinderAction| action.spec.host_uid == other || action.spec.host.0 == name;
-        let its: Vec<&BinderAction> = actions.iter().filter(is_of).collect();
-        let under_way = its.iter().any(|action| is_open(action));
-        let ours = its.iter().any(|action| disrupts(action, &status));
+        let its = context.actions.of(namespace, &name);
+        let its: Vec<&Past> = its.iter().filter(|one| one.stranger.is_none()).map(|one| &one.past).collect();
+        let under_way = its.iter().any(|past| takes_turns(past) && past.outcome.is_none());
+        let ours = its.iter().any(|past| disrupts(past, &status));
         if ours || (!host.spec.suspend && is_down(&status)) {
             let domain = host.spec.domain.as_ref().map(|domain| domain.0.clone());
             others.disrupted.push(Disrupted { host: name, domain, under_way });
         }
-        if its.iter().any(|action| updates(action, &status)) {
+        if its.iter().any(|past| updates(past, &status)) {
             others.updating.push(host.name_any());
         }
     }
-    Ok(others)
+    others
 }
 
-/// Whether nobody knows yet how an attempt ended.
-fn is_open(action: &BinderAction) -> bool {
-    action.status.as_ref().and_then(|status| status.outcome).is_none()
+/// Whether an attempt is at a step that disrupts a whole host: one that this version does not know may be.
+fn takes_turns(past: &Past) -> bool {
+    past.step.as_ref().map_or(past.disruption() == Disruption::Host, Step::takes_turns)
 }
 
 /// Whether a host does not do its work, by its status: nobody has looked at it yet, nobody can, what it is described to run
@@ -89,27 +88,26 @@ fn is_down(status: &BinderHostStatus) -> bool {
 
 /// An attempt disrupts while nobody knows how it ended, and after that until the host's services are back, whatever came
 /// of it: a host that a step of ours took down and that stays down is the last reason to take down another.
-fn disrupts(action: &BinderAction, status: &BinderHostStatus) -> bool {
+fn disrupts(past: &Past, status: &BinderHostStatus) -> bool {
     use binder_crds::ActionOutcome::{Abandoned, Failed, Succeeded, Unknown};
-    match action.status.as_ref().and_then(|status| status.outcome) {
-        None => true,
+    match past.outcome.filter(|_| takes_turns(past)) {
+        None => takes_turns(past),
         Some(Abandoned) => false,
         Some(Succeeded | Failed | Unknown) => {
-            this_incident(action, status)
+            this_incident(past, status)
                 && !(is(status, conditions::REACHABLE) && is(status, conditions::SERVICES_RUNNING))
         }
     }
 }
 
 /// A new version of a module is under way until the host is as described with it, or until its owner asks for another.
-fn updates(action: &BinderAction, status: &BinderHostStatus) -> bool {
-    let outcome = action.status.as_ref().and_then(|status| status.outcome);
+fn updates(past: &Past, status: &BinderHostStatus) -> bool {
     let all = [conditions::REACHABLE, conditions::SERVICES_RUNNING, conditions::MODULES_AT_VERSION];
-    action.spec.step == INSTALL
-        && match outcome {
+    past.kind == INSTALL
+        && match past.outcome {
             None => true,
             Some(ActionOutcome::Abandoned) => false,
-            Some(_) => this_incident(action, status) && !all.iter().all(|kind| is(status, kind)),
+            Some(_) => this_incident(past, status) && !all.iter().all(|kind| is(status, kind)),
         }
 }
 
@@ -117,20 +115,20 @@ fn is(status: &BinderHostStatus, kind: &str) -> bool {
     find(status, kind).is_none_or(|condition| condition.status == "True")
 }
 
-fn this_incident(action: &BinderAction, status: &BinderHostStatus) -> bool {
-    let since = status.incident_since.as_ref().map(|since| since.0);
-    // The time of the attempt by the same clock as that of the incident, as far as the action tells it.
-    since.is_some_and(|since| record::past(action).created >= since)
+fn this_incident(past: &Past, status: &BinderHostStatus) -> bool {
+    // Both by the operator's own clock, as far as the action tells it.
+    status.incident_since.as_ref().is_some_and(|since| past.created >= since.0)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
+    use super::super::record;
     use super::*;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
     use serde_json::json;
 
-    fn action(step: &str, outcome: Option<ActionOutcome>) -> BinderAction {
+    fn action(step: &str, outcome: Option<ActionOutcome>) -> Past {
         let mut action: BinderAction = serde_json::from_value(json!({
             "apiVersion": "fleet.binder-project.org/v1alpha1",
             "kind": "BinderAction",
@@ -145,7 +143,7 @@ mod tests {
             outcome: Some(outcome),
             ..binder_crds::BinderActionStatus::default()
         });
-        action
+        record::past(&action)
     }
 
     fn status(services: &str, modules: &str, since: &str) -> BinderHostStatus {

@@ -1,6 +1,6 @@
 //! One fleet: renders its hosts, takes away what it no longer lists (and asks nothing of the machine), sums up.
 
-use super::{Context, Error, MANAGER, PASS, brake, chain};
+use super::{Context, Error, MANAGER, PASS, brake, chain, members};
 use crate::config::Config;
 use crate::panics;
 use binder_core::plan::memory::Patience;
@@ -10,12 +10,11 @@ use binder_crds::fleet::{Member, Remedies};
 use binder_crds::text::Span;
 use binder_crds::{BinderFleet, BinderFleetStatus, BinderHost, BinderHostSpec, FLEET_LABEL, Mode};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, Preconditions};
 use kube::core::{Selector, SelectorExt};
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType};
-use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 use std::collections::HashMap;
@@ -28,6 +27,11 @@ const HELD: Duration = Duration::from_secs(5);
 
 /// Whether a fleet governs a host: it has rendered it, or its selector names the host's labels.
 pub(super) fn governs(fleet: &BinderFleet, host: &BinderHost) -> bool {
+    governs_by(fleet, selector(fleet).as_ref(), host)
+}
+
+/// The same with the fleet's selector, as [`selector`] reads it.
+pub(super) fn governs_by(fleet: &BinderFleet, selector: Option<&Selector>, host: &BinderHost) -> bool {
     if fleet.namespace() != host.namespace() {
         return false;
     }
@@ -36,7 +40,7 @@ pub(super) fn governs(fleet: &BinderFleet, host: &BinderHost) -> bool {
     }
     // A host that some fleet has rendered is that fleet's alone.
     let others = host.owner_references().iter().any(|owner| owner.kind == BinderFleet::kind(&()));
-    !others && fleet.spec.host_selector.as_ref().is_some_and(|selector| selects(selector, host))
+    !others && selector.is_some_and(|selector| selector.matches(host.labels()))
 }
 
 fn rendered(fleet: &BinderFleet, host: &BinderHost) -> bool {
@@ -44,18 +48,16 @@ fn rendered(fleet: &BinderFleet, host: &BinderHost) -> bool {
     host.owner_references().iter().any(|owner| owner.controller == Some(true) && owner.uid == uid)
 }
 
-/// A selector that cannot be read selects nothing; the API server refuses most of them, and an empty one selects all, as
-/// everywhere in Kubernetes.
-fn selects(selector: &LabelSelector, host: &BinderHost) -> bool {
-    Selector::try_from(selector.clone()).is_ok_and(|selector| selector.matches(host.labels()))
+/// A fleet's selector. One that cannot be read selects nothing; the API server refuses most of them, and an empty one selects
+/// all, as everywhere in Kubernetes.
+pub(super) fn selector(fleet: &BinderFleet) -> Option<Selector> {
+    Selector::try_from(fleet.spec.host_selector.clone()?).ok()
 }
 
 /// The fleets that govern a host, by name: none, one, or by mistake several. One that is being deleted governs until it is gone:
 /// else taking the stricter object away would allow more.
-pub(super) fn governing(fleets: &Store<BinderFleet>, host: &BinderHost) -> Vec<Arc<BinderFleet>> {
-    let mut governing: Vec<_> = fleets.state().into_iter().filter(|fleet| governs(fleet, host)).collect();
-    governing.sort_by_cached_key(|fleet| fleet.name_any());
-    governing
+pub(super) fn governing(context: &Context, host: &BinderHost) -> Vec<Arc<BinderFleet>> {
+    context.members.governing(host)
 }
 
 /// What may be done to a host of a fleet: the lower one of the two modes, and nothing once the fleet is being deleted.
@@ -73,12 +75,9 @@ pub(super) fn named_by(host: &BinderHost) -> Option<String> {
     owner.map(|owner| owner.name.clone()).or_else(|| host.labels().get(FLEET_LABEL).cloned())
 }
 
-/// The hosts that a fleet governs, by name: a store is a hash map, and no decision may hang on its order.
-pub(super) fn members(context: &Context, fleet: &BinderFleet) -> Vec<Arc<BinderHost>> {
-    let mut hosts = context.hosts.state();
-    hosts.retain(|host| governs(fleet, host));
-    hosts.sort_by_key(|host| host.name_any());
-    hosts
+/// The hosts that a fleet governs, by name.
+pub(super) fn members(context: &Context, fleet: &BinderFleet) -> members::Hosts {
+    context.members.of(fleet)
 }
 
 /// How patiently a fleet wants its hosts remedied, within the operator's own bounds. What cannot be read falls back to the
@@ -188,7 +187,7 @@ async fn pass(fleet: &BinderFleet, context: &Context) -> Result<Action, Error> {
     }
     take_away(fleet, context, &namespace).await?;
 
-    let held = brake::look(context, fleet).await?;
+    let held = brake::look(context, fleet);
     let hosts = members(context, fleet);
     let mine: Vec<&BinderHost> = hosts.iter().map(|host| &**host).collect();
     let previous = fleet.status.clone().unwrap_or_default();
@@ -242,7 +241,7 @@ async fn render(
     let name = &member.name.0;
     let what = || format!("BinderHost {name}");
     let wanted = fleet.spec.render(member);
-    let cached = context.hosts.find(|host| host.name_any() == *name && host.namespace().as_deref() == Some(namespace));
+    let cached = context.members.get(namespace, name);
     if let Some(cached) = &cached
         && rendered(fleet, cached)
         && cached.spec == wanted
@@ -308,10 +307,10 @@ async fn render(
 /// Deletes the hosts that the fleet has rendered and no longer lists.
 async fn take_away(fleet: &BinderFleet, context: &Context, namespace: &str) -> Result<(), Error> {
     let api = context.api::<BinderHost>(namespace);
-    for host in context.hosts.state() {
+    for host in members(context, fleet).iter() {
         let name = host.name_any();
         let listed = fleet.spec.hosts.iter().any(|member| member.name.0 == name);
-        if listed || !rendered(fleet, &host) || host.metadata.deletion_timestamp.is_some() {
+        if listed || !rendered(fleet, host) || host.metadata.deletion_timestamp.is_some() {
             continue;
         }
         let parameters = DeleteParams {

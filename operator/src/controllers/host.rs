@@ -6,6 +6,7 @@ mod look;
 mod tests;
 mod view;
 
+use super::actions::Remembered;
 use super::{Context, Error, Known, PASS, chain, fleet, outage, pace, record};
 use crate::panics;
 use act::{Decided, end_backups_that_nobody_makes, execute};
@@ -16,6 +17,7 @@ use binder_core::plan::{self, FailureKind, Host, LookFailure, Looked, Next};
 use binder_core::status::{self, events, failed};
 use binder_crds::{BinderFleet, BinderHost, BinderHostSpec, BinderHostStatus, Mode};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
@@ -161,21 +163,16 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
         });
         known.clone()
     };
-    let previous = known.status.or_else(|| described.object.status.clone()).unwrap_or_default();
-
-    let mut memory = match known.memory {
-        Some(memory) => memory,
-        None => {
-            let patience = described
-                .fleet
-                .as_ref()
-                .map(|fleet| fleet::patience(&fleet.spec.remedies, &context.config))
-                .unwrap_or_default();
-            let keep =
-                record::Keep::of(context.config.keep_actions(), &previous, patience.refill_after, Timestamp::now());
-            record::memory(context, &described.object, &described.uid, keep).await?
-        }
-    };
+    let mut previous = known.status.or_else(|| described.object.status.clone()).unwrap_or_default();
+    let patience = described.fleet.as_ref().map(|fleet| fleet::patience(&fleet.spec.remedies, &context.config));
+    let refill_after = patience.unwrap_or_default().refill_after;
+    if previous.observed_generation < 0 {
+        let (namespace, name) = (&described.namespace, described.object.name_any());
+        let inherited = record::inherited(context, namespace, &name, refill_after, Timestamp::now());
+        previous.incident_since = previous.incident_since.or(inherited.map(Time));
+    }
+    let keep = record::Keep::of(context.config.keep_actions(), &previous, refill_after, Timestamp::now());
+    let mut memory = record::memory(context, &described.object, &described.uid, keep).await?;
     end_backups_that_nobody_makes(&described, context, &mut memory).await?;
     try_login_once_more(&described, context, &memory, known.tried_login_after.as_deref());
     let begun = Instant::now();
@@ -236,10 +233,6 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
             known.slowness = known.slowness.after(went);
         }
         slowness = known.slowness;
-        // What a drifted host was tried with is read anew each time: a person may have deleted actions to have it tried
-        // again. A healthy host costs no read.
-        let quiet = decision.next == Next::Nothing && memory.open().next().is_none();
-        known.memory = quiet.then(|| memory.clone());
     }
     let mut again = decision.look_again;
     if !busy && memory.open().next().is_some() {
@@ -250,7 +243,8 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
         again = slowness.pause(again, plan::usual(&described.spec), went);
     }
     if let Next::Run(run) = decision.next {
-        let decided = Decided { at: now, evidence_at };
+        let incident = decision.status.incident_since.as_ref().map(|since| since.0);
+        let decided = Decided { at: now, evidence_at, incident, remembered: Remembered::of(&memory) };
         Box::pin(execute(&described, context, *run, session, &looked, &fleet_view, decided)).await?;
         again = plan::WATCH.max(took);
     }
@@ -278,7 +272,7 @@ fn describe(object: Arc<BinderHost>, context: &Context) -> Result<Described, Err
     let namespace = object.namespace().ok_or_else(incomplete)?;
     let uid = object.uid().ok_or_else(incomplete)?;
     let generation = object.metadata.generation.unwrap_or_default();
-    let governing = fleet::governing(&context.fleets, &object);
+    let governing = fleet::governing(context, &object);
     let mut described = Described {
         namespace,
         uid,
@@ -305,8 +299,7 @@ fn describe(object: Arc<BinderHost>, context: &Context) -> Result<Described, Err
                 described.suspended = Some(format!("fleet {} is suspended", fleet.name_any()));
             }
             described.fleet = Some(fleet.clone());
-            let all = context.hosts.state();
-            if let Some(twin) = outage::twin(&described.object, &all, |other| fleet::governs(fleet, other)) {
+            if let Some(twin) = outage::twin(&described.object, &fleet::members(context, fleet)) {
                 described.wrong = Some(LookFailure {
                     reason: "DescribedTwice",
                     message: format!("two hosts are described as one machine: {twin}; correct one of them"),

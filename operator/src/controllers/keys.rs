@@ -3,6 +3,7 @@
 //! allowed. What is to be believed is weighed in [`binder_core::seen::keys`]. No key is ever shown.
 
 use super::access::{self, KeyProblem};
+use super::secrets::Age;
 use super::{Context, Error, MANAGER, fleet};
 use crate::execute::{KeyPlace, Sent};
 use crate::hosts::Session;
@@ -138,14 +139,13 @@ pub(super) async fn usable(
     context: &Context,
     namespace: &str,
     reference: Option<&SecretKeyRef>,
+    age: Age,
 ) -> Result<Result<SecretString, KeyProblem>, Error> {
-    let read = access::api_key(context, namespace, reference).await?;
+    let read = access::api_key(context, namespace, reference, age).await?;
     let (Err(problem), Some(reference)) = (&read, reference) else { return Ok(read) };
     if matches!(problem, KeyProblem::NotMeant(_)) {
         return Ok(read);
     }
-    // The next look is not to go on with a key that is remembered: it must search.
-    context.api_keys.forget(namespace, Some(reference));
     let place = (namespace.to_owned(), reference.clone());
     let (found, key) = weigh(context, &place, &members(context, &place));
     Ok(match (found, key) {
@@ -165,14 +165,15 @@ struct Member {
     may_write: bool,
 }
 
+/// By name, so always the same one of several is the first.
 fn members(context: &Context, place: &Place) -> Vec<Member> {
     let written = context.known();
     let mut members: Vec<Member> = Vec::new();
-    for host in context.hosts.state() {
-        if host.namespace().as_deref() != Some(place.0.as_str()) || !observe::asks_with_api_key(&host.spec.desired) {
+    for host in context.members.in_namespace(&place.0) {
+        if !observe::asks_with_api_key(&host.spec.desired) {
             continue;
         }
-        let fleets = fleet::governing(&context.fleets, &host);
+        let fleets = fleet::governing(context, &host);
         let (spec, mode, suspended) = match fleets.as_slice() {
             [] if fleet::named_by(&host).is_some() => (host.spec.clone(), Mode::Observe, host.spec.suspend),
             [] => (host.spec.clone(), host.spec.mode.unwrap_or_default(), host.spec.suspend),
@@ -197,8 +198,6 @@ fn members(context: &Context, place: &Place) -> Vec<Member> {
             may_write: allowed && mode == Mode::Enforce && !suspended && reached,
         });
     }
-    // Always the same one of several.
-    members.sort_by(|one, other| one.name.cmp(&other.name));
     members
 }
 

@@ -1,6 +1,7 @@
 //! Watch, call the loop, record: the part of the operator that knows the Kubernetes API.
 
 mod access;
+mod actions;
 mod api;
 mod backups;
 mod brake;
@@ -8,25 +9,29 @@ mod disruption;
 mod fleet;
 mod host;
 mod keys;
+mod members;
 mod outage;
 mod pace;
 mod power;
 mod record;
+mod secrets;
+#[cfg(test)]
+mod tests;
 
 pub use self::api::{CannotConnect, Clients};
 pub(crate) use crate::chain::chain;
 use crate::config::Config;
 use crate::heartbeat::{self, Heartbeat};
-use crate::hosts::{Hosts, sanitize};
+use crate::hosts::{Hosts, Limits, Room, sanitize};
 use crate::metrics::Metrics;
 use crate::power::gce::Gce;
 use binder_core::plan::evidence::Demanded;
-use binder_core::plan::memory::Memory;
 use binder_core::seen::lasting::Lasting;
 use binder_core::seen::restarts::History;
 use binder_core::status::failed::Failed;
-use binder_crds::{BinderFleet, BinderHost, BinderHostStatus, HOST_UID_LABEL};
-use futures::{Stream, StreamExt};
+use binder_crds::{BinderAction, BinderFleet, BinderHost, BinderHostStatus};
+use futures::{Stream, StreamExt, TryStreamExt};
+use jiff::Timestamp;
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -61,19 +66,22 @@ pub struct Context {
     pub(crate) recorder: Recorder,
     pub(crate) hosts: Store<BinderHost>,
     pub(crate) fleets: Store<BinderFleet>,
+    pub(crate) actions: actions::Actions,
     /// True once the operator has been told to end: nothing new is begun.
     pub(crate) stop: CancellationToken,
-    pub(crate) logins: access::Logins,
+    /// Hosts by their fleets.
+    pub(crate) members: Arc<members::Members>,
+    pub(crate) secrets: secrets::Secrets,
     pub(crate) gce: Gce,
     /// Held from the last look at the budget until the intention to disrupt a host is recorded.
     pub(crate) disrupting: tokio::sync::Mutex<()>,
-    pub(crate) api_keys: access::ApiKeys,
     pub(crate) key_search: keys::Search,
     pub(crate) backups: backups::Seen,
     pub(crate) brakes: brake::Brakes,
     pub(crate) altered: fleet::Altered,
     pub(crate) neighbours: Arc<outage::Neighbours>,
-    /// True once hosts and fleets have been read, both of them: what a fleet forbids is not known before.
+    /// True once hosts, fleets and actions have been read, all of them: what a fleet forbids and what was tried is not known
+    /// before.
     pub(crate) read: watch::Receiver<bool>,
     known: Mutex<HashMap<String, Known>>,
     /// Errors in a row, of fleets by their UID.
@@ -86,8 +94,6 @@ pub struct Context {
 pub(crate) struct Known {
     /// The status that it wrote last: the cache may not have caught up with it.
     pub(crate) status: Option<BinderHostStatus>,
-    /// What was tried; `None` when it must be read again.
-    pub(crate) memory: Option<Memory>,
     /// Since when what the looks show has been so.
     pub(crate) lasting: Lasting,
     /// The steps that the last look led to, for the next one to confirm.
@@ -155,7 +161,7 @@ impl Context {
         self.neighbours.forget(uid);
     }
 
-    /// Waits until hosts and fleets have been read. False: the operator ends before that.
+    /// Waits until hosts, fleets and actions have been read. False: the operator ends before that.
     pub(crate) async fn have_read(&self) -> bool {
         let mut read = self.read.clone();
         tokio::select! {
@@ -238,8 +244,7 @@ impl Error {
             Self::NameTaken(name) => Some(Failed {
                 reason: "ActionNotKnown",
                 message: format!(
-                    "the BinderAction {name} has the name of this host's next step and is not one of its actions (was its \
-                     label {HOST_UID_LABEL} taken away?): delete it"
+                    "the BinderAction {name} has the name of this host's next step and is not one of its actions: delete it"
                 ),
             }),
             Self::Api { verb, what, source: kube::Error::Api(status) } if status.is_invalid() => Some(Failed {
@@ -287,6 +292,9 @@ pub async fn run(clients: Clients, config: Config, shared: Shared) -> Result<(),
     let (have_read, read) = watch::channel(false);
     let hosts_api: Api<BinderHost> = scoped(&watches, &config);
     let fleets_api: Api<BinderFleet> = scoped(&watches, &config);
+    let actions_stream =
+        watcher(scoped::<BinderAction>(&watches, &config), watcher::Config::default()).default_backoff();
+    let members = Arc::new(members::Members::default());
     let (hosts, hosts_writer) = reflector::store();
     let (fleets, fleets_writer) = reflector::store();
     // A host is looked at when its spec, its labels (another fleet may govern it) or its deletion change; its own status
@@ -294,25 +302,34 @@ pub async fn run(clients: Clients, config: Config, shared: Shared) -> Result<(),
     let hosts_stream = watcher(hosts_api.clone(), watcher::Config::default())
         .default_backoff()
         .reflect(hosts_writer)
+        .inspect_ok({
+            let members = Arc::clone(&members);
+            move |event| members.host(event)
+        })
         .applied_objects()
         .predicate_filter(changed, Default::default());
     let fleets_stream = watcher(fleets_api.clone(), watcher::Config::default())
         .default_backoff()
         .reflect(fleets_writer)
+        .inspect_ok({
+            let members = Arc::clone(&members);
+            move |event| members.fleet(event)
+        })
         .applied_objects()
         .predicate_filter(changed, Default::default());
 
     let context = Arc::new(Context {
-        ssh: Hosts::default(),
+        ssh: Hosts::new(Limits { room: Room::new(config.look_bytes()), ..Limits::default() }),
         metrics,
         recorder: Recorder::new(client.clone(), Reporter { controller: MANAGER.to_owned(), instance: None }),
         hosts: hosts.clone(),
         fleets: fleets.clone(),
+        actions: actions::Actions::default(),
         stop: stop.clone(),
-        logins: access::Logins::default(),
+        members: Arc::clone(&members),
+        secrets: secrets::Secrets::default(),
         gce: Gce::new(config.gce_endpoint.clone()),
         disrupting: tokio::sync::Mutex::default(),
-        api_keys: access::ApiKeys::default(),
         key_search: keys::Search::default(),
         backups: backups::Seen::default(),
         brakes: brake::Brakes::default(),
@@ -363,13 +380,19 @@ pub async fn run(clients: Clients, config: Config, shared: Shared) -> Result<(),
         drive(fleet_controller, heartbeat::Controller::Fleets, &heartbeat).await;
         unless_told("fleet controller")
     };
+    let actions_work = async {
+        tokio::select! {
+            () = actions::follow(actions_stream, &context.actions) => unless_told("watch of BinderActions"),
+            () = stop.cancelled() => Ok(()),
+        }
+    };
     let housekeeping = async {
         tokio::select! {
             () = housekeeping(&context, &ready, &have_read) => unless_told("housekeeping"),
             () = stop.cancelled() => Ok(()),
         }
     };
-    futures::try_join!(hosts_work, fleets_work, housekeeping).map(|_| ())
+    futures::try_join!(hosts_work, fleets_work, actions_work, housekeeping).map(|_| ())
 }
 
 /// Runs a controller, and leaves a mark whenever it has done something or has had nothing to do for a while.
@@ -419,14 +442,15 @@ async fn housekeeping(context: &Context, ready: &AtomicBool, have_read: &watch::
         let both =
             async { context.hosts.wait_until_ready().await.is_ok() && context.fleets.wait_until_ready().await.is_ok() };
         match tokio::time::timeout(Duration::from_millis(200), both).await {
-            Ok(true) => break,
+            Ok(true) if context.actions.are_read() => break,
+            Ok(true) => tokio::time::sleep(Duration::from_millis(50)).await,
             Ok(false) => return,
             Err(_) => {}
         }
     }
     have_read.send_replace(true);
     ready.store(true, Ordering::Relaxed);
-    tracing::info!("hosts and fleets have been read");
+    tracing::info!("hosts, fleets and actions have been read");
     loop {
         tokio::time::sleep(Duration::from_secs(5)).await;
         let there: HashSet<String> = context.hosts.state().iter().filter_map(|host| host.uid()).collect();
@@ -442,8 +466,11 @@ async fn housekeeping(context: &Context, ready: &AtomicBool, have_read: &watch::
         }
         let fleets: HashSet<String> = context.fleets.state().iter().filter_map(|fleet| fleet.uid()).collect();
         context.fleet_errors.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| fleets.contains(uid));
-        context.logins.let_go_of_old();
-        context.api_keys.let_go_of_old();
+        if let Err(error) = record::tidy(context, Timestamp::now()).await {
+            tracing::warn!(error = chain(&error), "what was tried on hosts that are gone could not be looked after");
+        }
+        context.neighbours.keep_fleets(&fleets);
+        context.secrets.let_go_of_old();
     }
 }
 

@@ -23,7 +23,8 @@ use binder_crds::{BinderFleet, BinderHost, BinderHostSpec};
 use futures::future::join_all;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -70,6 +71,9 @@ pub(crate) struct Neighbours(Mutex<Remembered>);
 /// What witnesses were told by one endpoint: by a witness's UID, its name and that.
 type Witnesses = HashMap<String, (String, Greeting<Instant>)>;
 
+/// By a host's name, the names of those for whom it has to be greeted.
+type Vouching = HashMap<String, BTreeSet<String>>;
+
 #[derive(Debug, Default)]
 struct Remembered {
     /// By the address and port that greets, and the witness's UID; with the witness's name.
@@ -80,6 +84,8 @@ struct Remembered {
     rounds: HashMap<String, Instant>,
     /// Which cluster each host's kubectl proxy told of last, by UID.
     clusters: HashMap<String, String>,
+    /// Who has to be greeted by whom, by the fleet's UID, with the [`shape`] for which it was worked out.
+    vouching: HashMap<String, (u64, Arc<Vouching>)>,
 }
 
 impl Neighbours {
@@ -95,6 +101,25 @@ impl Neighbours {
         all.seen.remove(uid);
         all.rounds.remove(uid);
         all.clusters.remove(uid);
+    }
+
+    /// For whom a host has to be greeted. Worked out once for the hosts of a fleet as they are, since it takes each of them with
+    /// each other one.
+    fn vouches_for(&self, of: &BinderFleet, all: &[Arc<BinderHost>], name: &str) -> BTreeSet<String> {
+        let (fleet, shape) = (of.uid().unwrap_or_default(), shape(all));
+        let known =
+            self.lock().vouching.get(&fleet).filter(|(known, _)| *known == shape).map(|(_, all)| Arc::clone(all));
+        let all = known.unwrap_or_else(|| {
+            let new = Arc::new(vouching(all));
+            self.lock().vouching.insert(fleet, (shape, Arc::clone(&new)));
+            new
+        });
+        all.get(name).cloned().unwrap_or_default()
+    }
+
+    /// Forgets fleets that are gone.
+    pub(crate) fn keep_fleets(&self, there: &HashSet<String>) {
+        self.lock().vouching.retain(|fleet, _| there.contains(fleet));
     }
 
     /// Which cluster a host's kubectl proxy told of when it last told.
@@ -134,19 +159,20 @@ pub(super) fn seen(
 
 /// Has a host greeted by the neighbours that it is to vouch for, where that is due.
 fn greet(context: &Context, host: &BinderHost, uid: &str, of: &BinderFleet, session: &Arc<Session>, now: Instant) {
-    let all = governed(context, of);
+    let all = fleet::members(context, of);
     let name = host.name_any();
+    let vouches_for = context.neighbours.vouches_for(of, &all, &name);
     let mut due: Vec<(String, u16)> = Vec::new();
     {
         let remembered = context.neighbours.lock();
-        for other in all.iter().filter(|other| other.uid().as_deref() != Some(uid)) {
+        for other in all.iter().filter(|other| vouches_for.contains(&other.name_any())) {
             let place = (other.spec.address.0.clone(), other.spec.port);
             let record = remembered.greetings.get(&place).and_then(|witnesses| witnesses.get(uid));
             let fresh = record.is_some_and(|(_, record)| {
                 let within = |at: Option<Instant>, limit| at.is_some_and(|at| now.duration_since(at) < limit);
                 within(record.greeted, GREETED_EVERY) || within(record.missed, MISSED_AGAIN)
             });
-            if !fresh && vouches(&all, other, &name, host) {
+            if !fresh {
                 due.push(place);
             }
             if due.len() == AT_ONCE {
@@ -178,20 +204,34 @@ fn greet(context: &Context, host: &BinderHost, uid: &str, of: &BinderFleet, sess
     });
 }
 
-/// Whether a host is among the first that would be asked about another.
-fn vouches(all: &[Arc<BinderHost>], other: &BinderHost, name: &str, host: &BinderHost) -> bool {
-    let of = other.name_any();
-    let near = |witness: &BinderHost| other.spec.domain.is_some() && witness.spec.domain == other.spec.domain;
-    let own = preference(name, &of, true, near(host));
-    let before = |witness: &&Arc<BinderHost>| {
-        let witness_name = witness.name_any();
-        witness_name != of && witness_name != name && preference(&witness_name, &of, true, near(witness)) < own
-    };
-    all.iter().filter(before).take(GREETED_BY).count() < GREETED_BY
+/// For whom each host is among the first that would be asked, by the host's name: it has to be greeted there.
+fn vouching(all: &[Arc<BinderHost>]) -> Vouching {
+    let mut vouching = Vouching::new();
+    for other in all {
+        let of = other.name_any();
+        let near = |witness: &BinderHost| other.spec.domain.is_some() && witness.spec.domain == other.spec.domain;
+        let witnesses = all.iter().filter(|witness| witness.name_any() != of);
+        let mut ranked: Vec<_> = witnesses
+            .map(|witness| {
+                let name = witness.name_any();
+                (preference(&name, &of, true, near(witness)), name)
+            })
+            .collect();
+        ranked.sort_unstable();
+        for (_, witness) in ranked.into_iter().take(GREETED_BY) {
+            vouching.entry(witness).or_default().insert(of.clone());
+        }
+    }
+    vouching
 }
 
-fn governed(context: &Context, of: &BinderFleet) -> Vec<Arc<BinderHost>> {
-    context.hosts.state().into_iter().filter(|host| fleet::governs(of, host)).collect()
+/// What of a fleet's hosts [`vouching`] rests on.
+fn shape(all: &[Arc<BinderHost>]) -> u64 {
+    let mut hash = DefaultHasher::new();
+    for host in all {
+        (host.name_any(), host.spec.domain.as_ref().map(|domain| domain.0.as_str())).hash(&mut hash);
+    }
+    hash.finish()
 }
 
 /// Who was greeted by a host, as far as it is remembered.
@@ -233,6 +273,7 @@ pub(super) async fn ask(
         cloud(power.as_ref()),
         addressed(&spec.address.0),
     );
+    power::doubt(context, namespace, spec, &cloud);
     Ok(Outage { witnesses, cloud, instance, address, greets: greeted })
 }
 
@@ -249,6 +290,7 @@ pub(super) async fn ask_which(
 ) -> Result<Outage, Error> {
     let power = power::of(context, namespace, spec, None).await?;
     let ((cloud, instance), address) = tokio::join!(cloud(power.as_ref()), addressed(&spec.address.0));
+    power::doubt(context, namespace, spec, &cloud);
     Ok(Outage { witnesses: Vec::new(), cloud, instance, address, greets: greeted })
 }
 
@@ -300,8 +342,9 @@ fn neighbours(
     fleet: &BinderFleet,
     greeted: &BTreeSet<String>,
 ) -> Vec<(Arc<BinderHost>, Arc<Session>)> {
-    let mut others: Vec<(Arc<BinderHost>, Arc<Session>)> = governed(context, fleet)
-        .into_iter()
+    let mut others: Vec<(Arc<BinderHost>, Arc<Session>)> = fleet::members(context, fleet)
+        .iter()
+        .cloned()
         .filter(|host| host.uid() != of.uid())
         .filter_map(|host| {
             let session = context.ssh.open_session(&host.uid()?)?;
@@ -421,7 +464,7 @@ async fn node_instance(
         return Ok(Err("its name is no instance's".to_owned()));
     }
     let listed = of.is_some_and(|of| {
-        governed(context, of).iter().any(|host| {
+        fleet::members(context, of).iter().any(|host| {
             let gce = host.spec.power.as_ref().and_then(|power| power.gce.as_ref());
             gce.is_some_and(|gce| gce.instance.0 == node && gce.project == own.project && gce.zone == own.zone)
         })
@@ -489,20 +532,16 @@ pub(super) async fn objection(
 
 /// Hosts of one fleet that are described as the same machine: one address and port, or one instance. Each with the other's
 /// name and what they share.
-pub(super) fn twin(
-    host: &BinderHost,
-    all: &[Arc<BinderHost>],
-    in_fleet: impl Fn(&BinderHost) -> bool,
-) -> Option<String> {
+pub(super) fn twin(host: &BinderHost, fleet: &[Arc<BinderHost>]) -> Option<String> {
     let gce = |host: &BinderHost| {
         let gce = host.spec.power.as_ref()?.gce.as_ref()?;
         Some((gce.project.0.clone(), gce.zone.0.clone(), gce.instance.0.clone()))
     };
     let own = gce(host);
-    all.iter().filter(|other| other.metadata.uid != host.metadata.uid).find_map(|other| {
+    fleet.iter().filter(|other| other.metadata.uid != host.metadata.uid).find_map(|other| {
         let same_place = (&other.spec.address, other.spec.port) == (&host.spec.address, host.spec.port);
         let instance = own.as_ref().filter(|own| gce(other).as_ref() == Some(*own)).map(|(_, _, instance)| instance);
-        if !(same_place || instance.is_some()) || !in_fleet(other) {
+        if !(same_place || instance.is_some()) {
             return None;
         }
         let name = other.name_any();
@@ -568,11 +607,10 @@ mod tests {
             host("e", "192.0.2.3", 22, None),
             host("f", "192.0.2.4", 22, None),
         ];
-        let says = |index: usize| twin(&all[index], &all, |_| true).unwrap_or_default();
+        let says = |index: usize| twin(&all[index], &all).unwrap_or_default();
         assert_eq!(says(0), "b has the same address and port, 192.0.2.1:22");
         assert_eq!(says(1), "a has the same address and port, 192.0.2.1:22");
         assert_eq!(says(2), "a has the same instance, one");
-        assert_eq!(twin(&all[0], &all, |_| false), None, "hosts of other fleets");
         assert!([3, 4, 5].into_iter().all(|index| says(index).is_empty()));
     }
 
@@ -580,11 +618,14 @@ mod tests {
     fn every_host_is_known_by_some_neighbours_and_nobody_by_all() {
         let all: Vec<Arc<BinderHost>> =
             (0..40).map(|n| host(&format!("h{n}"), &format!("192.0.2.{n}"), 22, None)).collect();
+        let vouching = vouching(&all);
         for of in &all {
-            let known = all.iter().filter(|host| host.uid() != of.uid() && vouches(&all, of, &host.name_any(), host));
-            assert_eq!(known.count(), GREETED_BY);
+            let name = of.name_any();
+            assert!(!vouching.get(&name).is_some_and(|others| others.contains(&name)));
+            assert_eq!(vouching.values().filter(|others| others.contains(&name)).count(), GREETED_BY);
         }
         let pair = &all[..2];
-        assert!(vouches(pair, &pair[0], "h1", &pair[1]));
+        assert_eq!(super::vouching(pair)["h1"], BTreeSet::from(["h0".to_owned()]));
+        assert_ne!(shape(&all), shape(pair));
     }
 }

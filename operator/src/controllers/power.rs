@@ -1,9 +1,12 @@
 //! From what a host's spec says of its power to what can ask and change it. The credentials' Secret is read by name, in the
 //! host's own namespace, when it is needed.
 
+use super::secrets::Age;
 use super::{Context, Error, access, chain};
 use crate::power::{Power, gce};
 use binder_core::facets::Step;
+use binder_core::plan;
+use binder_core::plan::outage::CloudSays;
 use binder_crds::BinderHostSpec;
 use binder_crds::text::CloudName;
 
@@ -24,7 +27,8 @@ pub(super) async fn of(
     }
     let name = &described.credentials_secret_ref.name;
     let key = gce::SECRET_KEY;
-    let Some(secret) = access::secret(context, namespace, &name.0).await? else {
+    let age = if step.is_some() { Age::now() } else { Age::for_looks(plan::usual(spec)) };
+    let Some(secret) = access::secret(context, namespace, &name.0, age).await? else {
         return Ok(Some(Err(format!("the Secret {name} with the cloud's credentials does not exist"))));
     };
     let Some(credentials) = access::field(&secret, key) else {
@@ -34,4 +38,11 @@ pub(super) async fn of(
         Ok(instance) => Ok(Box::new(instance)),
         Err(error) => Err(chain(&error)),
     }))
+}
+
+/// A cloud that does not answer may have refused the credentials: their Secret is read again soon.
+pub(super) fn doubt(context: &Context, namespace: &str, spec: &BinderHostSpec, said: &CloudSays) {
+    if let (CloudSays::Unanswered(_), Some(gce)) = (said, spec.power.as_ref().and_then(|power| power.gce.as_ref())) {
+        context.secrets.doubt(namespace, &gce.credentials_secret_ref.name.0);
+    }
 }

@@ -1,5 +1,6 @@
 //! Records: BinderActions (the intention before, the outcome after), status only when it changed, events at transitions.
 
+use super::actions::{self, HostName, Remembered};
 use super::{Context, Error, MANAGER, list_all};
 use crate::execute::Sent;
 use binder_core::facets::{Disruption, Step};
@@ -9,12 +10,13 @@ use binder_core::status::conditions::find;
 use binder_core::status::events::Tell;
 use binder_crds::{
     ActionOutcome, BinderAction, BinderActionSpec, BinderActionStatus, BinderHost, BinderHostStatus, DISRUPTS_LABEL,
-    FLEET_LABEL, HOST_UID_LABEL, conditions, text::ObjectName,
+    FLEET_LABEL, HOST_LABEL, HOST_UID_LABEL, conditions, text::ObjectName,
 };
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::events::{Event, EventType};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -28,6 +30,9 @@ const DESCRIPTION: usize = 1024;
 const NOTE: usize = 1024;
 /// The longest action of an event, in bytes.
 const ACTION: usize = 128;
+
+/// As many records of hosts that are gone are written or deleted at one time: some per second, for hours if need be.
+const TIDIED_AT_ONCE: usize = 20;
 
 /// How long what was done on a host is kept, whatever else is asked for: as long as steps that disrupt a host are counted by
 /// the day.
@@ -72,59 +77,129 @@ impl Keep {
     }
 }
 
-/// Reads what was tried on a host from the API itself, and lets go of what is older than it must be. What the operator did
-/// not write is no memory: it is said, once, and left alone.
+/// What was tried on a host, as far as it is known here; lets go of what is older than it must be. What the operator did not
+/// write is no memory: it is said, once, and left alone.
 ///
 /// # Errors
 /// [`Error`] when the API fails.
 pub(super) async fn memory(context: &Context, host: &BinderHost, uid: &str, keep: Keep) -> Result<Memory, Error> {
-    let api = context.api::<BinderAction>(&host.namespace().unwrap_or_default());
-    let parameters = ListParams::default().labels(&format!("{HOST_UID_LABEL}={uid}"));
-    let actions = list_all(&api, &parameters, "BinderActions").await?;
+    let (namespace, name) = (host.namespace().unwrap_or_default(), host.name_any());
     let mut memory = Memory::default();
-    for action in actions {
-        if let Err(why) = written_by_us(&action, uid) {
-            say_stranger(context, host, uid, &action, why).await;
-            continue;
-        }
-        let past = past(&action);
-        if keep.lets_go_of(&past) {
-            let parameters = DeleteParams {
-                preconditions: Some(Preconditions { uid: action.uid(), resource_version: None }),
-                ..DeleteParams::default()
-            };
-            context.metrics.wrote("BinderAction");
-            match api.delete(&past.name, &parameters).await {
-                Ok(_) => {}
-                Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
-                Err(error) => return Err(Error::api("delete", format!("BinderAction {}", past.name))(error)),
-            }
+    for recorded in context.actions.of(&namespace, &name) {
+        if let Some(why) = recorded.stranger {
+            say_stranger(context, host, uid, &recorded.past, why).await;
+        } else if keep.lets_go_of(&recorded.past) {
+            delete(context, &namespace, &name, &recorded.past).await?;
         } else {
-            memory.actions.push(past);
+            memory.actions.push(recorded.past.clone());
         }
     }
-    memory.actions.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.attempt.cmp(&b.attempt)));
     Ok(memory)
 }
 
-/// Whether an action is one of the operator's own: by the field manager of its spec, by its owner, by the host that it names.
-/// Somebody who may write BinderActions can imitate all of it; that he may not is the business of the chart's
-/// ValidatingAdmissionPolicy. This finds what was written by mistake or by a tool, where there is no such policy.
+/// Whether what was tried on a host is, in the API itself, still what was remembered when something was decided.
+///
+/// # Errors
+/// [`Error`] when the API fails.
+pub(super) async fn still_remembered(
+    context: &Context,
+    host: &BinderHost,
+    remembered: Remembered,
+) -> Result<bool, Error> {
+    let (namespace, name) = (host.namespace().unwrap_or_default(), host.name_any());
+    actions::refresh(context, &namespace, &name).await?;
+    let ours = context.actions.of(&namespace, &name).into_iter().filter(|recorded| recorded.stranger.is_none());
+    let now = Memory { actions: ours.map(|recorded| recorded.past.clone()).collect() };
+    Ok(Remembered::of(&now) == remembered)
+}
+
+/// Since when the incident lasts that a host's earlier object has left behind, for an object of the same name that was never
+/// looked at: a host that is deleted and made again does not get its attempts anew. It goes on unless what was tried last
+/// helped, longer than `refill_after` ago. A host that is healthy ends it as any other, after `refill_after`.
+pub(super) fn inherited(
+    context: &Context,
+    namespace: &str,
+    host: &str,
+    refill_after: Duration,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let all = context.actions.of(namespace, host);
+    let ours = || all.iter().filter(|recorded| recorded.stranger.is_none());
+    let last = ours().filter(|recorded| recorded.incident.is_some()).next_back()?;
+    let refill = SignedDuration::try_from(refill_after).unwrap_or(DAY);
+    let over = last.past.outcome == Some(ActionOutcome::Succeeded)
+        && last.past.finished_at.is_some_and(|finished| now.duration_since(finished) >= refill);
+    last.incident.filter(|_| !over)
+}
+
+/// Looks after the records of hosts that are described no more: what is open there is nobody's to judge once its time is up,
+/// and what is old goes. A part of them at a time; what fails is tried at the next time.
+///
+/// # Errors
+/// [`Error`] when the API fails.
+pub(super) async fn tidy(context: &Context, now: Timestamp) -> Result<(), Error> {
+    let is_there = |place: &HostName| context.hosts.get(&ObjectRef::new(&place.1).within(&place.0)).is_some();
+    let age = SignedDuration::try_from(context.config.keep_actions()).unwrap_or(SignedDuration::MAX);
+    let keep = Keep { age, since: None, now };
+    let mut left = TIDIED_AT_ONCE;
+    for place in context.actions.hosts().into_iter().filter(|place| !is_there(place)) {
+        for recorded in context.actions.of(&place.0, &place.1) {
+            let past = &recorded.past;
+            let open = past.outcome.is_none() && now >= past.deadline;
+            if recorded.stranger.is_some() || !(open || keep.lets_go_of(past)) {
+                continue;
+            }
+            if left == 0 {
+                return Ok(());
+            }
+            left -= 1;
+            if open {
+                let status = BinderActionStatus {
+                    outcome: Some(ActionOutcome::Unknown),
+                    finished_at: Some(Time(now)),
+                    message: "its host was described no more before its effect could be seen".to_owned(),
+                    ..BinderActionStatus::default()
+                };
+                context.metrics.finished(&past.kind, ActionOutcome::Unknown.as_str());
+                update(context, &place.0, &past.name, &status).await?;
+            } else {
+                delete(context, &place.0, &place.1, past).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Deletes an action, unless another one has its name by now. One that is gone is no error.
+///
+/// # Errors
+/// [`Error`] when the API fails.
+async fn delete(context: &Context, namespace: &str, host: &str, past: &Past) -> Result<(), Error> {
+    let uid = (!past.uid.is_empty()).then(|| past.uid.clone());
+    let parameters =
+        DeleteParams { preconditions: Some(Preconditions { uid, resource_version: None }), ..DeleteParams::default() };
+    context.metrics.wrote("BinderAction");
+    match context.api::<BinderAction>(namespace).delete(&past.name, &parameters).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {}
+        Err(error) => return Err(Error::api("delete", format!("BinderAction {}", past.name))(error)),
+    }
+    context.actions.gone(namespace, host, past);
+    Ok(())
+}
+
+/// Whether an action is one of the operator's own: by the field manager of its spec. Somebody who may write BinderActions can
+/// imitate that; that he may not is the business of the chart's ValidatingAdmissionPolicy. This finds what was written by
+/// mistake or by a tool, where there is no such policy.
 ///
 /// # Errors
 /// In words, what is not as the operator writes it.
-fn written_by_us(action: &BinderAction, uid: &str) -> Result<(), &'static str> {
+pub(super) fn written_by_us(action: &BinderAction) -> Result<(), &'static str> {
     let manages = |entry: &ManagedFieldsEntry| {
         entry.manager.as_deref() == Some(MANAGER)
             && entry.subresource.as_deref().unwrap_or_default().is_empty()
             && entry.fields_v1.as_ref().is_some_and(|fields| fields.0.get("f:spec").is_some())
     };
-    if action.spec.host_uid != uid {
-        return Err("its label names another host than its spec");
-    }
-    if !action.owner_references().iter().any(|owner| owner.controller == Some(true) && owner.uid == uid) {
-        return Err("its host does not own it");
-    }
     if !action.managed_fields().iter().any(manages) {
         return Err("its spec was written by somebody else");
     }
@@ -132,14 +207,13 @@ fn written_by_us(action: &BinderAction, uid: &str) -> Result<(), &'static str> {
 }
 
 /// Says once that an action is not ours.
-async fn say_stranger(context: &Context, host: &BinderHost, uid: &str, action: &BinderAction, why: &str) {
-    let id = action.uid().unwrap_or_default();
-    let first = context.known().get_mut(uid).is_some_and(|known| known.strangers.insert(id));
+async fn say_stranger(context: &Context, host: &BinderHost, uid: &str, action: &Past, why: &str) {
+    let first = context.known().get_mut(uid).is_some_and(|known| known.strangers.insert(action.uid.clone()));
     if !first {
         return;
     }
-    tracing::warn!(action = action.name_any(), why, "a BinderAction that the operator did not write is ignored");
-    let note = format!("the BinderAction {} is ignored: {why}; delete it if it is not wanted", action.name_any());
+    tracing::warn!(action = action.name, why, "a BinderAction that the operator did not write is ignored");
+    let note = format!("the BinderAction {} is ignored: {why}; delete it if it is not wanted", action.name);
     let event = Tell { warning: true, reason: "ActionNotOurs".to_owned(), action: "Look".to_owned(), note };
     tell(context, host, vec![event]).await;
 }
@@ -173,7 +247,16 @@ fn step(action: &BinderAction) -> Option<Step> {
     (step.kind() == action.spec.step && step.checked().is_ok()).then_some(step)
 }
 
-/// Records the intention. `None`: an action of that name is there already and not this one, so somebody else acts or acted, and
+/// When an intention was formed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Decided {
+    /// By the operator's clock.
+    pub(super) at: Timestamp,
+    /// Since when the host's incident lasts, if there is one.
+    pub(super) incident: Option<Timestamp>,
+}
+
+/// Records the intention. It belongs to no object, so that the trail outlives the host's. `None`: an action of that name is there already and not this one, so somebody else acts or acted, and
 /// what is remembered must be read again.
 ///
 /// An answer that did not come, or came badly, says nothing of what the API has done; so the action is looked for, and known
@@ -187,13 +270,16 @@ pub(super) async fn intend(
     fleet: Option<&str>,
     run: &Run,
     boot_id: Option<&str>,
-    decided: Timestamp,
+    decided: Decided,
 ) -> Result<Option<Past>, Error> {
     let name = run.permit.action().to_owned();
     let uid = run.permit.host().to_owned();
     let what = format!("BinderAction {name}");
     let parameters = parameters(&run.step, &what)?;
-    let mut labels = std::collections::BTreeMap::from([(HOST_UID_LABEL.to_owned(), uid.clone())]);
+    let mut labels = std::collections::BTreeMap::from([
+        (HOST_LABEL.to_owned(), host.name_any()),
+        (HOST_UID_LABEL.to_owned(), uid.clone()),
+    ]);
     if let Some(fleet) = fleet {
         labels.insert(FLEET_LABEL.to_owned(), fleet.to_owned());
     }
@@ -205,14 +291,6 @@ pub(super) async fn intend(
             name: Some(name.clone()),
             namespace: host.namespace(),
             labels: Some(labels),
-            owner_references: Some(vec![OwnerReference {
-                api_version: BinderHost::api_version(&()).into_owned(),
-                kind: BinderHost::kind(&()).into_owned(),
-                name: host.name_any(),
-                uid: uid.clone(),
-                controller: Some(true),
-                block_owner_deletion: None,
-            }]),
             ..ObjectMeta::default()
         },
         spec: BinderActionSpec {
@@ -226,7 +304,8 @@ pub(super) async fn intend(
             evidence: run.drift.evidence.chars().take(EVIDENCE).collect(),
             attempt: run.attempt,
             boot_id: boot_id.map(str::to_owned),
-            decided_at: Some(Time(decided)),
+            decided_at: Some(Time(decided.at)),
+            incident_since: decided.incident.map(Time),
             nonce: Some(format!("{:032x}", rand::random::<u128>())),
             deadline: Time(run.deadline),
         },
@@ -236,7 +315,10 @@ pub(super) async fn intend(
     context.metrics.wrote("BinderAction");
     let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
     let failed = match api.create(&parameters, &action).await {
-        Ok(created) => return Ok(Some(past(&created))),
+        Ok(created) => {
+            context.actions.wrote(&created);
+            return Ok(Some(past(&created)));
+        }
         Err(error) => error,
     };
     let is_there = matches!(&failed, kube::Error::Api(status) if status.is_already_exists());
@@ -245,6 +327,7 @@ pub(super) async fn intend(
     }
     let named = ListParams::default().fields(&format!("metadata.name={name}"));
     let found = list_all(&api, &named, "BinderActions").await?.into_iter().next();
+    found.iter().for_each(|found| context.actions.wrote(found));
     match found {
         Some(found) if found.spec.nonce == action.spec.nonce => {
             tracing::info!(
@@ -306,7 +389,7 @@ pub(super) fn ended(finish: &Finish, at: Timestamp) -> BinderActionStatus {
     }
 }
 
-/// Merges into an action's status. An action that is gone (its host was deleted) is no error.
+/// Merges into an action's status. An action that is gone (a person has deleted it) is no error.
 ///
 /// # Errors
 /// [`Error`] when the API fails.
@@ -320,7 +403,10 @@ pub(super) async fn update(
     context.metrics.wrote("BinderAction");
     let patch = Patch::Merge(json!({ "status": status }));
     match api.patch_status(action, &PatchParams::default(), &patch).await {
-        Ok(_) => Ok(()),
+        Ok(updated) => {
+            context.actions.wrote(&updated);
+            Ok(())
+        }
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         Err(error) => Err(Error::api("update", format!("BinderAction {action}"))(error)),
     }
@@ -410,8 +496,6 @@ mod tests {
             "metadata": {
                 "name": "web-1", "namespace": "binder", "uid": "a", "creationTimestamp": "2026-11-01T03:00:00Z",
                 "labels": {HOST_UID_LABEL: "uid"},
-                "ownerReferences": [{"apiVersion": "fleet.binder-project.org/v1alpha1", "kind": "BinderHost", "name": "web",
-                    "uid": "uid", "controller": true}],
                 "managedFields": [{"manager": MANAGER, "operation": "Update", "fieldsV1": {"f:spec": {}}}],
             },
             "spec": whole,
@@ -490,14 +574,10 @@ mod tests {
     #[test]
     fn an_action_that_the_operator_did_not_write_is_none_of_its_memory() {
         let ours = action(json!({}));
-        assert_eq!(written_by_us(&ours, "uid"), Ok(()));
+        assert_eq!(written_by_us(&ours), Ok(()));
         let mut by_hand = ours.clone();
         by_hand.metadata.managed_fields.as_mut().unwrap()[0].manager = Some("kubectl-create".to_owned());
-        assert!(written_by_us(&by_hand, "uid").is_err());
-        let mut unowned = ours.clone();
-        unowned.metadata.owner_references = None;
-        assert!(written_by_us(&unowned, "uid").is_err());
-        assert!(written_by_us(&ours, "another").is_err());
+        assert!(written_by_us(&by_hand).is_err());
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub(super) enum Stop {
     Satisfied,
     /// More came than it takes.
     Flooded,
+    /// There is no room for more now.
+    NoRoom,
 }
 
 /// What happens to a running command when its caller is dropped: the task was cancelled, or the operator ends.
@@ -157,7 +159,7 @@ impl Session {
             match flow {
                 ControlFlow::Continue(()) => {}
                 ControlFlow::Break(Stop::Satisfied) => return (Ok(Ended::Enough), CloseMode::Finishing),
-                ControlFlow::Break(Stop::Flooded) => return (Ok(Ended::Enough), CloseMode::Kill),
+                ControlFlow::Break(Stop::Flooded | Stop::NoRoom) => return (Ok(Ended::Enough), CloseMode::Kill),
             }
         }
     }

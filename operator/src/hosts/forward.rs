@@ -21,6 +21,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
 use super::reach::leave;
+use super::room::Guest;
 use super::session::Session;
 use super::{Endpoint, Reach};
 
@@ -176,7 +177,11 @@ impl Session {
             let down = async {
                 let ended = match to.screen {
                     None => copy(&mut bounded, &mut to_near).await.map(drop).or(Ok(())),
-                    Some(screen) => screened(&mut bounded, &mut to_near, screen).await,
+                    Some(screen) => {
+                        // What is bounded as a whole may all be in somebody's hands; else what waits to be handed on.
+                        let whole = to.max_bytes < u64::MAX;
+                        screened(&mut bounded, &mut to_near, screen, (self.limits.room.guest(), whole)).await
+                    }
                 };
                 let _ = to_near.shutdown().await;
                 ended
@@ -203,7 +208,9 @@ async fn screened(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     screen: Screen,
+    (mut room, whole): (Guest, bool),
 ) -> Result<(), String> {
+    let mut handed_on = 0;
     let mut come: Vec<u8> = Vec::new();
     let mut piece = vec![0_u8; PIECE];
     loop {
@@ -215,9 +222,14 @@ async fn screened(
             done += length;
         }
         come.drain(..done);
+        handed_on += done;
         match from.read(&mut piece).await {
             Ok(0) | Err(_) => return Ok(()),
-            Ok(read) => come.extend_from_slice(&piece[..read]),
+            Ok(read) => {
+                come.extend_from_slice(&piece[..read]);
+                let held = if whole { handed_on + come.len() } else { come.len() };
+                room.hold(held).map_err(|no_room| no_room.to_string())?;
+            }
         }
     }
 }

@@ -21,7 +21,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use super::limits::Limits;
 use super::reach::{Tunnel, leave};
+use super::room::NoRoom;
 use super::sanitize;
 use super::session::Session;
 use super::tls::{unwrapped, wrapped};
@@ -199,6 +201,14 @@ pub enum HttpError {
         /// The status code that came first.
         status: u16,
     },
+    /// There was no room for its answer beside those of other machines ([`Room`](super::Room)). It says nothing of the server.
+    #[error("{to}, seen from {from}: {NoRoom}")]
+    NoRoom {
+        /// Server and path.
+        to: String,
+        /// The machine.
+        from: Endpoint,
+    },
     /// What came was no HTTP, or broke off.
     #[error("{to}, seen from {from}, does not answer as a web server should: {why}")]
     Broken {
@@ -216,7 +226,7 @@ impl HttpError {
     pub fn may_have_run(&self) -> bool {
         match self {
             Self::WrongHost { .. } | Self::Unwritable { .. } | Self::NotReached { .. } => false,
-            Self::TimedOut { .. } | Self::TooLarge { .. } | Self::Broken { .. } => true,
+            Self::TimedOut { .. } | Self::TooLarge { .. } | Self::NoRoom { .. } | Self::Broken { .. } => true,
         }
     }
 }
@@ -277,18 +287,17 @@ impl Session {
                 .map_err(|reach| HttpError::NotReached { to: to.clone(), from: from(), reach })?;
             let answered = if tls {
                 match wrapped(tunnel, &self.leaked_channels).await {
-                    Ok(tunnel) => {
-                        answer(tunnel, message, self.limits.http_bytes, &self.leaked_channels, unwrapped).await
-                    }
+                    Ok(tunnel) => answer(tunnel, message, &self.limits, &self.leaked_channels, unwrapped).await,
                     Err(trouble) => Err(trouble),
                 }
             } else {
-                answer(tunnel, message, self.limits.http_bytes, &self.leaked_channels, |tunnel| tunnel).await
+                answer(tunnel, message, &self.limits, &self.leaked_channels, |tunnel| tunnel).await
             };
             answered.map_err(|trouble| match trouble {
                 Trouble::TooLarge { status } => {
                     HttpError::TooLarge { to: to.clone(), from: from(), limit: self.limits.http_bytes, status }
                 }
+                Trouble::NoRoom => HttpError::NoRoom { to: to.clone(), from: from() },
                 Trouble::Broken(why) => HttpError::Broken { to: to.clone(), from: from(), why },
             })
         };
@@ -354,6 +363,7 @@ fn written(
 
 pub(super) enum Trouble {
     TooLarge { status: u16 },
+    NoRoom,
     Broken(String),
 }
 
@@ -373,7 +383,7 @@ impl Trouble {
 async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     tunnel: S,
     message: Request<Full<Bytes>>,
-    max_bytes: usize,
+    limits: &Limits,
     leaked_channels: &Arc<AtomicU32>,
     bare: fn(S) -> Tunnel,
 ) -> Result<HttpAnswer, Trouble> {
@@ -391,11 +401,21 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let mut hold = Hold { task: Some(task.abort_handle()), leaked_channels };
     let answer = sender.send_request(message).await.map_err(|error| Trouble::broken(&error))?;
     let status = answer.status().as_u16();
-    let body = Limited::new(answer.into_body(), max_bytes).collect().await.map_err(|error| {
-        if error.is::<LengthLimitError>() { Trouble::TooLarge { status } } else { Trouble::broken(error.as_ref()) }
-    })?;
+    let mut from = Limited::new(answer.into_body(), limits.http_bytes);
+    // Whoever asked reads the answer as soon as it is whole, so its room is needed no longer than this.
+    let mut room = limits.room.guest();
+    let mut body = Vec::new();
+    while let Some(frame) = from.frame().await {
+        let frame = frame.map_err(|error| {
+            if error.is::<LengthLimitError>() { Trouble::TooLarge { status } } else { Trouble::broken(error.as_ref()) }
+        })?;
+        if let Some(bytes) = frame.data_ref() {
+            body.extend_from_slice(bytes);
+            room.hold(body.len()).map_err(|_| Trouble::NoRoom)?;
+        }
+    }
     hold.task = None;
-    Ok(HttpAnswer { status, body: body.to_bytes().to_vec() })
+    Ok(HttpAnswer { status, body })
 }
 
 /// Ends the exchange at once when it is given up, so that a server that never stops talking is not listened to.

@@ -2,6 +2,7 @@
 //!
 //! Knows only numbers. Which limit bounds what stands at each field.
 
+use super::room::Room;
 use std::time::Duration;
 
 /// Time and size limits for a connection and for what is done over it. [`Limits::default`] is what runs in production;
@@ -35,6 +36,8 @@ pub struct Limits {
     /// The largest HTTP answer that is taken in, in bytes. The largest that Binder's servers give is the list of all
     /// builds.
     pub http_bytes: usize,
+    /// For the bytes of all answers at once, over all machines.
+    pub room: Room,
     /// How long a machine may try to reach a port before the answer is [`Reach::TimedOut`](super::Reach::TimedOut).
     pub reach: Duration,
 }
@@ -53,6 +56,7 @@ impl Default for Limits {
             change: Duration::from_secs(60),
             http: Duration::from_secs(10),
             http_bytes: 4 * 1024 * 1024,
+            room: Room::default(),
             reach: Duration::from_secs(5),
         }
     }

@@ -9,12 +9,13 @@ use tokio::time::Instant;
 use super::channel::{Ended, NotStarted, OnDrop, Reader, Stop};
 use super::framing::{Frames, NOISE_ALLOWED, Nonce, Progress};
 use super::probe::{BadProbe, COMMAND, Probe, SectionOutput};
+use super::room::{Guest, NoRoom};
 use super::session::Session;
 use super::target::Endpoint;
 use binder_core::sanitize::sanitize_tail;
 
 /// What was seen in one look.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Look {
     /// What became of each section of the probe; every one of them is here.
     pub sections: BTreeMap<&'static str, SectionOutput>,
@@ -24,6 +25,9 @@ pub struct Look {
     pub complaints: String,
     /// From the request to the last frame.
     pub took: Duration,
+    /// Its room, for as long as its bytes are there.
+    #[allow(dead_code, reason = "dropping it is its use")]
+    room: Guest,
 }
 
 /// How a look ended. Sections that ended before are whole in any case.
@@ -43,6 +47,8 @@ pub enum LookEnd {
     },
     /// The machine sent more than any honest look does.
     Flooded,
+    /// There was no room for all of it beside the answers of other machines.
+    NoRoom,
     /// The machine's shell ended early.
     Stopped {
         /// Its exit status, if it had one.
@@ -103,7 +109,7 @@ impl Session {
     pub async fn look(&self, probe: &Probe) -> Result<Look, LookError> {
         let nonce = Nonce::random();
         let program = probe.program(&nonce)?;
-        let mut reader = LookReader::new(probe, nonce);
+        let mut reader = LookReader::new(probe, nonce, self.limits.room.guest());
         let started = Instant::now();
         let deadline = started + self.limits.look;
         let at = || self.at.clone();
@@ -118,6 +124,10 @@ impl Session {
         let end = match ended {
             Ended::Enough if reader.flooded && !begun => return Err(LookError::NoShell { at: at(), complaints }),
             Ended::Enough if reader.flooded => LookEnd::Flooded,
+            Ended::Enough if reader.no_room && !begun => {
+                return Err(LookError::NotStarted { at: at(), why: NoRoom.to_string() });
+            }
+            Ended::Enough if reader.no_room => LookEnd::NoRoom,
             Ended::Enough => LookEnd::Complete,
             Ended::TimedOut if !begun => {
                 return Err(LookError::NoAnswer { at: at(), after: self.limits.look, complaints });
@@ -130,7 +140,7 @@ impl Session {
         };
         let outputs = reader.frames.finish(probe.sections().iter().map(|section| section.limit));
         let sections = probe.sections().iter().map(|section| section.name).zip(outputs).collect();
-        Ok(Look { sections, end, complaints, took })
+        Ok(Look { sections, end, complaints, took, room: reader.room })
     }
 }
 
@@ -144,24 +154,34 @@ struct LookReader {
     /// Bytes that may still come.
     budget: usize,
     flooded: bool,
+    /// What came by now, in bytes, and the room for it.
+    come: usize,
+    room: Guest,
+    no_room: bool,
     complaints: Vec<u8>,
 }
 
 impl LookReader {
-    fn new(probe: &Probe, nonce: Nonce) -> Self {
+    fn new(probe: &Probe, nonce: Nonce, room: Guest) -> Self {
         let max_bytes = || probe.sections().iter().map(|section| section.max_bytes);
         // What an honest machine can send at most: each section as base64 with a newline every 76 characters and its
         // frames, and noise on either stream.
         let budget = max_bytes().fold(2 * NOISE_ALLOWED, |sum, max| {
             sum.saturating_add(max.saturating_add(1).div_ceil(3).saturating_mul(4).saturating_mul(77) / 76 + 512)
         });
-        Self { frames: Frames::new(nonce, max_bytes()), budget, flooded: false, complaints: Vec::new() }
+        let frames = Frames::new(nonce, max_bytes());
+        Self { frames, budget, flooded: false, come: 0, room, no_room: false, complaints: Vec::new() }
     }
 
     fn spend(&mut self, bytes: &[u8]) -> ControlFlow<Stop> {
         match self.budget.checked_sub(bytes.len()) {
             Some(left) => {
                 self.budget = left;
+                self.come += bytes.len();
+                if self.room.hold(self.come).is_err() {
+                    self.no_room = true;
+                    return ControlFlow::Break(Stop::NoRoom);
+                }
                 ControlFlow::Continue(())
             }
             None => self.flood(),

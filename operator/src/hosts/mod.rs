@@ -43,6 +43,7 @@ pub mod look;
 pub mod pool;
 pub mod probe;
 pub mod reach;
+pub mod room;
 pub mod session;
 pub mod target;
 
@@ -61,6 +62,7 @@ pub use pool::{Hosts, NotConnected, Retry};
 pub use probe::{BadProbe, Probe, Section, SectionOutput};
 pub use quote::BadArgument;
 pub use reach::{Greeting, Reach, knock};
+pub use room::Room;
 pub use session::Session;
 pub use target::{BadHostKey, BadLoginKey, Endpoint, HostKey, LoginKey, Target};
 pub use wire::{Dial, HostStream, Tcp, Unreached};

@@ -23,7 +23,7 @@ use crate::{Outcome, ensure, trial};
 const RIGHTS: &[(&str, &str, &[&str])] = &[
     ("", "secrets", &["get"]),
     ("events.k8s.io", "events", &["create", "patch"]),
-    ("fleet.binder-project.org", "binderactions", &["create", "delete", "list"]),
+    ("fleet.binder-project.org", "binderactions", &["create", "delete", "list", "watch"]),
     ("fleet.binder-project.org", "binderactions/status", &["patch"]),
     ("fleet.binder-project.org", "binderfleets", &["get", "list", "watch"]),
     ("fleet.binder-project.org", "binderfleets/finalizers", &["update"]),
@@ -78,6 +78,7 @@ async fn bad_values(place: &Place) -> Outcome {
         ("concurrency=0", "concurrency"),
         ("concurrency=65536", "concurrency"),
         ("keepActionsHours=0", "keepActionsHours"),
+        ("lookMemory=8", "lookMemory"),
         ("minDeadAfter=soon", "minDeadAfter"),
         ("allowAmbientCloudIdentity=perhaps", "allowAmbientCloudIdentity"),
         ("admission.protectAction=false", "protectAction"),

@@ -1,9 +1,10 @@
-//! A host, and then the whole fleet, is deleted with a remedy under way: the objects go, and nothing is asked of the
-//! machine any more.
+//! A host, and then the whole fleet, is deleted with a remedy under way: the objects go, nothing is asked of the machine any
+//! more, and what was tried stays on record.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use binder_crds::BinderAction;
 use binder_lab::stage::owner;
 use libtest_mimic::Trial;
 
@@ -12,6 +13,8 @@ use crate::set::Set;
 use crate::{Outcome, ensure, failed, trial};
 
 const LIMIT: Duration = Duration::from_secs(180);
+/// The longest that a step may take to show its effect, and a moment to say that nobody saw it.
+const RECORDED: Duration = Duration::from_secs(330);
 const WEB: &str = "binder-web-deploy";
 /// So long after its deletion a host is watched: several looks would have been made in it.
 const WATCHED: Duration = Duration::from_secs(12);
@@ -39,11 +42,13 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
         gone(set, &names).await?;
         nothing_more_is_asked(set, &names).await?;
         let stage = &set.stage;
-        let none = || async {
+        let ended = || async {
             let left = stage.actions().list(&Default::default()).await.map_err(|error| binder_lab::said(&error))?.items;
-            if left.is_empty() { Ok(()) } else { Err(format!("{} actions are left", left.len())) }
+            let is_open = |action: &&BinderAction| action.status.as_ref().is_none_or(|status| status.outcome.is_none());
+            let open = left.iter().filter(is_open).count();
+            if !left.is_empty() && open == 0 { Ok(()) } else { Err(format!("{open} of {} are open", left.len())) }
         };
-        stage.until("the actions go with their hosts", LIMIT, none).await.map_err(failed)?;
+        stage.until("what was tried stays on record, with an outcome", RECORDED, ended).await.map_err(failed)?;
         let took = set.stage.stop_operator().await.map_err(failed)?;
         set.tell(format!("the operator ended {:.1} s after SIGTERM", took.as_secs_f32()));
         Ok(())

@@ -1,6 +1,8 @@
 //! Operation a step: asks once more whether it still holds, records the intention, sends, records that it was sent. Whether it
 //! helped is the next look's to see.
 
+use super::super::actions::Remembered;
+use super::super::secrets::Age;
 use super::super::{Context, Error, backups, brake, chain, disruption, fleet, keys, list_all, outage, power, record};
 use super::{Described, record_ends};
 use crate::execute::{self, Means, Sent};
@@ -32,6 +34,10 @@ pub(super) struct Decided {
     pub(super) at: Timestamp,
     /// When what it rests on was seen.
     pub(super) evidence_at: Instant,
+    /// Since when the host's incident lasts.
+    pub(super) incident: Option<Timestamp>,
+    /// What was remembered of earlier attempts.
+    pub(super) remembered: Remembered,
 }
 
 impl Decided {
@@ -91,7 +97,8 @@ pub(super) async fn execute(
         return Ok(());
     }
     let key = if run.step.needs_api_key() {
-        let key = keys::usable(context, &described.namespace, described.spec.api_key_secret_ref.as_ref()).await?;
+        let key =
+            keys::usable(context, &described.namespace, described.spec.api_key_secret_ref.as_ref(), Age::now()).await?;
         match key {
             Ok(key) => Some(key),
             // It was there a moment ago; the next pass will say what is missing.
@@ -106,7 +113,7 @@ pub(super) async fn execute(
     }
     // The brake may hold since this was decided: what other hosts showed meanwhile counts.
     if let Some(fleet) = described.fleet.as_deref().filter(|_| run.step.disruption() > Disruption::None)
-        && let Some(held) = brake::look(context, fleet).await?
+        && let Some(held) = brake::look(context, fleet)
     {
         tracing::info!(reason = held.reason, "the fleet's brake holds meanwhile: decided anew");
         return Ok(());
@@ -122,7 +129,10 @@ pub(super) async fn execute(
         let mut now = FleetView::default();
         let fleet = described.fleet.as_deref();
         now.budget = fleet.map(|fleet| fleet.spec.budget.clone()).unwrap_or_default();
-        let others = disruption::others(context, &described.namespace, &described.uid, fleet).await?;
+        if let Some(fleet) = fleet {
+            disruption::refresh(context, &described.namespace, fleet).await?;
+        }
+        let others = disruption::others(context, &described.namespace, &described.uid, fleet);
         now.disrupted = others.disrupted;
         if let Some(host) = others.updating.first().filter(|_| run.step.changes_module().is_some()) {
             tracing::info!(waits_for = host, "another host is given a new version meanwhile: decided anew");
@@ -137,13 +147,18 @@ pub(super) async fn execute(
     } else {
         None
     };
+    // What was tried, by the API itself: a watch that is behind may put a step off and never bring one about.
+    if !record::still_remembered(context, &described.object, decided.remembered).await? {
+        return Err(Error::Behind(format!("what was tried on BinderHost {}", described.object.name_any())));
+    }
     if let Some(age) = decided.too_old() {
         tracing::info!(seconds = age.as_secs(), "what was seen is too old by now: decided anew");
         return Ok(());
     }
     tracing::Span::current().record("action", run.permit.action());
     let fleet = described.fleet.as_ref().map(|fleet| fleet.name_any());
-    let past = record::intend(context, &described.object, fleet.as_deref(), &run, boot_id, decided.at).await?;
+    let when = record::Decided { at: decided.at, incident: decided.incident };
+    let past = record::intend(context, &described.object, fleet.as_deref(), &run, boot_id, when).await?;
     let Some(past) = past else {
         return Err(Error::NameTaken(run.permit.action().to_owned()));
     };

@@ -1,8 +1,9 @@
 //! One look at a host: the connection, the probe, the questions, and what is carried from look to look. Decides nothing.
 
+use super::super::secrets::Age;
 use super::super::{Context, Error, access, backups, fleet, keys};
 use super::Described;
-use crate::hosts::Session;
+use crate::hosts::{ConnectError, Session};
 use crate::observe::kubernetes::Way;
 use crate::observe::{self, Around};
 use binder_core::facets::Step;
@@ -86,7 +87,15 @@ pub(super) async fn observe(
             }
             (carried(described, context, looked), Some(session))
         }
-        Err(failed) => (Looked::Failed(observe::not_connected(&failed, &target.key)), None),
+        Err(failed) => {
+            if matches!(*failed.why, ConnectError::LoginRefused { .. } | ConnectError::MoreProofWanted { .. })
+                && let Some(login) = &described.spec.access
+            {
+                // Its owner may just have put another key there.
+                context.secrets.doubt(&described.namespace, &login.key_secret_ref.name.0);
+            }
+            (Looked::Failed(observe::not_connected(&failed, &target.key)), None)
+        }
     };
     let result = match &looked {
         Looked::Seen(_) => "Seen",
@@ -117,8 +126,8 @@ pub(super) async fn look(
         return Ok(Box::pin(observe::look(session, desired, &around)).await);
     }
     let (namespace, reference) = (&described.namespace, described.spec.api_key_secret_ref.as_ref());
-    let every = plan::usual(&described.spec);
-    let key = access::ApiKeys::get(context, namespace, reference, every).await?;
+    let age = Age::for_looks(plan::usual(&described.spec));
+    let key = access::api_key(context, namespace, reference, age).await?;
     if let Err(problem) = &key {
         let about =
             keys::About { namespace, uid: &described.uid, name: &described.object.name_any(), spec: &described.spec };
@@ -130,8 +139,7 @@ pub(super) async fn look(
     if !observe::key_was_refused(&looked) {
         return Ok(looked);
     }
-    context.api_keys.forget(namespace, reference);
-    let now = access::ApiKeys::get(context, namespace, reference, every).await?;
+    let now = access::api_key(context, namespace, reference, Age::now()).await?;
     let same = matches!((&key, &now), (Ok(key), Ok(now)) if key.expose_secret() == now.expose_secret());
     if same {
         return Ok(looked);
@@ -153,7 +161,7 @@ pub(super) fn around(described: &Described, context: &Context) -> Around {
     }
     let mut ways: Vec<Way> = Vec::new();
     // Always the same one of several.
-    for other in &fleet::members(context, fleet) {
+    for other in fleet::members(context, fleet).iter() {
         around.addresses.insert(other.name_any(), other.spec.address.0.clone());
         if other.spec.desired.servers.contains(&Server::Build) && around.build_server.is_none() {
             around.build_server = Some(other.spec.address.0.clone());
@@ -196,11 +204,12 @@ pub(super) fn carried(described: &Described, context: &Context, looked: Looked) 
 
 /// What stands in the way of starting servers, if the description has any: the API key must be there first.
 pub(super) async fn api_key_problem(described: &Described, context: &Context) -> Result<Option<String>, Error> {
-    // Reading a Secret for nothing is a read too many: only a host that differs may need the key now.
+    // Only a host that differs may need the key now.
     let healthy = described.object.status.as_ref().and_then(status::is_healthy) == Some(true);
     if described.suspended.is_some() || healthy || !observe::needs_api_key(&described.spec.desired) {
         return Ok(None);
     }
-    let key = keys::usable(context, &described.namespace, described.spec.api_key_secret_ref.as_ref()).await?;
+    let age = Age::for_looks(plan::usual(&described.spec));
+    let key = keys::usable(context, &described.namespace, described.spec.api_key_secret_ref.as_ref(), age).await?;
     Ok(key.err().map(|problem| problem.to_string()))
 }

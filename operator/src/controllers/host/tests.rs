@@ -90,7 +90,12 @@ fn a_backup_that_nobody_makes_is_not_waited_for() {
 #[test]
 fn what_was_seen_long_ago_is_not_acted_on() {
     let seconds = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
-    let decided = |evidence_at| Decided { at: Timestamp::UNIX_EPOCH, evidence_at };
+    let decided = |evidence_at| Decided {
+        at: Timestamp::UNIX_EPOCH,
+        evidence_at,
+        incident: None,
+        remembered: Remembered::of(&binder_core::plan::memory::Memory::default()),
+    };
     assert_eq!(decided(seconds(10)).too_old(), None);
     assert!(decided(seconds(16)).too_old().is_some());
 }

@@ -31,14 +31,14 @@ pub(super) async fn view(
         Looked::Seen(_) | Looked::Suspended => Outage { greets: greeted, ..Outage::default() },
     };
     let Some(fleet) = &described.fleet else { return Ok(view) };
-    // A healthy host has no use for the budget, and asking the API for nothing is a read too many.
+    // A healthy host has no use for the budget.
     if described.object.status.as_ref().and_then(status::is_healthy) != Some(true) {
-        let others = disruption::others(context, &described.namespace, &described.uid, Some(fleet)).await?;
+        let others = disruption::others(context, &described.namespace, &described.uid, Some(fleet));
         (view.disrupted, view.updating) = (others.disrupted, others.updating);
     }
     let spec: &BinderFleetSpec = &fleet.spec;
     view.fleet = Some(fleet.name_any());
-    view.held = brake::look(context, fleet).await?;
+    view.held = brake::look(context, fleet);
     view.patience = fleet::patience(&spec.remedies, &context.config);
     view.budget = spec.budget.clone();
     view.windows = spec.windows.clone();
@@ -46,7 +46,7 @@ pub(super) async fn view(
     let written = context.known();
     view.build_server = build_server(context, fleet, &hosts);
     // By name, and the first one that lacks something is the one that is told: the same every time.
-    for other in &hosts {
+    for other in hosts.iter() {
         let uid = other.uid().unwrap_or_default();
         if uid == described.uid {
             continue;

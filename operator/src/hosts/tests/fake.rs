@@ -139,6 +139,11 @@ impl Machine {
         }
     }
 
+    /// Its host key, as a description pins it.
+    pub(super) fn host_key(&self) -> String {
+        self.config.keys[0].public_key().to_openssh().unwrap()
+    }
+
     pub(super) fn logins(mut self, logins: Logins) -> Self {
         self.logins = logins;
         self

@@ -82,6 +82,18 @@ async fn a_body_without_end_is_cut_off() {
 }
 
 #[tokio::test]
+async fn an_answer_for_which_there_is_no_room_says_nothing_of_the_server() {
+    let (to, _heads) =
+        server(b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n", Some(&[b'x'; 65536]), true).await;
+    let machine = Machine::new();
+    let limits = Limits { room: Room::new(100_000), ..limits() };
+    let session = Session::connect_over(&machine, &machine.target, &limits).await.unwrap();
+    let error = session.http(request(to)).await.unwrap_err();
+    assert!(matches!(error, HttpError::NoRoom { .. }), "{error:?}");
+    assert_eq!(limits.room.taken(), 0);
+}
+
+#[tokio::test]
 async fn a_slow_server_is_given_up() {
     let (to, _heads) = server(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", None, false).await;
     let machine = Machine::new();

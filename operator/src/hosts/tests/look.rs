@@ -303,3 +303,20 @@ async fn many_looks_at_once_do_not_hinder_each_other() {
     }
     assert!(!session.needs_reconnect());
 }
+
+#[tokio::test]
+async fn a_look_for_which_there_is_no_room_keeps_what_came_before_and_gives_its_room_back() {
+    let machine = Machine::new();
+    let limits = Limits { room: Room::new(64 * 1024), ..limits() };
+    let session = Session::connect_over(&machine, &machine.target, &limits).await.unwrap();
+    let large = Section { max_bytes: 1 << 20, ..section("large", "head -c 300000 /dev/zero") };
+    let look = session.look(&probe(vec![section("first", "echo first"), large])).await.unwrap();
+    assert_eq!(look.end, LookEnd::NoRoom);
+    assert_eq!(look.sections["first"], complete("first\n"));
+    assert_eq!(look.sections["large"], SectionOutput::Missing);
+    assert!(limits.room.taken() > 0, "what came is still there");
+    drop(look);
+    assert_eq!(limits.room.taken(), 0);
+    let look = session.look(&probe(vec![section("first", "echo first")])).await.unwrap();
+    assert_eq!(look.end, LookEnd::Complete, "what is small needs none");
+}

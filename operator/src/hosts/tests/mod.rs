@@ -27,6 +27,34 @@ pub(crate) async fn session() -> (Box<dyn std::any::Any>, Session) {
     (Box::new(machine), session)
 }
 
+/// A scripted machine for the tests of those who log in by themselves, with a key pair that it lets in or refuses.
+pub(crate) struct Lodge {
+    machine: fake::Machine,
+    /// The private key's file.
+    pub(crate) key: secrecy::SecretString,
+    /// The host key, as a description pins it.
+    pub(crate) host_key: String,
+}
+
+impl Lodge {
+    pub(crate) fn new(lets_in: bool) -> Self {
+        let logins = if lets_in { fake::Logins::Accepted } else { fake::Logins::Refused };
+        let machine = fake::Machine::new().logins(logins);
+        let host_key = machine.host_key();
+        Self { machine, key: key_pair(&["-t", "ed25519", "-N", ""]).0, host_key }
+    }
+
+    /// What a process that has just started knows of machines: nothing; every address leads to this one.
+    pub(crate) fn hosts(&self) -> Hosts {
+        Hosts::over(std::sync::Arc::new(self.machine.clone()), limits(), std::sync::Arc::new(|ceiling| ceiling))
+    }
+
+    /// How often a key was shown to it.
+    pub(crate) fn keys_shown(&self) -> usize {
+        self.machine.seen.keys_shown()
+    }
+}
+
 /// A permit as the gate gives it, for the host with this UID and the action of this name.
 pub(crate) fn permit(host: &str, action: &str) -> Permit {
     gate::admit(&Request {
