@@ -94,8 +94,13 @@ pub(crate) fn spec(desired: Desired) -> BinderHostSpec {
 /// A healthy fleet, in a hurry: what waits, waits for seconds.
 pub(crate) fn fleet() -> FleetView {
     let patience = Patience { dead_after: Duration::from_secs(60), ..Patience::default() };
-    let build_server =
-        BuildServer { host: "build".to_owned(), uid: "uid-2".to_owned(), closed: None, clock_off: false };
+    let build_server = BuildServer {
+        host: "build".to_owned(),
+        uid: "uid-2".to_owned(),
+        port: Some(8082),
+        closed: None,
+        clock_off: false,
+    };
     FleetView { fleet: Some("binder".to_owned()), patience, build_server: Some(build_server), ..FleetView::default() }
 }
 

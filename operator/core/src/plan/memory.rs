@@ -259,6 +259,8 @@ pub struct BuildServer {
     pub host: String,
     /// The object's UID.
     pub uid: String,
+    /// The port on which it is asked, as the settings of its host say; `None` while they were not read.
+    pub port: Option<u16>,
     /// Why nothing may be asked of it, in words: its mode, or that it is suspended.
     pub closed: Option<String>,
     /// Whether its clock, by which builds are begun, and the operator's are known to differ.

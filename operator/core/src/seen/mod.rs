@@ -159,6 +159,22 @@ pub const EXIT_SUDO: i32 = 77;
 /// The exit code by which our own scripts say that a program is missing (the shell's own convention).
 pub const EXIT_MISSING: i32 = 127;
 
+/// Reads one section of a look: what was not asked stays so, what cannot be read is unknown with its reason.
+pub fn known<T>(
+    asked: &[Ask],
+    answers: &BTreeMap<String, Answer>,
+    name: &str,
+    read: impl FnOnce(Option<&Answer>) -> Result<T, Blind>,
+) -> Known<T> {
+    if !asked.iter().any(|ask| ask.name == name) {
+        return Known::NotAsked;
+    }
+    match read(answers.get(name)) {
+        Ok(fact) => Known::Seen(fact),
+        Err(blind) => Known::Unknown(blind),
+    }
+}
+
 /// Everything that one look saw of a host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observation {
@@ -233,20 +249,6 @@ impl Observation {
 
     /// Reads the answers of a look. What was not asked stays so; what cannot be read is unknown with its reason.
     pub fn read(at: Timestamp, asked: &[Ask], answers: &BTreeMap<String, Answer>, cluster: proxy::Cluster) -> Self {
-        fn known<T>(
-            asked: &[Ask],
-            answers: &BTreeMap<String, Answer>,
-            name: &str,
-            read: impl FnOnce(Option<&Answer>) -> Result<T, Blind>,
-        ) -> Known<T> {
-            if !asked.iter().any(|ask| ask.name == name) {
-                return Known::NotAsked;
-            }
-            match read(answers.get(name)) {
-                Ok(fact) => Known::Seen(fact),
-                Err(blind) => Known::Unknown(blind),
-            }
-        }
         let machine = known(asked, answers, machine::NAME, machine::read);
         let proven = |answer: Option<&Answer>| {
             let table = pm2::read(answer)?;

@@ -156,7 +156,9 @@ pub(super) fn around(described: &Described, context: &Context) -> Around {
     for other in &fleet::members(context, fleet) {
         around.addresses.insert(other.name_any(), other.spec.address.0.clone());
         if other.spec.desired.servers.contains(&Server::Build) && around.build_server.is_none() {
-            around.build_server = Some(other.spec.address.0.clone());
+            let port = other.uid().and_then(|uid| context.neighbours.port(&uid, Server::Build));
+            let address = other.spec.address.0.clone();
+            around.build_server = port.map(|port| observe::BuildServer { address, port });
         }
         if let Some(way) = way(other, context) {
             ways.push(way);

@@ -303,8 +303,9 @@ impl World {
     fn servers(&self) -> Servers {
         let mut seen = Servers::default();
         for server in web().servers {
-            let (Some(route), name) = (catalogue::key_route(server), catalogue::server(server).name) else { continue };
-            let key = match (self.listeners.contains_key(&route.port), self.other_key.contains(&name)) {
+            let (Some(_), component) = (catalogue::key_route(server), catalogue::server(server)) else { continue };
+            let name = component.name;
+            let key = match (self.listeners.contains_key(&component.ports[0]), self.other_key.contains(&name)) {
                 (false, _) => Key::Silent("no connection to it".to_owned()),
                 (true, true) => Key::Refused,
                 (true, false) => Key::Accepted,
