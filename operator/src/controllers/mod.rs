@@ -22,8 +22,7 @@ use crate::metrics::Metrics;
 use crate::power::gce::Gce;
 use binder_core::plan::evidence::Demanded;
 use binder_core::plan::memory::Memory;
-use binder_core::seen::lasting::Lasting;
-use binder_core::seen::restarts::History;
+use binder_core::seen::history::History;
 use binder_core::status::failed::Failed;
 use binder_crds::{BinderFleet, BinderHost, BinderHostStatus, HOST_UID_LABEL};
 use futures::{Stream, StreamExt};
@@ -88,12 +87,10 @@ pub(crate) struct Known {
     pub(crate) status: Option<BinderHostStatus>,
     /// What was tried; `None` when it must be read again.
     pub(crate) memory: Option<Memory>,
-    /// Since when what the looks show has been so.
-    pub(crate) lasting: Lasting,
     /// The steps that the last look led to, for the next one to confirm.
     pub(crate) demanded: Demanded,
-    /// Restart counts of earlier looks; lost with the process, and then learned again.
-    pub(crate) restarts: History,
+    /// What earlier looks know; lost with the process, and then learned again.
+    pub(crate) history: History,
     /// Errors of the API in a row.
     pub(crate) errors: u32,
     /// How slow the looks at it were.

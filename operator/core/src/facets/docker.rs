@@ -10,13 +10,13 @@
 //! proof of more: a daemon that runs and refuses is well, and a person is told what was said.
 
 use super::step::{StoppedContainer, UnusedImage};
-use super::{BLIP, Check, Chore, Done, Drift, DriftKind, Facet, Rung, Step, clocks};
+use super::{BLIP, Check, Chore, Done, Drift, DriftKind, Facet, Rung, Step};
 use crate::catalogue::{self, Component};
 use crate::schedule::Timetable;
 use crate::seen::docker::{Answers, Container, Docker as Seen, Image, Left, Trouble};
 use crate::seen::machine::Machine;
 use crate::seen::pm2::State;
-use crate::seen::{Ask, Blind, Observation, docker};
+use crate::seen::{Ask, Blind, Observation, clock, docker};
 use binder_crds::desired::Reclaim;
 use binder_crds::{Desired, conditions};
 use std::collections::BTreeSet;
@@ -126,7 +126,6 @@ impl Facet for Docker {
             let left = removable(desired, reclaim, docker, machine.clock);
             let images_next = left.containers.is_empty() && !left.images.is_empty();
             let held_by = match docker.answers {
-                _ if clocks::differ(machine, seen.at) => Some(clocks::HELD),
                 Answers::Yes if docker.building && images_next => Some(BUILD),
                 Answers::Yes => None,
                 Answers::Refuses | Answers::Hangs => make_room(docker).is_empty().then_some("Docker"),
@@ -383,7 +382,7 @@ pub(super) fn what_fills_it(desired: &Desired, seen: &Observation) -> Option<Str
     if docker.answers != Answers::Yes {
         return Some("Docker does not answer, so nothing of it can be removed".to_owned());
     }
-    if clocks::differ(machine, seen.at) {
+    if clock::off(seen).is_some() {
         return None;
     }
     let left = removable(desired, reclaim, docker, machine.clock);

@@ -4,10 +4,12 @@
 //! *absent*. Must not know what is described, what differs or what would be done.
 
 pub mod backups;
+pub mod clock;
 pub mod crashes;
 pub mod database;
 pub mod disks;
 pub mod docker;
+pub mod history;
 pub mod keys;
 pub mod kubernetes;
 pub mod lasting;
@@ -204,8 +206,10 @@ pub struct Observation {
     pub kubernetes: Known<kubernetes::Api>,
     /// The routes of Binder's proxy.
     pub routes: Known<routes::Routes>,
-    /// Since when what is seen has been so.
+    /// Since when what is seen has been so; see [`history`].
     pub lasting: lasting::Lasting,
+    /// Whether the clock was off at the look before; see [`clock`].
+    pub clock_before: Option<clock::Off>,
     /// The last errors in pm2's logs, by the process's name.
     pub crashes: Known<BTreeMap<String, crashes::Crash>>,
     /// Processes that pm2 restarts again and again, by name: worked out from earlier looks as well as from this one.
@@ -238,6 +242,7 @@ impl Observation {
             kubernetes: Known::NotAsked,
             routes: Known::NotAsked,
             lasting: lasting::Lasting::default(),
+            clock_before: None,
             settings: Known::NotAsked,
             modules: Known::NotAsked,
             crashes: Known::NotAsked,

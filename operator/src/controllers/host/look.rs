@@ -84,7 +84,7 @@ pub(super) async fn observe(
             if let Looked::Seen(seen) = &mut looked {
                 seen.backups = backups?;
             }
-            (carried(described, context, looked), Some(session))
+            (looked, Some(session))
         }
         Err(failed) => (Looked::Failed(observe::not_connected(&failed, &target.key)), None),
     };
@@ -184,16 +184,6 @@ pub(super) fn way(host: &BinderHost, context: &Context) -> Option<Way> {
         described: proxy.cluster_id.as_ref().map(|id| id.0.clone()),
         told: context.neighbours.cluster(&uid),
     })
-}
-
-/// What was seen, with the time since when it has been so.
-pub(super) fn carried(described: &Described, context: &Context, looked: Looked) -> Looked {
-    let Looked::Seen(mut seen) = looked else { return looked };
-    if let Some(known) = context.known().get_mut(&described.uid) {
-        known.lasting = known.lasting.carried(seen.marks(), seen.at);
-        seen.lasting = known.lasting.clone();
-    }
-    Looked::Seen(seen)
 }
 
 /// What stands in the way of starting servers, if the description has any: the API key must be there first.
