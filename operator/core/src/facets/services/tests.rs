@@ -197,6 +197,37 @@ fn a_process_that_pm2_has_just_forgotten_may_be_ending() {
 }
 
 #[test]
+fn an_error_that_a_process_survived_is_not_why_it_ended() {
+    let name = "binder-deploy-kubernetes-start";
+    let desired = servers(Server::DeployKubernetes);
+    let told = |state, up_for: i64, climbs: &str, log: &str, written: i64| {
+        let mut seen = seen(name, state, up_for, &[]);
+        if !climbs.is_empty() {
+            seen.climbing.insert(climbs.to_owned(), climb(60, 1));
+        }
+        let line = "Error: connect ECONNREFUSED 127.0.0.1:8085".to_owned();
+        let crash = Crash { written: CLOCK - written, line, modules: Vec::new() };
+        seen.crashes = Known::Seen(BTreeMap::from([(log.to_owned(), crash)]));
+        let drift = only(&desired, &seen);
+        (drift.evidence.contains("kube-stream"), !Services.ladder(&desired, &seen, &drift).is_empty())
+    };
+    // Its last words, and pm2 started it again at once; also where the next one has begun with a warning.
+    for (up_for, written) in [(1, 2), (60, 61), (60, 70), (60, 55)] {
+        assert_eq!(told(State::Online, up_for, name, name, written), (true, true), "{up_for} {written}");
+    }
+    // Survived for a minute: what ended it then (the kernel, out of memory) left no words. And what the one that runs says
+    // is not why the one before it ended.
+    for (up_for, written) in [(1, 61), (1, 120), (60, 170), (60, 20)] {
+        assert_eq!(told(State::Online, up_for, name, name, written), (false, false), "{up_for} {written}");
+    }
+    // Another process's error is not its own.
+    assert_eq!(told(State::Online, 1, name, "binder-kubernetes-daemon", 2), (false, false));
+    // One that pm2 has given up: its last life began when pm2 says.
+    assert!(told(State::Errored, 20, "", name, 19).0);
+    assert!(!told(State::Errored, 20, "", name, 60).0);
+}
+
+#[test]
 fn kube_streams_crash_is_known_and_cured_by_starting_the_group_again() {
     let mut crashing = seen("binder-deploy-kubernetes-start", State::Online, 1, &[]);
     crashing.climbing.insert("binder-deploy-kubernetes-start".to_owned(), climb(60, 1));
