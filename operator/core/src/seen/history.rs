@@ -59,6 +59,6 @@ mod tests {
         assert!(first.clock_before.is_none() && clock::off(&first).is_some());
         // It was off a moment ago, and is not better than tolerated by enough.
         assert!(clock::off(&second).is_some());
-        assert_eq!(second.lasting.age(&"db", second.at).as_secs(), 30);
+        assert_eq!(second.lasting.age("db", second.at).as_secs(), 30);
     }
 }
