@@ -137,11 +137,10 @@ pub fn described(desired: &Desired) -> Vec<Component> {
 /// The build and template that every Binder has: what the health checker deploys every 40 s (`scripts/checker.js`).
 pub const EXAMPLE: &str = "binder-project-example-requirements";
 
-/// A question to a server that it answers only to its API key, that changes nothing and costs next to nothing.
+/// A question to a server that it answers only to its API key, that changes nothing and costs next to nothing. On which port
+/// the server is asked, its settings on the host say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyRoute {
-    /// The server's port.
-    pub port: u16,
     /// The parts of the path.
     pub path: &'static [&'static str],
     /// Whether the path ends with a slash.
@@ -153,9 +152,9 @@ pub struct KeyRoute {
 pub fn key_route(server: Server) -> Option<KeyRoute> {
     match server {
         Server::Web => None,
-        Server::Build => Some(KeyRoute { port: 8082, path: &["templates", EXAMPLE], slash: false }),
-        Server::DeployKubernetes => Some(KeyRoute { port: 8084, path: &["applications", EXAMPLE], slash: false }),
-        Server::Health => Some(KeyRoute { port: 8086, path: &["health"], slash: true }),
+        Server::Build => Some(KeyRoute { path: &["templates", EXAMPLE], slash: false }),
+        Server::DeployKubernetes => Some(KeyRoute { path: &["applications", EXAMPLE], slash: false }),
+        Server::Health => Some(KeyRoute { path: &["health"], slash: true }),
     }
 }
 

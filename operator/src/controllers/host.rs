@@ -189,8 +189,7 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
     // What was seen is as old as the end of the look.
     let mut evidence_at = Instant::now();
     if let (Looked::Seen(seen), Some(known)) = (&mut looked, context.known().get_mut(&described.uid)) {
-        known.restarts.add(seen);
-        seen.climbing = known.restarts.climbing(seen.at);
+        known.history.take_in(seen);
     }
     let figures = match &looked {
         Looked::Seen(seen) => Some(inspect::figures(&described.spec.desired, seen)),

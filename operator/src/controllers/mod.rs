@@ -26,8 +26,7 @@ use crate::hosts::{Hosts, Limits, Room, sanitize};
 use crate::metrics::Metrics;
 use crate::power::gce::Gce;
 use binder_core::plan::evidence::Demanded;
-use binder_core::seen::lasting::Lasting;
-use binder_core::seen::restarts::History;
+use binder_core::seen::history::History;
 use binder_core::status::failed::Failed;
 use binder_crds::{BinderAction, BinderFleet, BinderHost, BinderHostStatus};
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -94,12 +93,10 @@ pub struct Context {
 pub(crate) struct Known {
     /// The status that it wrote last: the cache may not have caught up with it.
     pub(crate) status: Option<BinderHostStatus>,
-    /// Since when what the looks show has been so.
-    pub(crate) lasting: Lasting,
     /// The steps that the last look led to, for the next one to confirm.
     pub(crate) demanded: Demanded,
-    /// Restart counts of earlier looks; lost with the process, and then learned again.
-    pub(crate) restarts: History,
+    /// What earlier looks know; lost with the process, and then learned again.
+    pub(crate) history: History,
     /// Errors of the API in a row.
     pub(crate) errors: u32,
     /// How slow the looks at it were.

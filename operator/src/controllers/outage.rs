@@ -7,14 +7,15 @@
 use super::{Context, Error, chain, fleet, power};
 use crate::hosts::{Greeting as Answer, Reach, Session, knock};
 use crate::power::{Power, State};
-use binder_core::catalogue;
-use binder_core::facets::Step;
+use binder_core::catalogue::{self, Component};
+use binder_core::facets::{Step, services};
 use binder_core::plan::outage::{
     Addressed, Belongs, Carrier, CloudSays, Greeting, Heard, Instance, Outage, Over, Testimony, Witness, belongs,
     greets, preference, proven,
 };
 use binder_core::seen::kubernetes::{NodeInstance, Nodes};
 use binder_core::seen::proxy::Cluster;
+use binder_core::seen::settings::Settings;
 use binder_core::seen::{Known, Observation};
 use binder_crds::desired::Server;
 use binder_crds::host::ProvenAt;
@@ -86,6 +87,8 @@ struct Remembered {
     clusters: HashMap<String, String>,
     /// Who has to be greeted by whom, by the fleet's UID, with the [`shape`] for which it was worked out.
     vouching: HashMap<String, (u64, Arc<Vouching>)>,
+    /// What each host's settings said last, by UID: on which ports its servers are asked from elsewhere.
+    settings: HashMap<String, Settings>,
 }
 
 impl Neighbours {
@@ -101,6 +104,7 @@ impl Neighbours {
         all.seen.remove(uid);
         all.rounds.remove(uid);
         all.clusters.remove(uid);
+        all.settings.remove(uid);
     }
 
     /// For whom a host has to be greeted. Worked out once for the hosts of a fleet as they are, since it takes each of them with
@@ -126,6 +130,17 @@ impl Neighbours {
     pub(crate) fn cluster(&self, uid: &str) -> Option<String> {
         self.lock().clusters.get(uid).cloned()
     }
+
+    /// What a host's settings said when they were last read; not asked while they never were.
+    pub(crate) fn settings(&self, uid: &str) -> Known<Settings> {
+        self.lock().settings.get(uid).cloned().map_or(Known::NotAsked, Known::Seen)
+    }
+
+    /// The port on which one of a host's servers is asked, once the host's settings were read.
+    pub(crate) fn port(&self, uid: &str, server: Server) -> Option<u16> {
+        let settings = self.settings(uid);
+        settings.seen().and_then(|_| services::port(server, &settings).ok())
+    }
 }
 
 /// A host that was looked at: this is remembered, and those of its neighbours that it has to know are asked for a greeting, in
@@ -146,6 +161,9 @@ pub(super) fn seen(
             && let Cluster::Identity(identity) = &proxy.cluster
         {
             all.clusters.insert(uid.to_owned(), identity.clone());
+        }
+        if let Known::Seen(settings) = &seen.settings {
+            all.settings.insert(uid.to_owned(), settings.clone());
         }
         let round = if of.is_some_and(|of| of.spec.hosts.len() > FEW) { LONG_ROUND } else { ROUND };
         if all.rounds.get(uid).is_some_and(|last| now.duration_since(*last) < round) {
@@ -268,8 +286,10 @@ pub(super) async fn ask(
 ) -> Result<Outage, Error> {
     let neighbours = of.map(|of| neighbours(context, host, of, &greeted)).unwrap_or_default();
     let power = power::of(context, namespace, spec, None).await?;
+    let settings = host.uid().map_or(Known::NotAsked, |uid| context.neighbours.settings(&uid));
+    let asked = questions(spec, &settings);
     let (witnesses, (cloud, instance), address) = tokio::join!(
-        join_all(neighbours.iter().map(|(host, session)| witness(host, session, spec, &greeted))),
+        join_all(neighbours.iter().map(|(host, session)| witness(host, session, spec, &asked, &greeted))),
         cloud(power.as_ref()),
         addressed(&spec.address.0),
     );
@@ -361,12 +381,18 @@ fn neighbours(
 }
 
 /// What one neighbour hears of a host.
-async fn witness(host: &BinderHost, session: &Session, spec: &BinderHostSpec, greeted: &BTreeSet<String>) -> Witness {
+async fn witness(
+    host: &BinderHost,
+    session: &Session,
+    spec: &BinderHostSpec,
+    asked: &[(Over, u16)],
+    greeted: &BTreeSet<String>,
+) -> Witness {
     let name = host.name_any();
     let carrier = async || if session.is_alive().await { Carrier::Alive } else { Carrier::Unproven };
     let before = carrier().await;
     let heard = if before == Carrier::Alive {
-        join_all(questions(spec).into_iter().map(|(over, port)| question(session, &spec.address.0, over, port))).await
+        join_all(asked.iter().map(|(over, port)| question(session, &spec.address.0, *over, *port))).await
     } else {
         Vec::new()
     };
@@ -375,24 +401,26 @@ async fn witness(host: &BinderHost, session: &Session, spec: &BinderHostSpec, gr
     Witness { greeted: greeted.contains(&name), host: name, domain, before, after, heard }
 }
 
-/// What is asked of a silent host: its sshd, and the ports of what is described there, each as its protocol wants.
-fn questions(spec: &BinderHostSpec) -> Vec<(Over, u16)> {
+/// What is asked of a silent host: its sshd, and the ports of what is described there, each as its protocol wants. The ports are
+/// those that its settings said last; where nobody has read them since the operator started, the usual ones.
+fn questions(spec: &BinderHostSpec, settings: &Known<Settings>) -> Vec<(Over, u16)> {
     let desired = &spec.desired;
     let mut all = vec![(Over::Ssh, spec.port)];
-    all.extend(desired.servers.iter().map(|server| (Over::Http, http_port(*server))));
+    let ports = |component: Component| {
+        services::with_settings(component, settings).map(|component| component.ports).unwrap_or_default()
+    };
+    for server in &desired.servers {
+        all.extend(ports(catalogue::server(*server)).into_iter().map(|port| (Over::Http, port)));
+    }
     all.extend(desired.kubernetes_api.iter().map(|api| (Over::Http, api.own_port())));
     for service in &desired.services {
         let service = catalogue::service(*service);
         let over = if service.name == "db" { Over::MongoDb } else { Over::Tcp };
-        all.extend(service.ports.iter().map(|port| (over, *port)));
+        all.extend(ports(service).into_iter().map(|port| (over, port)));
     }
     all.extend(desired.processes.iter().flat_map(|process| process.ports.iter().map(|port| (Over::Tcp, *port))));
     all.truncate(1 + PORTS);
     all
-}
-
-fn http_port(server: Server) -> u16 {
-    catalogue::server(server).ports.first().copied().unwrap_or_default()
 }
 
 /// What anybody who speaks HTTP answers, if only with an error; so does a server that wants TLS.
@@ -559,6 +587,8 @@ pub(super) fn twin(host: &BinderHost, fleet: &[Arc<BinderHost>]) -> Option<Strin
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
+    use binder_core::seen::Answer::Said;
+    use binder_core::seen::settings;
     use binder_crds::references::{GceHost, HostPower};
     use binder_crds::{Desired, desired};
 
@@ -582,10 +612,16 @@ mod tests {
             },
             ..BinderHostSpec::default()
         };
-        let all = questions(&spec);
+        let all = questions(&spec, &Known::NotAsked);
         for question in [(Over::Ssh, 2222), (Over::Http, 3000), (Over::Http, 6443), (Over::MongoDb, 9050)] {
             assert!(all.contains(&question), "{question:?} in {all:?}");
         }
+        // As the host's settings said last.
+        let moved = b"conf web {\"port\": 8080}\nconf db {\"port\": 27017}\nend\n".to_vec();
+        let moved = Known::Seen(settings::read(Some(&Said { bytes: moved, exit: 0 })).unwrap());
+        let all = questions(&spec, &moved);
+        assert!(all.contains(&(Over::Http, 8080)) && all.contains(&(Over::MongoDb, 27017)), "{all:?}");
+        assert!(!all.contains(&(Over::Http, 3000)) && !all.contains(&(Over::MongoDb, 9050)), "{all:?}");
     }
 
     fn host(name: &str, address: &str, port: u16, instance: Option<&str>) -> Arc<BinderHost> {

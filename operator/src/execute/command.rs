@@ -128,24 +128,30 @@ done
 "#;
 
 /// Removes containers (pairs of id and time of ending), each only if it has stopped and is still the one that was seen:
-/// one that ran again has another time. Without `--force` Docker itself refuses to remove one that runs.
+/// one that ran again has another time. Without `--force` Docker itself refuses to remove one that runs. The last line names
+/// what Docker refused to remove ([`binder_core::plan::memory::REFUSED`]).
 const REMOVE_CONTAINERS: &str = r#"
 set -u
+refused=
 engine() { sudo -n timeout -s KILL 20 docker --config /nonexistent --host unix:///var/run/docker.sock "$@"; }
 while [ $# -ge 2 ]; do
   id=$1 finished=$2
   shift 2
   state=$(engine inspect --type container --format '{{.Id}} {{.State.Running}} {{.State.Paused}} {{.State.Restarting}} {{json .State.FinishedAt}}' "$id" 2>&1) || { echo "$state"; continue; }
   [ "$state" = "$id false false false \"$finished\"" ] || { echo "not what was seen, left alone: $id"; continue; }
-  engine rm "$id" >/dev/null
+  words=$(engine rm "$id" 2>&1 >/dev/null)
+  [ $? = 1 ] && { printf '%.150s\n' "$words"; refused="$refused $(printf %.12s "$id")"; }
 done
+[ -z "$refused" ] || { echo "refused$refused"; exit 1; }
 "#;
 
 /// Removes images (pairs of id and time of naming, which a Docker before 17.06 does not know), each only if no build is under way, no container was made of it or of
 /// what was built upon it, and nobody has named it anew. By its id and without `--force` Docker itself refuses to remove an
-/// image that is used or built upon; an image of several names loses all but one of them first, since Docker wants that.
+/// image that is used or built upon; an image of several names loses all but one of them first, since Docker wants that. The
+/// last line names what Docker refused to remove.
 const REMOVE_IMAGES: &str = r#"
 set -u
+refused=
 engine() { sudo -n timeout -s KILL 20 docker --config /nonexistent --host unix:///var/run/docker.sock "$@"; }
 told=$(engine info) || exit 1
 root=$(printf '%s\n' "$told" | sed -n 's/^ *Docker Root Dir: *//p' | head -n 1)
@@ -161,8 +167,10 @@ while [ $# -ge 2 ]; do
   [ -z "$users" ] || { echo "in use, left alone: $id"; continue; }
   names=$(engine inspect --type image --format '{{range .RepoTags}}{{println .}}{{end}}' "$id") || continue
   for name in $(printf '%s\n' "$names" | grep . | sed 1d); do engine rmi "$name" >/dev/null; done
-  engine rmi "$id" >/dev/null
+  words=$(engine rmi "$id" 2>&1 >/dev/null)
+  [ $? = 1 ] && { printf '%.150s\n' "$words"; refused="$refused $(printf %.12s "${id#sha256:}")"; }
 done
+[ -z "$refused" ] || { echo "refused$refused"; exit 1; }
 "#;
 
 /// apt fetches again what it needs again.
@@ -362,13 +370,16 @@ mod tests {
 
     /// Images and containers, removed by a client of this text; what it was told to remove.
     fn removes(script: &str, args: &[&str], inspect: &str) -> Vec<String> {
-        let folder =
-            std::env::temp_dir().join(format!("binder-removes-{}-{}", std::process::id(), args.concat().len()));
-        std::fs::create_dir_all(&folder).unwrap();
+        removes_or(script, args, inspect, "").0
+    }
+
+    /// The same with a client that does `refuses` before it removes something; and what was printed.
+    fn removes_or(script: &str, args: &[&str], inspect: &str, refuses: &str) -> (Vec<String>, String) {
+        let folder = tempfile::tempdir().unwrap().keep();
         let client = format!(
             "#!/bin/sh\nwhile [ $# -gt 0 ]; do case $1 in --config | --host) shift 2 ;; *) break ;; esac; done\n\
              case $1 in info) echo ' Docker Root Dir: /nonexistent' ;; inspect) case $* in *RepoTags*) echo x:1 ;; *) {inspect} ;; esac ;;\n\
-             rm | rmi) shift; echo \"$@\" >>{}/removed ;; esac\n",
+             rm | rmi) shift; {refuses} echo \"$@\" >>{}/removed ;; esac\n",
             folder.display()
         );
         for (name, text) in [("docker", client.as_str()), ("sudo", "#!/bin/sh\nshift\nexec \"$@\"\n")] {
@@ -376,10 +387,29 @@ mod tests {
             Command::new("chmod").arg("755").arg(folder.join(name)).status().unwrap();
         }
         let path = format!("{}:/usr/bin:/bin", folder.display());
-        Command::new("sh").args(["-c", script, "test"]).args(args).env("PATH", path).output().unwrap();
+        let ran = Command::new("sh").args(["-c", script, "test"]).args(args).env("PATH", path).output().unwrap();
         let removed = std::fs::read_to_string(folder.join("removed")).unwrap_or_default();
         std::fs::remove_dir_all(&folder).unwrap();
-        removed.lines().map(str::to_owned).collect()
+        (removed.lines().map(str::to_owned).collect(), String::from_utf8_lossy(&ran.stdout).into_owned())
+    }
+
+    #[test]
+    fn what_docker_refuses_to_remove_is_named_and_the_rest_is_removed() {
+        let (one, other) = ("a".repeat(64), "b".repeat(64));
+        let (first, second) = (format!("sha256:{one}"), format!("sha256:{other}"));
+        let inspect = "for id; do :; done; echo \"$id -\"";
+        let words = "Error response from daemon: conflict: unable to delete";
+        let refuses = format!("case $1 in *a) echo '{words}' >&2; exit 1 ;; esac;");
+        let (removed, said) = removes_or(REMOVE_IMAGES, &[&first, "", &second, ""], inspect, &refuses);
+        assert_eq!(removed, [second.as_str()]);
+        assert!(said.contains(words) && said.ends_with("refused aaaaaaaaaaaa\n"), "{said}");
+        let inspect = "for id; do :; done; echo \"$id false false false \\\"t\\\"\"";
+        let (removed, said) = removes_or(REMOVE_CONTAINERS, &[&one, "t", &other, "t"], inspect, &refuses);
+        assert_eq!(removed, [other.as_str()]);
+        assert!(said.ends_with("refused aaaaaaaaaaaa\n"), "{said}");
+        // One that is killed at its limit has refused nothing.
+        let (_, said) = removes_or(REMOVE_CONTAINERS, &[&one, "t"], inspect, "exit 137;");
+        assert!(!said.contains("refused"), "{said}");
     }
 
     #[test]

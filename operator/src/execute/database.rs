@@ -43,9 +43,9 @@ pub(super) async fn carry_out(step: &Step, permit: Permit, means: Means<'_>) -> 
         Step::RebuildBuild { name, repository } => {
             let key =
                 means.api_key.ok_or_else(|| CannotExecute::NoApiKey { component: format!("a build of {name}") })?;
-            let session = means.build_server.ok_or(CannotExecute::NoBuildServer)?;
+            let (session, port) = means.build_server.ok_or(CannotExecute::NoBuildServer)?;
             let permit = permit.by_way_of(session.host());
-            let asked = build_server::build(&session, permit, repository, key).await;
+            let asked = build_server::build(&session, permit, port, repository, key).await;
             Ok(Sent { may_have_run: asked.may_have_run, said: asked.said })
         }
         _ => Err(CannotExecute::NotHere),

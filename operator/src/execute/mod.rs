@@ -29,9 +29,9 @@ pub struct Means<'a> {
     /// The host's power, for the steps that need it ([`Step::needs_power`]): absent when none is described, or in words why
     /// it cannot be had.
     pub power: Option<Result<Box<dyn Power>, String>>,
-    /// The open connection to the host with the build server, for the steps that are done there
+    /// The open connection to the host with the build server, and that server's port, for the steps that are done there
     /// ([`Step::goes_to_build_server`]).
-    pub build_server: Option<Arc<Session>>,
+    pub build_server: Option<(Arc<Session>, u16)>,
     /// The Secret that is to have the API key, for the step that puts it there ([`Step::WriteApiKey`]).
     pub key_place: Option<Box<dyn KeyPlace>>,
     /// Where backups lie, for the step that makes one ([`Step::BackUp`]).

@@ -20,7 +20,7 @@ use binder_core::catalogue;
 use binder_core::facets;
 use binder_core::plan::{FailureKind, LookFailure, Looked};
 use binder_core::seen::servers::Key;
-use binder_core::seen::{Answer, Ask, Blind, Observation, Reason, keys};
+use binder_core::seen::{Answer, Ask, Blind, Observation, Reason, keys, known, settings};
 use binder_crds::Desired;
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -32,14 +32,23 @@ use std::time::Duration;
 pub struct Around {
     /// Addresses of the fleet's hosts, by name.
     pub addresses: BTreeMap<String, String>,
-    /// The address of the host that is described to run the build server.
-    pub build_server: Option<String>,
+    /// Where the fleet's build server is; `None` as well while the settings of its host, which say its port, are not known.
+    pub build_server: Option<BuildServer>,
     /// The API key of Binder's servers, or what stands in the way of knowing it; `None` where nobody needs it.
     pub api_key: Option<Result<SecretString, String>>,
     /// Whether the API key is to be looked for in the servers' logs.
     pub search_logs: bool,
     /// The way to the fleet's cluster.
     pub cluster: Option<kubernetes::Way>,
+}
+
+/// Where a build server is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildServer {
+    /// The address of its host.
+    pub address: String,
+    /// Its port, as the settings of that host say.
+    pub port: u16,
 }
 
 /// Looks at a host. The time of the look is that at which all answers are there.
@@ -60,19 +69,25 @@ pub async fn look(session: &Session, desired: &Desired, around: &Around) -> Look
             });
         }
     };
-    let (looked, cluster, database, reaches, servers, kubernetes, routes) = tokio::join!(
-        session.look(&probe),
+    let probed = async {
+        let look = session.look(&probe).await?;
+        let answers: BTreeMap<String, Answer> =
+            look.sections.into_iter().map(|(name, output)| (name.to_owned(), answer(output))).collect();
+        // Which port a server is asked on, only its host's settings tell.
+        let settings = known(&asks, &answers, settings::NAME, settings::read);
+        let servers = servers::ask(session, desired, around, &settings).await;
+        Ok::<_, LookError>((answers, servers))
+    };
+    let (probed, cluster, database, reaches, kubernetes, routes) = tokio::join!(
+        probed,
         cluster::identity(session, desired),
         database::look(session, desired),
         reach::ask(session, desired, around),
-        servers::ask(session, desired, around),
         kubernetes::ask(session, desired, around),
         routes::ask(session, desired),
     );
-    match looked {
-        Ok(look) => {
-            let answers: BTreeMap<String, Answer> =
-                look.sections.into_iter().map(|(name, output)| (name.to_owned(), answer(output))).collect();
+    match probed {
+        Ok((answers, servers)) => {
             let seen = Observation::read(Timestamp::now(), &asks, &answers, cluster);
             Looked::Seen(Box::new(Observation { database, reaches, servers, kubernetes, routes, ..seen }))
         }

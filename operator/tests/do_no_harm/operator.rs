@@ -3,8 +3,7 @@
 use binder_core::plan::evidence::Demanded;
 use binder_core::plan::memory::{BuildServer, FleetView, Memory, Patience};
 use binder_core::plan::{Host, Looked, Next, decide};
-use binder_core::seen::lasting::Lasting;
-use binder_core::seen::restarts::History;
+use binder_core::seen::history::History;
 use binder_crds::desired::{
     BackupPlace, Backups, Database, Disk, Docker, HungBuilds, KubectlProxy, KubernetesApi, Module, Names, PortRedirect,
     Process, Reach, Reclaim, Server, Service, Stoppable,
@@ -94,8 +93,13 @@ pub(crate) fn spec(desired: Desired) -> BinderHostSpec {
 /// A healthy fleet, in a hurry: what waits, waits for seconds.
 pub(crate) fn fleet() -> FleetView {
     let patience = Patience { dead_after: Duration::from_secs(60), ..Patience::default() };
-    let build_server =
-        BuildServer { host: "build".to_owned(), uid: "uid-2".to_owned(), closed: None, clock_off: false };
+    let build_server = BuildServer {
+        host: "build".to_owned(),
+        uid: "uid-2".to_owned(),
+        port: Some(8082),
+        closed: None,
+        clock_off: false,
+    };
     FleetView { fleet: Some("binder".to_owned()), patience, build_server: Some(build_server), ..FleetView::default() }
 }
 
@@ -115,8 +119,7 @@ pub(crate) struct Outcome {
 pub(crate) struct Operator<'a> {
     spec: &'a BinderHostSpec,
     status: BinderHostStatus,
-    lasting: Lasting,
-    restarts: History,
+    history: History,
     demanded: Demanded,
     /// Every step that was decided on.
     pub(crate) steps: Vec<String>,
@@ -128,8 +131,7 @@ impl<'a> Operator<'a> {
         Self {
             spec,
             status: BinderHostStatus::default(),
-            lasting: Lasting::default(),
-            restarts: History::default(),
+            history: History::default(),
             demanded: Demanded::default(),
             steps: Vec::new(),
         }
@@ -138,10 +140,7 @@ impl<'a> Operator<'a> {
     /// One look; gives when the operator would look again.
     pub(crate) fn look(&mut self, mut looked: Looked, fleet: &FleetView, now: Timestamp) -> Duration {
         if let Looked::Seen(seen) = &mut looked {
-            self.lasting = self.lasting.carried(seen.marks(), seen.at);
-            seen.lasting = self.lasting.clone();
-            self.restarts.add(seen);
-            seen.climbing = self.restarts.climbing(seen.at);
+            self.history.take_in(seen);
         }
         let host = Host {
             name: "web",

@@ -42,10 +42,6 @@ impl Facet for ApiKeys {
         for component in catalogue::described(desired) {
             let name = &component.name;
             match servers.keys.get(name) {
-                // The servers are asked on their usual ports.
-                Some(_) if !services::on_usual_port(&component, seen) => {
-                    silent = Some(format!("{name} listens on another port than its usual one, where it is not asked"));
-                }
                 Some(Key::Accepted) => fine.push(name.clone()),
                 // Whatever else has the port is no server of ours, and what the facet `services` puts right is started
                 // with the right key.

@@ -8,10 +8,10 @@
 //! When a build was started was written by the build server's clock. It is compared with that of the host of the database, and
 //! only while that one agrees with ours; the step waits while the build server's own does not (`plan::order`).
 
-use super::{Check, Drift, DriftKind, Facet, Rung, Step, clocks};
+use super::{Check, Drift, DriftKind, Facet, Rung, Step};
 use crate::catalogue::Place;
 use crate::seen::database::{Build, RUNNING, built_as};
-use crate::seen::{Ask, Blind, Observation, Reason};
+use crate::seen::{Ask, Blind, Observation, Reason, clock};
 use binder_crds::{Desired, conditions};
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
@@ -45,11 +45,11 @@ impl Facet for Builds {
         let Some(spec) = desired.database.as_ref().and_then(|database| database.hung_builds.as_ref()) else {
             return Ok(Check::default());
         };
-        let (machine, database) = (seen.machine.get()?, seen.database.get()?);
-        if clocks::differ(machine, seen.at) {
+        let database = seen.machine.get().and(seen.database.get())?;
+        if let Some(off) = clock::off(seen) {
             return Err(Blind {
                 reason: Reason::NotSeen,
-                message: format!("how old a build is cannot be told: {}", clocks::DIFFER),
+                message: format!("how old a build is cannot be told: the clock of this machine is {}", off.words()),
             });
         }
         let after = spec.after.duration().unwrap_or(UNREADABLE);
@@ -138,7 +138,7 @@ fn hung(seen: &Observation, after: Duration) -> impl Iterator<Item = &Build> {
 fn is_hung(seen: &Observation, build: &Build, after: Duration) -> bool {
     let (Some(machine), Ok(limit)) = (seen.machine.seen(), SignedDuration::try_from(after)) else { return false };
     let Ok(clock) = Timestamp::from_second(machine.clock) else { return false };
-    !clocks::differ(machine, seen.at) && build.started.is_some_and(|started| clock.duration_since(started) > limit)
+    clock::off(seen).is_none() && build.started.is_some_and(|started| clock.duration_since(started) > limit)
 }
 
 /// The repository of a build, if the build server would build it under the same name: a build of another name would leave

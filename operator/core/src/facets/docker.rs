@@ -4,19 +4,19 @@
 //! The rule is that of the runbook's docker-gc ("Build server"): stopped containers, and images that no container was made
 //! of, both for longer than `unusedFor`. Never what runs, never a base of another image, never what is on the keep list or
 //! belongs to a described service, and no image at all while a build is under way, which may be about to use any of them.
-//! What Docker could not remove, never started, or keeps a volume with, is passed over.
+//! What Docker could not remove or refused to, never started, or keeps a volume with, is passed over.
 //!
 //! Docker is started where its daemon does not run, and restarted where it has hung for minutes. What its client says is no
 //! proof of more: a daemon that runs and refuses is well, and a person is told what was said.
 
 use super::step::{StoppedContainer, UnusedImage};
-use super::{BLIP, Check, Chore, Done, Drift, DriftKind, Facet, Rung, Step, clocks};
+use super::{BLIP, Check, Chore, Done, Drift, DriftKind, Facet, Rung, Step};
 use crate::catalogue::{self, Component};
 use crate::schedule::Timetable;
 use crate::seen::docker::{Answers, Container, Docker as Seen, Image, Left, Trouble};
 use crate::seen::machine::Machine;
 use crate::seen::pm2::State;
-use crate::seen::{Ask, Blind, Observation, docker};
+use crate::seen::{Ask, Blind, Observation, clock, docker};
 use binder_crds::desired::Reclaim;
 use binder_crds::{Desired, conditions};
 use std::collections::BTreeSet;
@@ -126,7 +126,6 @@ impl Facet for Docker {
             let left = removable(desired, reclaim, docker, machine.clock);
             let images_next = left.containers.is_empty() && !left.images.is_empty();
             let held_by = match docker.answers {
-                _ if clocks::differ(machine, seen.at) => Some(clocks::HELD),
                 Answers::Yes if docker.building && images_next => Some(BUILD),
                 Answers::Yes => None,
                 Answers::Refuses | Answers::Hangs => make_room(docker).is_empty().then_some("Docker"),
@@ -137,7 +136,10 @@ impl Facet for Docker {
             }
         }
         check.as_described = match described(desired) {
-            Some(reclaim) => format!("it answers; what is in no use for {} goes when it is due", reclaim.unused_for),
+            Some(reclaim) => {
+                let refused = refused(docker).map(|words| format!("; {words}")).unwrap_or_default();
+                format!("it answers; what is in no use for {} goes when it is due{refused}", reclaim.unused_for)
+            }
             None => "it answers".to_owned(),
         };
         Ok(check)
@@ -383,7 +385,7 @@ pub(super) fn what_fills_it(desired: &Desired, seen: &Observation) -> Option<Str
     if docker.answers != Answers::Yes {
         return Some("Docker does not answer, so nothing of it can be removed".to_owned());
     }
-    if clocks::differ(machine, seen.at) {
+    if clock::off(seen).is_some() {
         return None;
     }
     let left = removable(desired, reclaim, docker, machine.clock);
@@ -427,6 +429,7 @@ pub(super) fn what_fills_it(desired: &Desired, seen: &Observation) -> Option<Str
         reclaim.unused_for,
         size(&mut docker.images.iter().filter(|image| !is_used(image) && !is_kept(image)))
     ));
+    parts.extend(refused(docker));
     if docker.unlisted_containers > 0 {
         parts.push(format!("{} containers could not be read, so no image is removed", docker.unlisted_containers));
     }
@@ -434,6 +437,17 @@ pub(super) fn what_fills_it(desired: &Desired, seen: &Observation) -> Option<Str
         "nothing of Docker's may go: {}; what else fills the disk may be logs of containers, volumes or the build cache, \
          which are never removed (docker system df), or not Docker's",
         parts.join("; ")
+    ))
+}
+
+/// What Docker refuses to remove, in words.
+fn refused(docker: &Seen) -> Option<String> {
+    let first = docker.refused.iter().next()?;
+    let id = first.strip_prefix("sha256:").unwrap_or(first).get(..12).unwrap_or(first);
+    let (which, what) = if first.starts_with("sha256:") { ("the image", "rmi") } else { ("the container", "rm") };
+    Some(format!(
+        "{} passed over since Docker refuses to remove them (docker {what} {id} says why of {which} {id})",
+        docker.refused.len()
     ))
 }
 
@@ -451,7 +465,9 @@ fn removable<'a>(desired: &Desired, reclaim: &Reclaim, docker: &'a Seen, clock: 
     let Ok(age) = reclaim.unused_for.duration() else { return left };
     let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
     let old = |since: jiff::Timestamp| clock.saturating_sub(since.as_second()) > age;
-    let goes = |container: &&Container| container.stopped && container.left.is_none() && old(container.since);
+    let goes = |container: &&Container| {
+        container.stopped && container.left.is_none() && old(container.since) && !docker.refused.contains(&container.id)
+    };
     left.containers = docker.containers.iter().filter(goes).collect();
     left.containers.sort_by_key(|container| container.since);
     // A container that was not told may use any image.
@@ -468,6 +484,7 @@ fn removable<'a>(desired: &Desired, reclaim: &Reclaim, docker: &'a Seen, clock: 
                 && !used.contains(image.id.as_str())
                 && !bases.contains(image.id.as_str())
                 && !kept(image, reclaim, &services)
+                && !docker.refused.contains(&image.id)
         })
         .collect();
     left.images.sort_by_key(|image| image.since);

@@ -8,7 +8,7 @@ use super::{Check, Drift, DriftKind, Facet, Rung, Step, services};
 use crate::catalogue::{self, Component, KUBECTL_PROXY};
 use crate::seen::machine::Machine;
 use crate::seen::proxy::{Cluster, Kubectl, Proxy};
-use crate::seen::{Ask, Blind, Observation, proxy};
+use crate::seen::{Ask, Blind, Observation, Reason, proxy};
 use binder_crds::{Desired, conditions, desired};
 use std::path::Path;
 use std::time::Duration;
@@ -38,7 +38,7 @@ impl Facet for KubectlProxy {
     fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
         let Some(spec) = &desired.kubectl_proxy else { return Ok(Check::default()) };
         let (machine, proxy) = (seen.machine.get()?, seen.proxy.get()?);
-        let drift = look(spec, machine, proxy).map(|(kind, short, evidence)| Drift {
+        let drift = look(spec, machine, proxy)?.map(|(kind, short, evidence)| Drift {
             kind,
             subject: KUBECTL_PROXY.to_owned(),
             short: format!("{}: {short}", spec.port),
@@ -83,10 +83,17 @@ impl Facet for KubectlProxy {
     }
 }
 
-fn look(spec: &desired::KubectlProxy, machine: &Machine, proxy: &Proxy) -> Option<(DriftKind, String, String)> {
+/// What differs: its kind, and what is said of it.
+type Differs = (DriftKind, String, String);
+
+/// Compares.
+///
+/// # Errors
+/// [`Blind`] when nothing tells which kubectl serves the port.
+fn look(spec: &desired::KubectlProxy, machine: &Machine, proxy: &Proxy) -> Result<Option<Differs>, Blind> {
     let (port, kubectl) = (spec.port, &spec.kubectl);
     let Some(pids) = machine.listeners.get(&port) else {
-        return Some(match &proxy.kubectl {
+        return Ok(Some(match &proxy.kubectl {
             Kubectl::Missing => (
                 DriftKind::KubectlUnusable,
                 "nothing serves, kubectl not found".to_owned(),
@@ -102,52 +109,56 @@ fn look(spec: &desired::KubectlProxy, machine: &Machine, proxy: &Proxy) -> Optio
             Kubectl::Script | Kubectl::Binary(_) => {
                 (DriftKind::NothingListens, "nothing serves".to_owned(), format!("nothing listens on {port}"))
             }
-        });
+        }));
     };
     let process = pids.first().and_then(|pid| machine.processes.get(pid));
     if let Some(process) = process.filter(|process| !is_kubectl(&process.command)) {
         let program: String = process.command.split(' ').next().unwrap_or_default().chars().take(60).collect();
-        return Some((
+        return Ok(Some((
             DriftKind::NotKubectl,
             "taken by something else".to_owned(),
             format!(
                 "{program} (user id {}) listens on {port}, which is no kubectl proxy: end it or free the port",
                 process.uid
             ),
-        ));
+        )));
     }
     if let (Some(wanted), Cluster::Identity(found)) = (&spec.cluster_id, &proxy.cluster)
         && wanted.0 != *found
     {
-        return Some((
+        return Ok(Some((
             DriftKind::WrongCluster,
             "another cluster".to_owned(),
             format!("{port} leads to the cluster {found}, not to {wanted}"),
-        ));
+        )));
     }
     // Whichever kubectl it is, it leads where it should.
     let proven =
         matches!((&spec.cluster_id, &proxy.cluster), (Some(wanted), Cluster::Identity(found)) if wanted.0 == *found);
-    if let Some(other) = another(proxy, &kubectl.0).filter(|_| !proven) {
-        return Some((
-            DriftKind::WrongKubectl,
-            "another kubectl".to_owned(),
-            format!("{other} serves {port}, not {kubectl}"),
-        ));
+    let which = which(proxy, &kubectl.0);
+    if let Which::Another(other) = which
+        && !proven
+    {
+        let evidence = format!("{other} serves {port}, not {kubectl}");
+        return Ok(Some((DriftKind::WrongKubectl, "another kubectl".to_owned(), evidence)));
     }
-    match &proxy.cluster {
-        Cluster::Identity(_) | Cluster::NotAsked => None,
-        Cluster::Status(status) => Some((
-            DriftKind::ClusterNotAnswering,
-            "no cluster behind it".to_owned(),
+    let (short, evidence) = match &proxy.cluster {
+        Cluster::Identity(_) | Cluster::NotAsked => return Ok(None),
+        Cluster::Status(status) => (
+            "no cluster behind it",
             format!("the proxy on {port} runs, but the cluster behind it answers with HTTP {status}"),
-        )),
-        Cluster::NoAnswer(why) => Some((
-            DriftKind::ClusterNotAnswering,
-            "does not answer".to_owned(),
-            format!("something listens on {port} but does not answer as a kubectl proxy: {why}"),
-        )),
+        ),
+        Cluster::NoAnswer(why) => {
+            ("does not answer", format!("something listens on {port} but does not answer as a kubectl proxy: {why}"))
+        }
+    };
+    // Neither its file nor its cluster tells what it is.
+    if which == Which::Undecided {
+        let message =
+            format!("{evidence}, and whether it is {kubectl} cannot be told: look at the process and at the master");
+        return Err(Blind { reason: Reason::NotJudged, message });
     }
+    Ok(Some((DriftKind::ClusterNotAnswering, short.to_owned(), evidence)))
 }
 
 /// Whether a command line is that of `kubectl proxy`, also as a part of another program (`k3s kubectl proxy`).
@@ -161,29 +172,49 @@ fn is_kubectl(command: &str) -> bool {
     kubectl.is_some_and(|at| words[at + 1..].contains(&"proxy"))
 }
 
-/// The kubectl that serves the port, if it surely is another one than the described. One file has many paths, so files are
-/// compared; and what starts kubectl (snap, a dispatcher of versions, a script) is not what then runs, so that only the cluster
-/// which answers tells whether it is right.
-fn another<'p>(proxy: &'p Proxy, described: &str) -> Option<&'p str> {
+/// Which kubectl serves the port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which<'p> {
+    /// The described one.
+    Described,
+    /// Surely another one, by its path.
+    Another(&'p str),
+    /// What was seen does not tell.
+    Undecided,
+}
+
+/// Which kubectl serves the port. One file has many paths, so files are compared, and only where both were seen; and what
+/// starts kubectl (snap, a dispatcher of versions, a script) is not what then runs, so that only the cluster which answers tells
+/// whether it is right.
+fn which<'p>(proxy: &'p Proxy, described: &str) -> Which<'p> {
     let files = &proxy.files;
-    let same = |file: Option<&String>| file.is_some() && file == files.described.as_ref();
+    let same = |file: Option<&String>| file.zip(files.described.as_ref()).map(|(file, described)| file == described);
     match &proxy.kubectl {
         Kubectl::Binary(wanted) => {
-            let found = proxy.program.as_deref()?;
+            let Some(found) = proxy.program.as_deref() else { return Which::Undecided };
             let name = |path: &'_ str| path.rsplit('/').next().unwrap_or_default().to_owned();
             // `/snap/bin/kubectl` is the program `snap`; and a dispatcher starts the version that it wants, from its own folder.
             let launcher = !name(wanted).starts_with("kubectl")
                 || Path::new(wanted).parent() == Path::new(found).parent() && name(found).starts_with("kubectl");
             // Some other program, such as an interpreter, cannot be compared with a kubectl.
             let kubectl = name(found).starts_with("kubectl");
-            (wanted != found && !same(files.program.as_ref()) && !launcher && kubectl).then_some(found)
+            match same(files.program.as_ref()) {
+                _ if wanted == found => Which::Described,
+                Some(true) => Which::Described,
+                Some(false) if kubectl && !launcher => Which::Another(found),
+                Some(false) | None => Which::Undecided,
+            }
         }
-        Kubectl::Script => files
-            .scripts
-            .iter()
-            .find(|(file, path)| files.described.is_some() && !same(Some(file)) && path != described)
-            .map(|(_, path)| path.as_str()),
-        Kubectl::Missing | Kubectl::Forbidden => None,
+        Kubectl::Script => {
+            let is_described = |(file, path): &(String, String)| same(Some(file)) == Some(true) || path == described;
+            match files.scripts.iter().find(|script| !is_described(script)) {
+                Some((_, path)) if files.described.is_some() => Which::Another(path.as_str()),
+                Some(_) => Which::Undecided,
+                None if files.scripts.is_empty() => Which::Undecided,
+                None => Which::Described,
+            }
+        }
+        Kubectl::Missing | Kubectl::Forbidden => Which::Undecided,
     }
 }
 
@@ -390,6 +421,53 @@ mod tests {
             );
             assert_eq!(kinds(&described(), &other), drifts, "{cluster:?}");
         }
+    }
+
+    /// Where files do not tell which kubectl it is, and no cluster says so either, nothing is known, and nothing is ended.
+    #[test]
+    fn a_kubectl_that_nothing_tells_apart_is_unknown_while_no_cluster_answers() {
+        let binary = |path: &str| Kubectl::Binary(path.to_owned());
+        let script = |described: Option<&str>| Files {
+            described: described.map(str::to_owned),
+            program: None,
+            scripts: vec![("1:9".to_owned(), "/srv/other/kubectl.sh".to_owned())],
+        };
+        let program = |described: Option<&str>, program: Option<&str>| Files {
+            described: described.map(str::to_owned),
+            program: program.map(str::to_owned),
+            ..Files::default()
+        };
+        let command = "/usr/bin/kubectl proxy --port=8085";
+        for (name, kubectl, found, files) in [
+            ("its program cannot be seen", binary("/usr/bin/kubectl"), None, program(Some("1:2"), None)),
+            ("its file cannot be seen", binary("/usr/bin/kubectl"), Some("/opt/kubectl"), program(Some("1:2"), None)),
+            ("nor can the described one", binary("/usr/bin/kubectl"), Some("/opt/kubectl"), program(None, Some("1:3"))),
+            ("snap", binary("/usr/bin/snap"), Some("/snap/kubectl/3214/kubectl"), program(Some("1:2"), Some("1:3"))),
+            ("a script that leaves no trace", Kubectl::Script, Some("/r/kubectl"), program(Some("1:7"), Some("1:8"))),
+            ("the described script cannot be seen", Kubectl::Script, Some("/r/kubectl"), script(None)),
+            ("the described one is gone", Kubectl::Missing, Some("/r/kubectl"), Files::default()),
+        ] {
+            for cluster in [Cluster::Status(502), Cluster::NoAnswer("refused".to_owned())] {
+                let mut seen = served(kubectl.clone(), "", files.clone(), cluster, command);
+                let Known::Seen(proxy) = &mut seen.proxy else { panic!() };
+                proxy.program = found.map(str::to_owned);
+                let blind = KubectlProxy.check(&described(), &seen).unwrap_err();
+                assert_eq!(blind.reason, Reason::NotJudged, "{name}");
+                assert!(blind.message.contains("cannot be told"), "{name}: {}", blind.message);
+                // The described cluster answers: it is right, whatever it is.
+                let Known::Seen(proxy) = &mut seen.proxy else { panic!() };
+                proxy.cluster = Cluster::Identity(OURS.to_owned());
+                assert_eq!(kinds(&described(), &seen), [], "{name}");
+            }
+        }
+        let known = served(
+            binary("/usr/bin/kubectl"),
+            "/usr/bin/kubectl",
+            program(Some("1:2"), Some("1:2")),
+            Cluster::Status(502),
+            command,
+        );
+        assert_eq!(kinds(&described(), &known), [DriftKind::ClusterNotAnswering]);
     }
 
     #[test]

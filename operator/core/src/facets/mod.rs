@@ -7,7 +7,6 @@ pub mod api_keys;
 pub mod backups;
 pub mod builds;
 mod checked;
-mod clocks;
 pub mod disks;
 pub mod docker;
 pub mod effect;

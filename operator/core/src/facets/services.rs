@@ -15,7 +15,9 @@ use super::{Check, Drift, DriftKind, Facet, Rung, Step};
 use crate::catalogue::{self, Cause, Component, KUBECTL_PROXY};
 use crate::seen::machine::Machine;
 use crate::seen::pm2::{Row, State, Table};
-use crate::seen::{Ask, Blind, Known, Observation, crashes, pm2, settings};
+use crate::seen::settings::{self, Settings};
+use crate::seen::{Ask, Blind, Known, Observation, Reason, crashes, pm2};
+use binder_crds::desired::Server;
 use binder_crds::{Desired, conditions};
 use owner::{other_ports, owner, runs_another, taken, unseen};
 use std::time::Duration;
@@ -146,12 +148,6 @@ pub(super) fn in_place(
         && matches!(look(component, desired, machine, table, seen), Found::Fine)
 }
 
-/// Whether a component listens on its usual port: who asks that port (`catalogue::key_route`) hears this component there, and on
-/// any other machine nobody or somebody else.
-pub(super) fn on_usual_port(component: &Component, seen: &Observation) -> bool {
-    with_port(component.clone(), seen).is_ok_and(|found| found.ports == component.ports)
-}
-
 /// The described components, with the ports that their settings on the host say.
 pub(crate) fn components(desired: &Desired, seen: &Observation) -> Result<Vec<Component>, Blind> {
     catalogue::described(desired).into_iter().map(|component| with_port(component, seen)).collect()
@@ -161,14 +157,33 @@ pub(crate) fn components(desired: &Desired, seen: &Observation) -> Result<Vec<Co
 ///
 /// # Errors
 /// [`Blind`] when the settings could not be read: its usual port is then a guess.
-pub(super) fn with_port(mut component: Component, seen: &Observation) -> Result<Component, Blind> {
+pub(super) fn with_port(component: Component, seen: &Observation) -> Result<Component, Blind> {
+    with_settings(component, &seen.settings)
+}
+
+/// A component with the port that these settings of its host say, else its usual one: that of whoever is asked for something,
+/// and of whoever is judged by what listens.
+///
+/// # Errors
+/// [`Blind`] when the settings could not be read: its usual port is then a guess.
+pub fn with_settings(mut component: Component, settings: &Known<Settings>) -> Result<Component, Blind> {
     if !component.port_setting.is_empty()
-        && let Known::Seen(_) | Known::Unknown(_) = &seen.settings
-        && let Some(port) = seen.settings.get()?.port(component.settings_file(), component.port_setting)
+        && let Known::Seen(_) | Known::Unknown(_) = settings
+        && let Some(port) = settings.get()?.port(component.settings_file(), component.port_setting)
     {
         component.ports = vec![port];
     }
     Ok(component)
+}
+
+/// The port on which one of Binder's servers is asked, as the settings of its host say.
+///
+/// # Errors
+/// [`Blind`] when the settings could not be read: what answers on its usual port may be anything.
+pub fn port(server: Server, settings: &Known<Settings>) -> Result<u16, Blind> {
+    let component = with_settings(catalogue::server(server), settings)?;
+    let nowhere = || Blind { reason: Reason::NotSeen, message: format!("{} has no port", component.name) };
+    component.ports.first().copied().ok_or_else(nowhere)
 }
 
 /// The section that tells the ports of everything that a description speaks of: the same one, whoever asks.

@@ -116,7 +116,7 @@ impl Reasoning<'_> {
                 let step = Step::Reboot { boot_id: boot_id.to_owned() };
                 ladder.push(Rung { step, takes_effect: BOOTS_WITHIN });
             }
-            let aged = || clock::waits_for(self.host.previous, seen, drift.kind, &ladder);
+            let aged = || clock::waits_for(seen, drift.kind, &ladder);
             Proposal {
                 drift: drift.clone(),
                 waits_for: order::waits_for(drift, desired, checks, self.fleet).or_else(aged),

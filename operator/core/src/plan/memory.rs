@@ -13,6 +13,12 @@ use std::time::Duration;
 /// How what is recorded of a command begins when it ended with an exit code, which follows.
 pub const EXIT_CODE: &str = "exit code ";
 
+/// How the line begins in which a command names what Docker refused to remove: so many hexadecimal digits of each id follow.
+pub const REFUSED: &str = "refused ";
+
+/// As many digits of an id Docker itself shows.
+const DIGITS: usize = 12;
+
 /// One attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Past {
@@ -57,6 +63,28 @@ impl Past {
         let digits: String =
             self.said.strip_prefix(EXIT_CODE)?.chars().take_while(|c| c.is_ascii_digit() || *c == '-').collect();
         digits.parse().ok()
+    }
+
+    /// Whether Docker refused to remove something of this id in this attempt. No outcome rests on it: what is refused is
+    /// passed over, and stays.
+    pub fn refused(&self, id: &str) -> bool {
+        let digits = id.strip_prefix("sha256:").unwrap_or(id).get(..DIGITS);
+        let Some((_, named)) = self.said.rsplit_once(REFUSED) else { return false };
+        let removes = match &self.step {
+            Some(Step::RemoveContainers { containers }) => containers.iter().any(|one| one.id == id),
+            Some(Step::RemoveImages { images }) => images.iter().any(|one| one.id == id),
+            _ => false,
+        };
+        removes && digits.is_some_and(|digits| named.split(' ').any(|name| name == digits))
+    }
+
+    /// Whether Docker refused to remove something in this attempt.
+    fn met_refusal(&self) -> bool {
+        match &self.step {
+            Some(Step::RemoveContainers { containers }) => containers.iter().any(|one| self.refused(&one.id)),
+            Some(Step::RemoveImages { images }) => images.iter().any(|one| self.refused(&one.id)),
+            _ => false,
+        }
     }
 
     /// Takes in how the attempt ended.
@@ -123,12 +151,14 @@ impl Memory {
     }
 
     /// How many attempts at a step count against its allowance. Those that did their part of a work that has many parts
-    /// count as one in [`Step::parts`]: progress is no failure, and still does not go on for ever.
+    /// count as one in [`Step::parts`]: progress is no failure, and still does not go on for ever. So do those that found what
+    /// Docker refuses to remove: it is passed over from then on, and the next attempt is about the rest.
     pub fn made(&self, step: &Step, subject: &str, since: Option<Timestamp>) -> u32 {
         let (mut good, mut others) = (0u32, 0u32);
         for past in self.attempts(step, subject, since) {
             match past.outcome {
                 Some(ActionOutcome::Succeeded) => good += 1,
+                Some(_) if past.met_refusal() => good += 1,
                 _ => others += 1,
             }
         }
@@ -169,7 +199,8 @@ impl Patience {
         let (mut failures, mut last) = (0u32, None);
         for past in attempts {
             if matches!(past.outcome, Some(ActionOutcome::Failed | ActionOutcome::Unknown)) {
-                failures += 1;
+                // What Docker refused to remove is not tried again: the pause grows no longer for it.
+                failures += u32::from(!past.met_refusal());
                 last = past.finished_at.or(Some(past.deadline));
             }
         }
@@ -259,6 +290,8 @@ pub struct BuildServer {
     pub host: String,
     /// The object's UID.
     pub uid: String,
+    /// The port on which it is asked, as the settings of its host say; `None` while they were not read.
+    pub port: Option<u16>,
     /// Why nothing may be asked of it, in words: its mode, or that it is suspended.
     pub closed: Option<String>,
     /// Whether its clock, by which builds are begun, and the operator's are known to differ.

@@ -8,6 +8,7 @@ pub mod brake;
 pub mod candidates;
 pub mod chores;
 pub mod clock;
+mod docker;
 pub mod evidence;
 pub mod memory;
 pub mod order;
@@ -200,6 +201,8 @@ pub fn decide(host: &Host<'_>, looked: &Looked, memory: &Memory, fleet: &FleetVi
             };
         }
     };
+    let told = docker::tell_refused(seen, memory);
+    let seen = told.as_ref().unwrap_or(seen);
     let mut checks = what_differs(host, seen);
     let finish = what_came_of_it(memory, seen, &checks, now);
     let incident = incident_since(host.previous, Standing::of(&checks), fleet, now);

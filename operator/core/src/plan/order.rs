@@ -258,6 +258,9 @@ fn build_server(desired: &Desired, fleet: &FleetView) -> Option<String> {
     if let Some(why) = &build.closed {
         return Some(format!("{}: {why}", build.host));
     }
+    if build.port.is_none() {
+        return Some(format!("the settings of {}, which say its build server's port, to be read", build.host));
+    }
     let here = catalogue::described(desired).iter().any(|component| component.name == "build");
     let host = fleet.missing.get("build").filter(|_| !here)?;
     Some(format!("build on {host}"))

@@ -238,6 +238,9 @@ pub struct Docker {
     pub images: Vec<Image>,
     /// How many images were not told.
     pub unlisted_images: usize,
+    /// Containers and images among these that Docker was told to remove and refused to, by id: told by earlier attempts, and
+    /// not by the look.
+    pub refused: BTreeSet<String>,
     /// Login files that are there, of the login and of root; links are not among them.
     pub configs: Vec<Config>,
     /// Bytes of packages that apt keeps though it needs them no more.

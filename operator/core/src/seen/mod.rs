@@ -4,10 +4,12 @@
 //! *absent*. Must not know what is described, what differs or what would be done.
 
 pub mod backups;
+pub mod clock;
 pub mod crashes;
 pub mod database;
 pub mod disks;
 pub mod docker;
+pub mod history;
 pub mod keys;
 pub mod kubernetes;
 pub mod lasting;
@@ -159,6 +161,22 @@ pub const EXIT_SUDO: i32 = 77;
 /// The exit code by which our own scripts say that a program is missing (the shell's own convention).
 pub const EXIT_MISSING: i32 = 127;
 
+/// Reads one section of a look: what was not asked stays so, what cannot be read is unknown with its reason.
+pub fn known<T>(
+    asked: &[Ask],
+    answers: &BTreeMap<String, Answer>,
+    name: &str,
+    read: impl FnOnce(Option<&Answer>) -> Result<T, Blind>,
+) -> Known<T> {
+    if !asked.iter().any(|ask| ask.name == name) {
+        return Known::NotAsked;
+    }
+    match read(answers.get(name)) {
+        Ok(fact) => Known::Seen(fact),
+        Err(blind) => Known::Unknown(blind),
+    }
+}
+
 /// Everything that one look saw of a host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observation {
@@ -188,8 +206,10 @@ pub struct Observation {
     pub kubernetes: Known<kubernetes::Api>,
     /// The routes of Binder's proxy.
     pub routes: Known<routes::Routes>,
-    /// Since when what is seen has been so.
+    /// Since when what is seen has been so; see [`history`].
     pub lasting: lasting::Lasting,
+    /// Whether the clock was off at the look before; see [`clock`].
+    pub clock_before: Option<clock::Off>,
     /// The last errors in pm2's logs, by the process's name.
     pub crashes: Known<BTreeMap<String, crashes::Crash>>,
     /// Processes that pm2 restarts again and again, by name: worked out from earlier looks as well as from this one.
@@ -222,6 +242,7 @@ impl Observation {
             kubernetes: Known::NotAsked,
             routes: Known::NotAsked,
             lasting: lasting::Lasting::default(),
+            clock_before: None,
             settings: Known::NotAsked,
             modules: Known::NotAsked,
             crashes: Known::NotAsked,
@@ -233,20 +254,6 @@ impl Observation {
 
     /// Reads the answers of a look. What was not asked stays so; what cannot be read is unknown with its reason.
     pub fn read(at: Timestamp, asked: &[Ask], answers: &BTreeMap<String, Answer>, cluster: proxy::Cluster) -> Self {
-        fn known<T>(
-            asked: &[Ask],
-            answers: &BTreeMap<String, Answer>,
-            name: &str,
-            read: impl FnOnce(Option<&Answer>) -> Result<T, Blind>,
-        ) -> Known<T> {
-            if !asked.iter().any(|ask| ask.name == name) {
-                return Known::NotAsked;
-            }
-            match read(answers.get(name)) {
-                Ok(fact) => Known::Seen(fact),
-                Err(blind) => Known::Unknown(blind),
-            }
-        }
         let machine = known(asked, answers, machine::NAME, machine::read);
         let proven = |answer: Option<&Answer>| {
             let table = pm2::read(answer)?;

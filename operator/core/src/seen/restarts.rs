@@ -22,7 +22,7 @@ const QUIET_AT_LEAST: SignedDuration = SignedDuration::from_secs(30);
 
 /// The counts of earlier looks at one host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct History {
+pub struct Counts {
     boot: String,
     rows: BTreeMap<(String, u32), Rises>,
 }
@@ -80,7 +80,7 @@ impl Climb {
     }
 }
 
-impl History {
+impl Counts {
     /// Takes in a look. What was not seen changes nothing; another boot begins anew.
     pub fn add(&mut self, seen: &Observation) {
         let (Some(boot), Some(table)) = (seen.boot_id(), seen.pm2.seen()) else { return };
@@ -157,9 +157,9 @@ mod tests {
     }
 
     fn climbing(looks: &[(i64, u64)], now: i64) -> Option<Climb> {
-        let mut history = History::default();
-        looks.iter().for_each(|(second, restarts)| history.add(&look(*second, "boot-0001", *restarts)));
-        history.climbing(at(now)).get("binder-web-start").copied()
+        let mut kept = Counts::default();
+        looks.iter().for_each(|(second, restarts)| kept.add(&look(*second, "boot-0001", *restarts)));
+        kept.climbing(at(now)).get("binder-web-start").copied()
     }
 
     #[test]
@@ -195,32 +195,32 @@ mod tests {
 
     #[test]
     fn a_new_boot_and_a_new_entry_begin_anew() {
-        let mut history = History::default();
-        history.add(&look(0, "boot-0001", 0));
-        history.add(&look(10, "boot-0002", 9));
-        assert!(history.climbing(at(10)).is_empty());
-        history.add(&look(20, "boot-0002", 0));
-        assert!(history.climbing(at(20)).is_empty());
+        let mut kept = Counts::default();
+        kept.add(&look(0, "boot-0001", 0));
+        kept.add(&look(10, "boot-0002", 9));
+        assert!(kept.climbing(at(10)).is_empty());
+        kept.add(&look(20, "boot-0002", 0));
+        assert!(kept.climbing(at(20)).is_empty());
     }
 
     #[test]
     fn what_was_not_seen_changes_nothing() {
-        let mut history = History::default();
-        history.add(&look(0, "boot-0001", 0));
-        let known = history.clone();
-        history.add(&Observation::nothing(at(10)));
-        assert_eq!(history, known);
+        let mut kept = Counts::default();
+        kept.add(&look(0, "boot-0001", 0));
+        let known = kept.clone();
+        kept.add(&Observation::nothing(at(10)));
+        assert_eq!(kept, known);
     }
 
     proptest! {
         #[test]
         fn it_stays_bounded(counts in prop::collection::vec(any::<u64>(), 0..200)) {
-            let mut history = History::default();
+            let mut kept = Counts::default();
             for (second, count) in counts.into_iter().enumerate() {
-                history.add(&look(second as i64, "boot-0001", count));
-                let _ = history.climbing(at(second as i64));
+                kept.add(&look(second as i64, "boot-0001", count));
+                let _ = kept.climbing(at(second as i64));
             }
-            prop_assert!(history.rows.values().all(|known| known.rises.len() <= RISES));
+            prop_assert!(kept.rows.values().all(|known| known.rises.len() <= RISES));
         }
     }
 }

@@ -91,7 +91,7 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
         list.set(types::RECONCILING, Is::True, if drifts.is_empty() { "Settling" } else { "Remedying" }, message);
     }
     list.set(types::REACHABLE, Is::True, "LoggedIn", "answers over SSH with its pinned host key");
-    if let Some(off) = clock_rules::off(host.previous, story.seen) {
+    if let Some(off) = clock_rules::message(story.seen) {
         list.set(types::CLOCK_IN_SYNC, Is::False, clock_rules::CLOCK_OFF, off);
     }
     for checked in *checks {

@@ -200,7 +200,7 @@ pub(super) async fn means<'s>(
         None
     };
     let build_server = match &fleet_view.build_server {
-        Some(build) if step.goes_to_build_server() => context.ssh.open_session(&build.uid),
+        Some(build) if step.goes_to_build_server() => context.ssh.open_session(&build.uid).zip(build.port),
         _ => None,
     };
     let key_place = keys::place(context, &described.namespace, step);

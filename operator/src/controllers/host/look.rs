@@ -85,7 +85,7 @@ pub(super) async fn observe(
             if let Looked::Seen(seen) = &mut looked {
                 seen.backups = backups?;
             }
-            (carried(described, context, looked), Some(session))
+            (looked, Some(session))
         }
         Err(failed) => {
             if matches!(*failed.why, ConnectError::LoginRefused { .. } | ConnectError::MoreProofWanted { .. })
@@ -164,7 +164,9 @@ pub(super) fn around(described: &Described, context: &Context) -> Around {
     for other in fleet::members(context, fleet).iter() {
         around.addresses.insert(other.name_any(), other.spec.address.0.clone());
         if other.spec.desired.servers.contains(&Server::Build) && around.build_server.is_none() {
-            around.build_server = Some(other.spec.address.0.clone());
+            let port = other.uid().and_then(|uid| context.neighbours.port(&uid, Server::Build));
+            let address = other.spec.address.0.clone();
+            around.build_server = port.map(|port| observe::BuildServer { address, port });
         }
         if let Some(way) = way(other, context) {
             ways.push(way);
@@ -190,16 +192,6 @@ pub(super) fn way(host: &BinderHost, context: &Context) -> Option<Way> {
         described: proxy.cluster_id.as_ref().map(|id| id.0.clone()),
         told: context.neighbours.cluster(&uid),
     })
-}
-
-/// What was seen, with the time since when it has been so.
-pub(super) fn carried(described: &Described, context: &Context, looked: Looked) -> Looked {
-    let Looked::Seen(mut seen) = looked else { return looked };
-    if let Some(known) = context.known().get_mut(&described.uid) {
-        known.lasting = known.lasting.carried(seen.marks(), seen.at);
-        seen.lasting = known.lasting.clone();
-    }
-    Looked::Seen(seen)
 }
 
 /// What stands in the way of starting servers, if the description has any: the API key must be there first.

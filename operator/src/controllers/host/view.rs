@@ -101,9 +101,10 @@ pub(super) fn build_server(context: &Context, fleet: &BinderFleet, hosts: &[Arc<
     } else {
         None
     };
+    let port = context.neighbours.port(&uid, Server::Build);
     // `ClockInSync` is there only while the clocks differ.
     let clock_off = host.status.as_ref().is_some_and(|status| {
         status.conditions.iter().any(|condition| condition.type_ == "ClockInSync" && condition.status == "False")
     });
-    Some(BuildServer { host: host.name_any(), uid, closed, clock_off })
+    Some(BuildServer { host: host.name_any(), uid, port, closed, clock_off })
 }

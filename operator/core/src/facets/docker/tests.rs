@@ -254,20 +254,6 @@ fn the_image_of_a_stopped_service_stays() {
     }
 }
 
-#[test]
-fn a_clock_that_jumped_makes_nothing_old() {
-    let mut world = docker();
-    world.containers = vec![container('1', 60, true, 'a')];
-    let mut looked = seen(world, 93);
-    if let Known::Seen(machine) = &mut looked.machine {
-        machine.clock += 24 * HOUR;
-    }
-    let check = Docker.check(&desired(), &looked).unwrap();
-    let held: Vec<&str> = check.held.iter().map(|(subject, _)| subject.as_str()).collect();
-    assert_eq!(held, ["disk /", RECLAIM]);
-    assert_eq!(check.held[0].1, clocks::HELD);
-}
-
 /// The first step against the only drift of a kind.
 fn step(seen: &Observation, kind: DriftKind) -> Option<Step> {
     let (facet, drift) = FACETS

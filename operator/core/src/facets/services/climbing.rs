@@ -5,6 +5,7 @@ use crate::catalogue::{self, Cause, Component};
 use crate::facets::DriftKind;
 use crate::seen::Observation;
 use crate::seen::crashes::Crash;
+use crate::seen::pm2::{Row, State};
 use crate::seen::restarts::Climb;
 use jiff::SignedDuration;
 
@@ -13,6 +14,13 @@ const PATIENCE: SignedDuration = SignedDuration::from_secs(20);
 
 /// An error in a log says why something happened only if it was written shortly before.
 const RECENT: i64 = 180;
+
+/// How long, in seconds, pm2 may take from the last words of a process until it has started it again.
+const LAST_WORDS: i64 = 10;
+
+/// How long, in seconds, what the next process says at its start (warnings of Node's) may hide when the last one spoke last: the
+/// time of a log is that of all of it.
+const FIRST_WORDS: i64 = 10;
 
 /// Whether pm2 restarts the component, or a child that it needs, again and again.
 pub(super) fn climb<'c>(component: &'c Component, seen: &Observation) -> Option<(&'c str, Climb)> {
@@ -80,10 +88,30 @@ pub(super) fn after_kube_stream(component: &Component, seen: &Observation) -> St
     }
 }
 
+/// The last words of a part of the component: of the one that climbs, if one does.
 fn crash<'s>(component: &'s Component, seen: &'s Observation) -> Option<(&'s str, &'s Crash)> {
-    let (machine, crashes) = (seen.machine.seen()?, seen.crashes.seen()?);
+    let (machine, table, crashes) = (seen.machine.seen()?, seen.pm2.seen()?, seen.crashes.seen()?);
+    let climbing = climb(component, seen).map(|(process, _)| process);
     component
         .processes()
+        .filter(|process| climbing.is_none_or(|climbing| climbing == *process))
         .filter_map(|process| crashes.get(process).map(|crash| (process, crash)))
-        .find(|(_, crash)| machine.clock.saturating_sub(crash.written) <= RECENT)
+        .find(|(process, crash)| {
+            let recent = machine.clock.saturating_sub(crash.written) <= RECENT;
+            recent && table.named(process).max_by_key(|row| row.started_ms).is_none_or(|row| ended_with(row, crash))
+        })
+}
+
+/// Whether a log's last words are the end of the process's last life. An error that nobody handles ends the process, and pm2
+/// starts it again at once: what was written long before the start of the one that runs was survived, and something else ended
+/// it (the kernel, when memory ran out); what came long after is of the one that still runs. Of one that does not run, the last
+/// life began when pm2 says.
+fn ended_with(row: &Row, crash: &Crash) -> bool {
+    let after = crash.written.saturating_sub(row.started_ms / 1000);
+    match row.state {
+        State::Stopped | State::Errored => after >= -1,
+        State::Online | State::Launching | State::Stopping | State::Other => {
+            (-LAST_WORDS..=FIRST_WORDS).contains(&after)
+        }
+    }
 }

@@ -1,13 +1,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 
 use super::*;
-use crate::seen::Known;
 use crate::seen::crashes::Crash;
 use crate::seen::lasting::Lasting;
 use crate::seen::machine::Process;
 use crate::seen::restarts::Climb;
-use crate::seen::settings::Settings;
-use binder_crds::desired::{Server, Service};
+use crate::seen::servers::Key;
+use binder_crds::desired::Service;
 use jiff::SignedDuration;
 use std::collections::BTreeMap;
 
@@ -195,6 +194,37 @@ fn a_process_that_pm2_has_just_forgotten_may_be_ending() {
         process.started_ticks += 1;
     }
     assert!(Services.check(&desired, &later).unwrap().drifts.is_empty());
+}
+
+#[test]
+fn an_error_that_a_process_survived_is_not_why_it_ended() {
+    let name = "binder-deploy-kubernetes-start";
+    let desired = servers(Server::DeployKubernetes);
+    let told = |state, up_for: i64, climbs: &str, log: &str, written: i64| {
+        let mut seen = seen(name, state, up_for, &[]);
+        if !climbs.is_empty() {
+            seen.climbing.insert(climbs.to_owned(), climb(60, 1));
+        }
+        let line = "Error: connect ECONNREFUSED 127.0.0.1:8085".to_owned();
+        let crash = Crash { written: CLOCK - written, line, modules: Vec::new() };
+        seen.crashes = Known::Seen(BTreeMap::from([(log.to_owned(), crash)]));
+        let drift = only(&desired, &seen);
+        (drift.evidence.contains("kube-stream"), !Services.ladder(&desired, &seen, &drift).is_empty())
+    };
+    // Its last words, and pm2 started it again at once; also where the next one has begun with a warning.
+    for (up_for, written) in [(1, 2), (60, 61), (60, 70), (60, 55)] {
+        assert_eq!(told(State::Online, up_for, name, name, written), (true, true), "{up_for} {written}");
+    }
+    // Survived for a minute: what ended it then (the kernel, out of memory) left no words. And what the one that runs says
+    // is not why the one before it ended.
+    for (up_for, written) in [(1, 61), (1, 120), (60, 170), (60, 20)] {
+        assert_eq!(told(State::Online, up_for, name, name, written), (false, false), "{up_for} {written}");
+    }
+    // Another process's error is not its own.
+    assert_eq!(told(State::Online, 1, name, "binder-kubernetes-daemon", 2), (false, false));
+    // One that pm2 has given up: its last life began when pm2 says.
+    assert!(told(State::Errored, 20, "", name, 19).0);
+    assert!(!told(State::Errored, 20, "", name, 60).0);
 }
 
 #[test]
@@ -426,18 +456,33 @@ fn a_stopped_entry_whose_port_is_somebody_elses_is_left_alone() {
 }
 
 #[test]
-fn a_server_on_another_port_is_not_blamed_for_what_its_usual_one_answers() {
+fn a_server_is_asked_on_the_port_that_its_settings_say_and_nowhere_where_they_are_not_known() {
+    let said = Known::Seen(Settings::of("build", &["port"], 9082));
+    assert_eq!(port(Server::Build, &said).unwrap(), 9082);
+    assert_eq!(port(Server::Health, &said).unwrap(), 8086);
+    assert_eq!(port(Server::Build, &Known::NotAsked).unwrap(), 8082);
+    let why = Blind { reason: Reason::ProbeFailed, message: "Binder's settings: head failed".to_owned() };
+    assert_eq!(port(Server::Build, &Known::Unknown(why.clone())), Err(why));
+}
+
+#[test]
+fn a_server_on_another_port_is_blamed_for_what_it_answers_itself() {
     let desired = servers(Server::Build);
-    let mut said = crate::seen::servers::Servers::default();
-    said.keys.insert("build".to_owned(), crate::seen::servers::Key::Refused);
+    let answers = |key| {
+        let mut said = crate::seen::servers::Servers::default();
+        said.keys.insert("build".to_owned(), key);
+        Known::Seen(said)
+    };
     let mut moved = seen("binder-build-start", State::Online, 300, &[(9082, 40, LOGIN, ""), (8082, 70, 0, "nginx")]);
     moved.settings = Known::Seen(Settings::of("build", &["port"], 9082));
-    moved.servers = Known::Seen(said.clone());
+    moved.servers = answers(Key::Refused);
     assert!(fine(&desired, &moved));
-    let blind = crate::facets::api_keys::ApiKeys.check(&desired, &moved).unwrap_err();
-    assert!(blind.message.contains("another port"), "{}", blind.message);
-    let mut usual = seen("binder-build-start", State::Online, 300, &[(8082, 40, LOGIN, "")]);
-    usual.servers = Known::Seen(said);
-    let check = crate::facets::api_keys::ApiKeys.check(&desired, &usual).unwrap();
-    assert_eq!(check.drifts[0].kind, DriftKind::KeyRefused);
+    let judge = |seen: &Observation| crate::facets::api_keys::ApiKeys.check(&desired, seen);
+    assert_eq!(judge(&moved).unwrap().drifts[0].kind, DriftKind::KeyRefused);
+    moved.servers = answers(Key::Accepted);
+    assert_eq!(judge(&moved).unwrap().drifts, []);
+    // What listens on the usual port is then another program, and what it answers is not the server's.
+    moved.settings = Known::NotAsked;
+    moved.servers = answers(Key::Refused);
+    assert!(judge(&moved).unwrap_err().message.contains("does not run as described"));
 }

@@ -30,8 +30,13 @@ fn begin(backups: bool) -> (Operator, World) {
         }),
         ..Desired::default()
     };
-    operator.fleet.build_server =
-        Some(BuildServer { host: "tester".into(), uid: "uid-2".into(), closed: None, clock_off: false });
+    operator.fleet.build_server = Some(BuildServer {
+        host: "tester".into(),
+        uid: "uid-2".into(),
+        port: Some(8082),
+        closed: None,
+        clock_off: false,
+    });
     world.database = Some(Database::default());
     world.backups = backups.then(Backups::default);
     operator.run(&mut world, 5);
@@ -118,9 +123,19 @@ fn without_a_build_server_that_may_be_asked_nothing_is_built() {
     let (mut operator, mut world) = begin(false);
     let closed = Some("its mode is not Enforce".to_owned());
     operator.fleet.build_server =
-        Some(BuildServer { host: "tester".into(), uid: "uid-2".into(), closed, clock_off: false });
+        Some(BuildServer { host: "tester".into(), uid: "uid-2".into(), port: Some(8082), closed, clock_off: false });
     world.database.as_mut().unwrap().running = vec![build(&world, "a-hung", 5)];
     operator.run(&mut world, 20);
     assert_eq!(operator.ran, ["FailBuild"]);
     assert_eq!(operator.status.waits_for, "tester: its mode is not Enforce");
+}
+
+#[test]
+fn a_build_server_whose_port_nobody_has_read_is_not_asked() {
+    let (mut operator, mut world) = begin(false);
+    operator.fleet.build_server.as_mut().unwrap().port = None;
+    world.database.as_mut().unwrap().running = vec![build(&world, "a-hung", 5)];
+    operator.run(&mut world, 20);
+    assert_eq!(operator.ran, ["FailBuild"]);
+    assert!(operator.status.waits_for.contains("to be read"), "{}", operator.status.waits_for);
 }

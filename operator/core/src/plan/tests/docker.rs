@@ -62,6 +62,7 @@ fn host(images: usize, others: u64) -> (Operator, World) {
         unlisted_containers: 0,
         images: all,
         unlisted_images: 0,
+        refused: BTreeSet::new(),
         configs: Vec::new(),
         apt_cache: 0,
     });
@@ -123,6 +124,99 @@ fn more_than_one_step_can_hold_is_no_failure() {
     operator.run(&mut world, 60);
     assert!(operator.healthy(), "{:#?}", operator.status);
     assert_eq!(operator.ran, ["RemoveImages"; 5], "below the threshold it ends");
+}
+
+/// Passes over a world whose Docker refuses to remove some of its images and containers.
+fn run_refused(operator: &mut Operator, world: &mut World, passes: usize, refuses: &dyn Fn(&str) -> bool) {
+    for _ in 0..passes {
+        let (before, mut said) = (operator.memory.actions.len(), String::new());
+        let wait = operator.pass_with(world, |world, step| {
+            let mut rest = step.clone();
+            let mut refused: Vec<String> = Vec::new();
+            let mut keep = |id: &str| {
+                let kept = refuses(id);
+                refused.extend(kept.then(|| id.trim_start_matches("sha256:")[..12].to_owned()));
+                !kept
+            };
+            match &mut rest {
+                Step::RemoveImages { images } => images.retain(|one| keep(&one.id)),
+                Step::RemoveContainers { containers } => containers.retain(|one| keep(&one.id)),
+                _ => {}
+            }
+            apply(world, &rest);
+            if !refused.is_empty() {
+                said = format!("exit code 1: Error response from daemon: conflict refused {}", refused.join(" "));
+            }
+        });
+        if operator.memory.actions.len() > before {
+            operator.memory.actions.last_mut().unwrap().said = said;
+        }
+        world.pass(wait.as_secs().max(1));
+    }
+}
+
+/// An image or container of this number, written large enough to be told by its first digits.
+fn early(number: usize) -> String {
+    format!("{number:012x}{:052x}", 0)
+}
+
+#[test]
+fn images_that_docker_refuses_to_remove_are_passed_over_and_use_up_no_attempts() {
+    // 920 MB; the 35 oldest cannot be removed, and six of the others are enough.
+    let (mut operator, mut world) = host(45, 0);
+    let now = world.now;
+    for (index, image) in world.docker.as_mut().unwrap().images.iter_mut().enumerate() {
+        image.id = format!("sha256:{}", early(index));
+        image.since = now - SignedDuration::from_hours(99 - i64::try_from(index).unwrap());
+    }
+    let docker = world.docker.as_mut().unwrap();
+    docker.containers[0].image = docker.images[45].id.clone();
+    let refuses = |id: &str| usize::from_str_radix(&id.trim_start_matches("sha256:")[..12], 16).unwrap() < 35;
+    run_refused(&mut operator, &mut world, 1, &refuses);
+    for _ in 0..600 {
+        if operator.healthy() {
+            break;
+        }
+        run_refused(&mut operator, &mut world, 1, &refuses);
+    }
+    assert!(operator.healthy(), "{:#?}", operator.status);
+    // Six images a step: six steps meet the 35 and one other, the seventh is the rest.
+    assert_eq!(operator.ran.len(), 7, "{:?}", operator.ran);
+    let message = &operator.status.conditions.iter().find(|one| one.type_ == conditions::DOCKER_READY).unwrap().message;
+    assert!(message.contains("passed over since Docker refuses"), "{message}");
+    // And the clean-up that is due is done, with the rest.
+    world.pass(86_400);
+    let writes = operator.writes;
+    run_refused(&mut operator, &mut world, 300, &refuses);
+    assert_eq!(operator.status.schedules[0].last_outcome, "Done");
+    assert_eq!(left(&world), 36, "what Docker refuses, and what is in use");
+    assert!(operator.writes > writes && operator.healthy());
+}
+
+#[test]
+fn a_container_that_docker_cannot_remove_keeps_no_image_on_the_disk() {
+    // moby#27381: `Driver devicemapper failed to remove root filesystem: Device is Busy`.
+    let (mut operator, mut world) = host(15, 600);
+    let since = world.now - SignedDuration::from_hours(9);
+    let docker = world.docker.as_mut().unwrap();
+    let of = docker.images[15].id.clone();
+    let stuck = Container { id: early(1), stopped: true, left: None, image: of, since, finished: "f".to_owned() };
+    docker.containers.push(stuck);
+    run_refused(&mut operator, &mut world, 100, &|id| id.starts_with("000000000001"));
+    assert!(operator.healthy(), "{:#?}", operator.status);
+    assert_eq!(operator.ran, ["RemoveContainers", "RemoveImages"]);
+}
+
+#[test]
+fn what_was_not_refused_counts_as_an_attempt() {
+    // The command does not run at all: sudo refuses, say. Nothing is known of what Docker would do.
+    let (mut operator, mut world) = host(15, 600);
+    for _ in 0..200 {
+        let wait = operator.pass_with(&mut world, |_, _| ());
+        world.pass(wait.as_secs().max(1));
+    }
+    assert_eq!(operator.ran, ["RemoveImages"; 3]);
+    assert_eq!(operator.condition(conditions::STALLED), ("True", "AttemptsUsedUp"));
 }
 
 #[test]

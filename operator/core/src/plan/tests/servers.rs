@@ -127,8 +127,7 @@ fn a_port_that_cannot_be_reached_asks_for_nobody_while_the_other_host_is_the_cau
 fn refused(operator: &mut Operator, world: &World, wanted: &Reach, found: Reached) -> Looked {
     let mut seen = world.observe();
     seen.reaches = Known::Seen(BTreeMap::from([(subject(wanted), found)]));
-    operator.lasting = operator.lasting.carried(seen.marks(), seen.at);
-    seen.lasting = operator.lasting.clone();
+    operator.history.take_in(&mut seen);
     Looked::Seen(Box::new(seen))
 }
 

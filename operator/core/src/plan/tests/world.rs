@@ -8,8 +8,8 @@ use crate::plan::memory::{FleetView, Memory, Past, Patience};
 use crate::plan::{Decision, FailureKind, Host, LookFailure, Looked, Next, Run, WATCH, decide};
 use crate::seen::backups::{Backups, Good};
 use crate::seen::database::{Build, Database};
+use crate::seen::history::History;
 use crate::seen::keys::KeySearch;
-use crate::seen::lasting::Lasting;
 use crate::seen::machine::{Machine, Process};
 use crate::seen::modules::{Found, Installed, Modules};
 use crate::seen::pm2::{Row, State, Table};
@@ -303,8 +303,9 @@ impl World {
     fn servers(&self) -> Servers {
         let mut seen = Servers::default();
         for server in web().servers {
-            let (Some(route), name) = (catalogue::key_route(server), catalogue::server(server).name) else { continue };
-            let key = match (self.listeners.contains_key(&route.port), self.other_key.contains(&name)) {
+            let (Some(_), component) = (catalogue::key_route(server), catalogue::server(server)) else { continue };
+            let name = component.name;
+            let key = match (self.listeners.contains_key(&component.ports[0]), self.other_key.contains(&name)) {
                 (false, _) => Key::Silent("no connection to it".to_owned()),
                 (true, true) => Key::Refused,
                 (true, false) => Key::Accepted,
@@ -360,7 +361,6 @@ impl World {
             servers: Known::Seen(self.servers()),
             key_search: self.key_search.clone(),
             routes: Known::Seen(Routes { live: 1, orphans: self.orphans.clone(), ..Routes::default() }),
-            climbing: self.climbing.map(|name| (name.to_owned(), CLIMB)).into_iter().collect(),
             modules: self.web_module.as_ref().map_or(Known::NotAsked, |(version, since)| {
                 let installed =
                     Installed { version: version.as_str().into(), place: HostPath::from("/opt/binder"), since: *since };
@@ -387,7 +387,7 @@ pub(super) struct Operator {
     pub(super) status: BinderHostStatus,
     pub(super) writes: usize,
     pub(super) ran: Vec<String>,
-    pub(super) lasting: Lasting,
+    pub(super) history: History,
     pub(super) demanded: Demanded,
 }
 
@@ -422,7 +422,7 @@ impl Operator {
             status: BinderHostStatus::default(),
             writes: 0,
             ran: Vec::new(),
-            lasting: Lasting::default(),
+            history: History::default(),
             demanded: Demanded::default(),
         }
     }
@@ -464,8 +464,9 @@ impl Operator {
             })
         } else {
             let mut seen = world.observe();
-            self.lasting = self.lasting.carried(seen.marks(), seen.at);
-            seen.lasting = self.lasting.clone();
+            self.history.take_in(&mut seen);
+            // What a world says of restarts, it says without counts.
+            seen.climbing.extend(world.climbing.map(|name| (name.to_owned(), CLIMB)));
             Looked::Seen(Box::new(seen))
         };
         let decision = self.decide(&looked, world.now);
