@@ -22,12 +22,14 @@ pub mod proxy_routes;
 pub mod services;
 pub mod step;
 pub mod stopped;
+mod subject;
 
 use crate::seen::{Ask, Blind, Observation};
 use binder_crds::Desired;
 use binder_crds::text::{Schedule, TimeZone};
 use std::time::Duration;
 pub use step::Step;
+pub use subject::Subject;
 
 /// One aspect of a machine.
 pub trait Facet: Sync {
@@ -45,7 +47,7 @@ pub trait Facet: Sync {
     /// The remedies for one of its drifts, lightest first. Empty: a person must act.
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung>;
     /// What is to be done on a schedule, whether or not anything differs. When one is due, [`Facet::ladder`] is asked for
-    /// its steps, with a [`Drift`] of the chore's kind that has the chore's name for a subject.
+    /// its steps, with a [`Drift`] of the chore's kind and subject.
     fn chores(&self, _: &Desired) -> Vec<Chore> {
         Vec::new()
     }
@@ -54,8 +56,8 @@ pub trait Facet: Sync {
 /// Work that comes by the clock. That it is due is no fault of the host: it stays healthy (see `plan::chores`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chore {
-    /// Its name in `status.schedules`, and the subject of its actions.
-    pub name: &'static str,
+    /// What it is about; in words its name in `status.schedules`, and the subject of its actions.
+    pub subject: Subject,
     /// The kind of drift that stands for it where a step needs one; [`DriftKind::is_chore`] says yes to it.
     pub kind: DriftKind,
     /// What it is, for people: `the clean-up of Docker`.
@@ -102,9 +104,9 @@ pub struct Check {
     /// What is not so.
     pub drifts: Vec<Drift>,
     /// Subjects that are on their way (started a moment ago) with a sentence each: neither drift nor healthy.
-    pub settling: Vec<(String, String)>,
+    pub settling: Vec<(Subject, String)>,
     /// Subjects of drifts or chores that must wait, each with what for: `the build that is under way`.
-    pub held: Vec<(String, String)>,
+    pub held: Vec<(Subject, String)>,
     /// The condition's message when nothing differs. Never holds a figure that changes by itself: a converged fleet
     /// writes nothing.
     pub as_described: String,
@@ -115,8 +117,8 @@ pub struct Check {
 pub struct Drift {
     /// What kind it is; also the condition's reason.
     pub kind: DriftKind,
-    /// What it is about, by the name that order and actions use: `web`, `kubectl-proxy`, `redirect eth0:80`, `disk /`.
-    pub subject: String,
+    /// What it is about.
+    pub subject: Subject,
     /// For a column: a few words.
     pub short: String,
     /// For a condition: what was seen, in a sentence without a full stop.

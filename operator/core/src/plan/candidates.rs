@@ -86,10 +86,10 @@ impl Reasoning<'_> {
     /// The steps to come in the runbook's order, and the one that may be done now.
     pub(super) fn what_next(&self, seen: &Observation, checks: &[Checked]) -> Weighed {
         let desired = &self.host.spec.desired;
-        let settling: Vec<&str> = checks
+        let settling: Vec<String> = checks
             .iter()
             .filter_map(|checked| checked.result.as_ref().ok())
-            .flat_map(|check| check.settling.iter().map(|(subject, _)| subject.as_str()))
+            .flat_map(|check| check.settling.iter().map(|(subject, _)| subject.to_string()))
             .collect();
         let mut drifts: Vec<(&dyn Facet, &Drift)> = FACETS
             .iter()
@@ -138,13 +138,13 @@ impl Reasoning<'_> {
         self.weigh(vec![Proposal { drift, ladder, reason, waits_for, booted_at, witness }], &[], &[])
     }
 
-    fn weigh(&self, proposals: Vec<Proposal>, settling: &[&str], checks: &[Checked]) -> Weighed {
+    fn weigh(&self, proposals: Vec<Proposal>, settling: &[String], checks: &[Checked]) -> Weighed {
         let heavy =
             |proposal: &&Proposal| proposal.ladder.iter().any(|rung| rung.step.disruption() == Disruption::Host);
         let present: Vec<(String, String)> = proposals
             .iter()
             .filter(heavy)
-            .map(|proposal| (proposal.drift.subject.clone(), proposal.reason.clone()))
+            .map(|proposal| (proposal.drift.subject.to_string(), proposal.reason.clone()))
             .collect();
         let since = evidence::since(&self.host.previous.drift_since, &present, settling, self.now);
         let mut chosen: Vec<(Proposal, Option<Rung>)> = proposals

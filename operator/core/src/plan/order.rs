@@ -6,7 +6,7 @@
 use super::Checked;
 use super::memory::FleetView;
 use crate::catalogue::{self, Component, KUBECTL_PROXY, KUBERNETES_API};
-use crate::facets::{Drift, DriftKind, backups, docker, modules};
+use crate::facets::{Drift, DriftKind, Subject, modules};
 use crate::seen::reach;
 use binder_crds::desired::Module;
 use binder_crds::{Desired, conditions};
@@ -102,30 +102,44 @@ pub fn reboot_helps(kind: DriftKind) -> bool {
 }
 
 /// The place of a subject in the runbook's order; lower is earlier.
-pub fn rank(subject: &str, desired: &Desired) -> u8 {
-    if subject == KUBECTL_PROXY {
-        return 35;
-    }
-    match catalogue::described(desired).iter().find(|component| component.name == subject) {
-        Some(component) => component.rank,
+pub fn rank(subject: &Subject, desired: &Desired) -> u8 {
+    match subject {
+        Subject::KubectlProxy => 35,
+        Subject::Component(_) => catalogue::described(desired)
+            .iter()
+            .find(|component| subject.is(component))
+            .map_or(LAST, |component| component.rank),
         // After what uses it first, so that one module is seen to work before the next one changes.
-        None if subject.starts_with("module ") => desired
+        Subject::Module { .. } => desired
             .modules
             .iter()
-            .filter(|module| modules::subject(module) == subject)
+            .filter(|module| modules::subject(module) == *subject)
             .flat_map(|module| catalogue::users(desired, module))
             .map(|component| component.rank + 1)
             .min()
-            .unwrap_or(70),
-        None if subject.starts_with("redirect ") => 55,
+            .unwrap_or(LAST),
+        Subject::Redirect { .. } => 55,
         // The runbook's order ("Build server"): room, the empty file, Docker itself.
-        None if subject.starts_with("disk ") => 60,
-        None if subject == docker::CONFIG => 61,
-        None if subject == docker::DOCKER => 62,
-        None if subject == backups::SCHEDULED || subject == backups::BEFORE_AN_EDIT => 65,
-        None => 70,
+        Subject::Disk(_) => 60,
+        Subject::DockerConfig => 61,
+        Subject::Docker => 62,
+        Subject::Backup | Subject::BackupBeforeAnEdit => 65,
+        Subject::KubernetesApi
+        | Subject::DockerReclaim
+        | Subject::ReclaimSchedule
+        | Subject::Build(_)
+        | Subject::BuildName(_)
+        | Subject::TemplateName(_)
+        | Subject::Reach(_)
+        | Subject::Routes
+        | Subject::ApiKey
+        | Subject::Machine
+        | Subject::Login => LAST,
     }
 }
+
+/// The place of what the runbook puts in no order.
+const LAST: u8 = 70;
 
 /// What a drift waits for: the first thing that its subject depends on and that is not in place, in words.
 pub fn waits_for(drift: &Drift, desired: &Desired, checks: &[Checked], fleet: &FleetView) -> Option<String> {
@@ -154,11 +168,12 @@ pub fn waits_for(drift: &Drift, desired: &Desired, checks: &[Checked], fleet: &F
     if drift.kind == DriftKind::ClusterNotAnswering {
         return fleet.missing.get(KUBERNETES_API).map(|host| format!("the Kubernetes API on {host}"));
     }
-    if let Some(wanted) = desired.reaches.iter().find(|wanted| reach::subject(wanted) == drift.subject) {
+    if let Some(wanted) = desired.reaches.iter().find(|wanted| Subject::Reach(reach::subject(wanted)) == drift.subject)
+    {
         let other = &wanted.host.as_ref()?.0;
         return fleet.missing.values().any(|host| host == other).then(|| format!("what is missing on {other}"));
     }
-    let component = catalogue::described(desired).into_iter().find(|component| component.name == drift.subject)?;
+    let component = catalogue::described(desired).into_iter().find(|component| drift.subject.is(component))?;
     needed(&component, desired, checks, fleet)
 }
 
@@ -186,13 +201,14 @@ fn needed(component: &Component, desired: &Desired, checks: &[Checked], fleet: &
             || components.iter().any(|component| component.name == name)
     };
     let in_place = |name: &str| {
+        let subject = Subject::named(name);
         // What could not be seen is not in place: a step that depends on it waits.
         let facet = if name == KUBECTL_PROXY { conditions::PROXY_SERVING } else { conditions::SERVICES_RUNNING };
         checks.iter().filter(|checked| checked.condition == facet).all(|checked| match &checked.result {
             Err(_) => false,
             Ok(check) => {
-                !check.drifts.iter().any(|drift| drift.subject == name)
-                    && !check.settling.iter().any(|(subject, _)| subject == name)
+                !check.drifts.iter().any(|drift| drift.subject == subject)
+                    && !check.settling.iter().any(|(settling, _)| *settling == subject)
             }
         })
     };
@@ -228,11 +244,11 @@ fn unreachable(name: &str, desired: &Desired, checks: &[Checked]) -> Option<Stri
         .flat_map(|check| {
             check.drifts.iter().map(|drift| &drift.subject).chain(check.settling.iter().map(|(subject, _)| subject))
         });
-    let closed: Vec<&String> = closed.collect();
+    let closed: Vec<&Subject> = closed.collect();
     let wanted = desired
         .reaches
         .iter()
-        .find(|wanted| ports.contains(&wanted.port) && closed.contains(&&reach::subject(wanted)))?;
+        .find(|wanted| ports.contains(&wanted.port) && closed.contains(&&Subject::Reach(reach::subject(wanted))))?;
     Some(reach::words(wanted))
 }
 
