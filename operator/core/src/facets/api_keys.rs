@@ -73,6 +73,10 @@ impl Facet for ApiKeys {
         }
     }
 
+    fn rank(&self, desired: &Desired, drift: &Drift) -> u8 {
+        services::rank(desired, drift)
+    }
+
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
         if let Some(search) = seen.key_search.as_ref().filter(|_| drift.subject == Subject::ApiKey) {
             let may = matches!(search.found, Found::Agreed { .. }) && !matches!(search.put, Put::ByHand(_));

@@ -86,6 +86,11 @@ impl Facet for Backups {
             .collect()
     }
 
+    fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+        // Before any edit of the database.
+        65
+    }
+
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
         let (Some(database), Some(backups)) = (&desired.database, seen.backups.seen()) else { return Vec::new() };
         match drift.kind {

@@ -95,6 +95,10 @@ impl Facet for Builds {
         Ok(check)
     }
 
+    fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+        super::LAST
+    }
+
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
         let (Some(spec), Some(database)) = (&desired.database, seen.database.seen()) else { return Vec::new() };
         let place = Place::of(spec);

@@ -73,6 +73,11 @@ impl Facet for Disks {
         Ok(check)
     }
 
+    fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+        // Room comes before Docker, which needs it.
+        60
+    }
+
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
         let disk = desired.disks.iter().find(|disk| drift.subject == subject(disk));
         let Some(disk) = disk.filter(|disk| drift.kind == DriftKind::OverThreshold && holds(&disk.path.0, seen)) else {

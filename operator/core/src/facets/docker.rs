@@ -136,6 +136,15 @@ impl Facet for Docker {
         Ok(check)
     }
 
+    fn rank(&self, _: &Desired, drift: &Drift) -> u8 {
+        // The runbook's order ("Build server"): room, the empty file, Docker itself.
+        match drift.subject {
+            Subject::DockerConfig => 61,
+            Subject::Docker => 62,
+            _ => super::LAST,
+        }
+    }
+
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
         let Some(docker) = seen.docker.seen() else { return Vec::new() };
         match drift.kind {

@@ -1,6 +1,6 @@
 //! Facet `endpoints`: each described port of another machine can be reached from this one. Seen and said: what is wrong is
 //! on the other machine or between the two, and neither is this host's to put right. What is seen explains other drifts
-//! (see `plan/order.rs`).
+//! (`Waits` in `facets/drift.rs`).
 
 use super::{BLIP, Check, Drift, DriftKind, Facet, Rung, Subject};
 use crate::seen::reach::{Reached, subject, words};
@@ -87,6 +87,10 @@ impl Facet for Endpoints {
                 Ok(check)
             }
         }
+    }
+
+    fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+        super::LAST
     }
 
     fn ladder(&self, _: &Desired, _: &Observation, _: &Drift) -> Vec<Rung> {

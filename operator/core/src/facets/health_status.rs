@@ -104,6 +104,10 @@ impl Facet for HealthStatus {
         Ok(check)
     }
 
+    fn rank(&self, desired: &Desired, drift: &Drift) -> u8 {
+        services::rank(desired, drift)
+    }
+
     fn ladder(&self, _: &Desired, _: &Observation, _: &Drift) -> Vec<Rung> {
         // What is then missing is started, with the key that the Secret holds.
         services::clear(&catalogue::server(Server::Health))

@@ -56,6 +56,11 @@ impl Facet for KubectlProxy {
         })
     }
 
+    fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+        // Before `deploy-kubernetes`, which is started through it.
+        35
+    }
+
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
         let (Some(spec), Some(machine)) = (&desired.kubectl_proxy, seen.machine.seen()) else { return Vec::new() };
         let rung = |step| Rung { step, takes_effect: TAKES_EFFECT };

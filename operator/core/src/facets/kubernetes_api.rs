@@ -102,6 +102,10 @@ impl Facet for KubernetesApi {
         })
     }
 
+    fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+        super::LAST
+    }
+
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
         match drift.kind {
             // The runbook restarts the master. That it is slow alone says nothing about the master itself.

@@ -100,6 +100,13 @@ impl Facet for Modules {
         Ok(check)
     }
 
+    fn rank(&self, desired: &Desired, drift: &Drift) -> u8 {
+        // After what uses it first, so that one module is seen to work before the next one changes.
+        let users = module_of(desired, drift).map(|module| catalogue::users(desired, module));
+        let first = users.and_then(|users| users.iter().map(|component| component.rank + 1).min());
+        first.unwrap_or_else(|| services::rank(desired, drift))
+    }
+
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
         match drift.kind {
             DriftKind::ModuleOld | DriftKind::ModuleNewer => {

@@ -49,6 +49,10 @@ impl Facet for Names {
         Ok(Check { drifts, as_described, ..Check::default() })
     }
 
+    fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+        super::LAST
+    }
+
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
         let (Some(database), Some(names)) =
             (&desired.database, seen.database.seen().and_then(|database| database.names.as_ref()))

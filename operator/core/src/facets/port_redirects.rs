@@ -44,6 +44,10 @@ impl Facet for PortRedirects {
         Ok(check)
     }
 
+    fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+        55
+    }
+
     fn ladder(&self, desired: &Desired, _: &Observation, drift: &Drift) -> Vec<Rung> {
         let Some(wanted) = desired.port_redirects.iter().find(|wanted| subject(wanted) == drift.subject) else {
             return Vec::new();

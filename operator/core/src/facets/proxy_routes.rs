@@ -63,6 +63,10 @@ impl Facet for ProxyRoutes {
         Ok(check)
     }
 
+    fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+        super::LAST
+    }
+
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
         let Some(proxy) = desired.kubectl_proxy.as_ref().filter(|_| drift.kind == DriftKind::RoutesStale) else {
             return Vec::new();

@@ -74,6 +74,10 @@ impl Facet for Services {
         Ok(check)
     }
 
+    fn rank(&self, desired: &Desired, drift: &Drift) -> u8 {
+        rank(desired, drift)
+    }
+
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
         let Ok(components) = components(desired, seen) else { return Vec::new() };
         let Some(component) = components.iter().find(|component| drift.subject.is(component)) else {
@@ -113,6 +117,12 @@ impl Facet for Services {
             _ => Vec::new(),
         }
     }
+}
+
+/// The place of a component in the runbook's order.
+pub(super) fn rank(desired: &Desired, drift: &Drift) -> u8 {
+    let components = catalogue::described(desired);
+    components.iter().find(|component| drift.subject.is(component)).map_or(super::LAST, |component| component.rank)
 }
 
 /// Deletes a component's entries; what is then missing is started, with the API key that the Secret holds.

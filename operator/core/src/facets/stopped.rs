@@ -50,6 +50,10 @@ impl Facet for Stopped {
         Ok(Check { drifts, as_described: format!("nothing runs of {}", names.join(", ")), ..Check::default() })
     }
 
+    fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+        super::LAST
+    }
+
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
         let (Some(machine), Some(table)) = (seen.machine.seen(), seen.pm2.seen()) else { return Vec::new() };
         let Ok(components) = components(desired, seen) else { return Vec::new() };

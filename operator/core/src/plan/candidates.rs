@@ -102,7 +102,7 @@ impl Reasoning<'_> {
             })
             .collect();
         // What is wrong comes before what is only due.
-        drifts.sort_by_key(|(_, drift)| (drift.kind.is_chore(), order::rank(&drift.subject, desired)));
+        drifts.sort_by_key(|(facet, drift)| (drift.kind.is_chore(), facet.rank(desired, drift)));
         let proposals = drifts.into_iter().map(|(facet, drift)| {
             let tried = updates::Tried { memory: self.memory, incident: self.incident };
             // What a new version of a module has brought about is cured by going back to the old one, and not by a restart.
@@ -110,8 +110,7 @@ impl Reasoning<'_> {
             let update = back.is_some();
             let mut ladder = back.unwrap_or_else(|| facet.ladder(desired, seen, drift));
             // Above the facets' own rungs are those that all share.
-            if let Some(boot_id) =
-                seen.boot_id().filter(|_| !update && !ladder.is_empty() && order::reboot_helps(drift.kind))
+            if let Some(boot_id) = seen.boot_id().filter(|_| !update && !ladder.is_empty() && drift.kind.reboot_helps())
             {
                 let step = Step::Reboot { boot_id: boot_id.to_owned() };
                 ladder.push(Rung { step, takes_effect: BOOTS_WITHIN });

@@ -163,6 +163,9 @@ mod tests {
         fn check(&self, _: &Desired, _: &Observation) -> Result<Check, Blind> {
             Ok(Check::default())
         }
+        fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+            crate::facets::LAST
+        }
         fn ladder(&self, desired: &Desired, _: &Observation, drift: &Drift) -> Vec<Rung> {
             assert_eq!((drift.kind, &drift.subject), (DriftKind::ReclaimDue, &DAILY));
             let left = desired.servers.is_empty();

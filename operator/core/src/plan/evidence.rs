@@ -85,7 +85,7 @@ pub(super) fn since(
 /// The reason that a drift's time is counted for. The ways in which a server does not run follow each other while it is
 /// deleted and started again: they are one reason.
 pub(super) fn reason(kind: DriftKind) -> &'static str {
-    if super::order::reboot_helps(kind) { "NotRunning" } else { kind.as_str() }
+    if kind.reboot_helps() { "NotRunning" } else { kind.as_str() }
 }
 
 /// What has run here as it is described now: what this look shows to be in place, and what earlier ones did.
@@ -221,7 +221,7 @@ impl Case<'_> {
     /// The ports of a component on which something listens although pm2's table says that it does not run as it should. The
     /// table is one witness, the kernel's list of listeners another.
     fn still_serves(&self, drift: &Drift) -> Option<String> {
-        if !rests_on_the_table(drift.kind) {
+        if !drift.kind.rests_on_table() {
             return None;
         }
         let seen = self.seen?;
@@ -234,18 +234,6 @@ impl Case<'_> {
         let ports: Vec<String> = component.ports.iter().map(u16::to_string).collect();
         serves.then(|| ports.join(" and "))
     }
-}
-
-/// Whether a drift that may end in a reboot is told by pm2's table alone, and not by who listens.
-fn rests_on_the_table(kind: DriftKind) -> bool {
-    matches!(
-        kind,
-        DriftKind::ProcessMissing
-            | DriftKind::ProcessStopped
-            | DriftKind::ProcessErrored
-            | DriftKind::ProcessDoubled
-            | DriftKind::ChildMissing
-    )
 }
 
 /// The exit code of an attempt whose program is missing or may not be run; `None` for any other attempt.

@@ -1,145 +1,16 @@
-//! What comes first, and what explains what. Two tables as data, with a test that every kind of drift is in them.
+//! What explains what: what a drift waits for before anything is done about it.
 //!
 //! Order on one host is the runbook's ("Web and deploy server": web, proxy, `deploy-kubernetes`, health, redirect), carried
-//! by the catalogue's `after` and `rank`; between hosts it is the catalogue's `needs`.
+//! by the catalogue's `after` and by [`Facet::rank`](crate::facets::Facet::rank); between hosts it is the catalogue's `needs`.
+//! What a kind of drift waits for stands in its row of [`DriftKind`](crate::facets::DriftKind); how to find it, here.
 
 use super::Checked;
 use super::memory::FleetView;
 use crate::catalogue::{self, Component, KUBECTL_PROXY, KUBERNETES_API};
-use crate::facets::{Drift, DriftKind, Subject, modules};
+use crate::facets::{Drift, Subject, Waits, modules};
 use crate::seen::reach;
-use binder_crds::desired::Module;
+use binder_crds::desired::{Module, Reach};
 use binder_crds::{Desired, conditions};
-
-/// Whether a drift of this kind is explained when something that its subject depends on is not in place: then that is
-/// remedied, and this one waits.
-pub fn explained_by_dependency(kind: DriftKind) -> bool {
-    match kind {
-        // Starting it now would only make it crash or give up; what it does now says nothing about itself.
-        DriftKind::ProcessMissing
-        | DriftKind::ProcessErrored
-        | DriftKind::NotListening
-        | DriftKind::ChildMissing
-        | DriftKind::RestartsClimbing
-        // What is ended for the sake of a module must be able to come up again.
-        | DriftKind::ModuleNotLoaded
-        | DriftKind::ModuleOld
-        | DriftKind::ModuleNewer
-        | DriftKind::ClusterNotAnswering
-        // The other machine is not as described either: that is the cause.
-        | DriftKind::PortRefused
-        | DriftKind::PortSilent
-        // The checker would only stop again without its database, and has nothing to launch apps with.
-        | DriftKind::HealthStale
-        | DriftKind::HealthWrong => true,
-        // These are wrong whatever else is, and putting them right never needs the dependency.
-        DriftKind::ProcessStopped
-        | DriftKind::ProcessDoubled
-        | DriftKind::ChildrenLeftOver
-        | DriftKind::LostByPm2
-        | DriftKind::StartedTooEarly
-        | DriftKind::PortTaken
-        | DriftKind::StillRunning
-        | DriftKind::ModuleMissing
-        | DriftKind::NothingListens
-        | DriftKind::NotKubectl
-        | DriftKind::WrongKubectl
-        | DriftKind::WrongCluster
-        | DriftKind::KubectlUnusable
-        | DriftKind::RedirectMissing
-        | DriftKind::RedirectDoubled
-        | DriftKind::RedirectShadowed
-        | DriftKind::InterfaceMissing
-        | DriftKind::ListensElsewhere
-        | DriftKind::AnotherProgram
-        | DriftKind::OverThreshold
-        | DriftKind::DiskUnreadable
-        | DriftKind::HostSilent
-        | DriftKind::HostOff
-        | DriftKind::LoginRefused
-        | DriftKind::NoRoute
-        | DriftKind::NameNotFound
-        | DriftKind::NoSuchHost
-        | DriftKind::KeyRefused
-        | DriftKind::KeyUnknown
-        | DriftKind::KeysDisagree
-        | DriftKind::ApiNotAnswering
-        | DriftKind::ApiSlow
-        | DriftKind::ApiStarved
-        | DriftKind::NodesNotReady
-        | DriftKind::RoutesStale
-        | DriftKind::RouteOdd
-        | DriftKind::DockerNotAnswering
-        | DriftKind::DockerConfigEmpty
-        | DriftKind::ScheduleInvalid
-        | DriftKind::ReclaimDue
-        | DriftKind::HungBuild
-        | DriftKind::BuildNotRebuilt
-        | DriftKind::NamesCollide
-        | DriftKind::NameNotLower
-        | DriftKind::NoFreshBackup
-        | DriftKind::BackupPlaceUnusable
-        | DriftKind::BackupDue => false,
-    }
-}
-
-/// Whether the runbook restarts the machine when the lighter steps against a drift are used up ("Web and deploy server":
-/// `sudo reboot`, then everything in order). Only for what a fresh boot clears; nothing else is worth a whole machine.
-pub fn reboot_helps(kind: DriftKind) -> bool {
-    matches!(
-        kind,
-        DriftKind::ProcessMissing
-            | DriftKind::ProcessStopped
-            | DriftKind::ProcessErrored
-            | DriftKind::ProcessDoubled
-            | DriftKind::ChildrenLeftOver
-            | DriftKind::ChildMissing
-            | DriftKind::LostByPm2
-            | DriftKind::NotListening
-            | DriftKind::StartedTooEarly
-            | DriftKind::NothingListens
-    )
-}
-
-/// The place of a subject in the runbook's order; lower is earlier.
-pub fn rank(subject: &Subject, desired: &Desired) -> u8 {
-    match subject {
-        Subject::KubectlProxy => 35,
-        Subject::Component(_) => catalogue::described(desired)
-            .iter()
-            .find(|component| subject.is(component))
-            .map_or(LAST, |component| component.rank),
-        // After what uses it first, so that one module is seen to work before the next one changes.
-        Subject::Module { .. } => desired
-            .modules
-            .iter()
-            .filter(|module| modules::subject(module) == *subject)
-            .flat_map(|module| catalogue::users(desired, module))
-            .map(|component| component.rank + 1)
-            .min()
-            .unwrap_or(LAST),
-        Subject::Redirect { .. } => 55,
-        // The runbook's order ("Build server"): room, the empty file, Docker itself.
-        Subject::Disk(_) => 60,
-        Subject::DockerConfig => 61,
-        Subject::Docker => 62,
-        Subject::Backup | Subject::BackupBeforeAnEdit => 65,
-        Subject::KubernetesApi
-        | Subject::DockerReclaim
-        | Subject::ReclaimSchedule
-        | Subject::Build(_)
-        | Subject::BuildName(_)
-        | Subject::TemplateName(_)
-        | Subject::Reach(_)
-        | Subject::Routes
-        | Subject::ApiKey
-        | Subject::Machine
-        | Subject::Login => LAST,
-    }
-}
-
-/// The place of what the runbook puts in no order.
-const LAST: u8 = 70;
 
 /// What a drift waits for: the first thing that its subject depends on and that is not in place, in words.
 pub fn waits_for(drift: &Drift, desired: &Desired, checks: &[Checked], fleet: &FleetView) -> Option<String> {
@@ -147,34 +18,27 @@ pub fn waits_for(drift: &Drift, desired: &Desired, checks: &[Checked], fleet: &F
     if let Some((_, what)) = held.into_iter().find(|(subject, _)| *subject == drift.subject) {
         return Some(what.clone());
     }
-    match drift.kind {
-        DriftKind::HungBuild => {
-            // By that clock it was written down when the build was begun.
-            let off = fleet.build_server.as_ref().filter(|build| build.clock_off);
-            return off
-                .map(|build| format!("the clock of {}, which is off", build.host))
-                .or_else(|| fresh_backup(checks));
+    match drift.kind.waits() {
+        Waits::Nothing => None,
+        Waits::Needs => {
+            let components = catalogue::described(desired);
+            let component = components.iter().find(|component| drift.subject.is(component))?;
+            needed(component, desired, checks, fleet)
         }
-        DriftKind::NameNotLower => return fresh_backup(checks),
-        DriftKind::BuildNotRebuilt => return build_server(desired, fleet),
-        _ => {}
+        Waits::Update => update(modules::module_of(desired, drift)?, desired, checks, fleet),
+        Waits::Cluster => fleet.missing.get(KUBERNETES_API).map(|host| format!("the Kubernetes API on {host}")),
+        Waits::OtherMachine => {
+            let is = |wanted: &&Reach| Subject::Reach(reach::subject(wanted)) == drift.subject;
+            let other = &desired.reaches.iter().find(is)?.host.as_ref()?.0;
+            fleet.missing.values().any(|host| host == other).then(|| format!("what is missing on {other}"))
+        }
+        Waits::BuildersClock => {
+            let off = fleet.build_server.as_ref().filter(|build| build.clock_off);
+            off.map(|build| format!("the clock of {}, which is off", build.host)).or_else(|| fresh_backup(checks))
+        }
+        Waits::Backup => fresh_backup(checks),
+        Waits::BuildServer => build_server(desired, fleet),
     }
-    if !explained_by_dependency(drift.kind) {
-        return None;
-    }
-    if let Some(module) = modules::module_of(desired, drift) {
-        return update(module, desired, checks, fleet);
-    }
-    if drift.kind == DriftKind::ClusterNotAnswering {
-        return fleet.missing.get(KUBERNETES_API).map(|host| format!("the Kubernetes API on {host}"));
-    }
-    if let Some(wanted) = desired.reaches.iter().find(|wanted| Subject::Reach(reach::subject(wanted)) == drift.subject)
-    {
-        let other = &wanted.host.as_ref()?.0;
-        return fleet.missing.values().any(|host| host == other).then(|| format!("what is missing on {other}"));
-    }
-    let component = catalogue::described(desired).into_iter().find(|component| drift.subject.is(component))?;
-    needed(&component, desired, checks, fleet)
 }
 
 /// What a new version of a module waits for: whatever its users would wait for if they were started, since they will be;

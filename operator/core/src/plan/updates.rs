@@ -142,13 +142,7 @@ pub(super) fn ladder(drift: &Drift, desired: &Desired, seen: &Observation, tried
             let (past, change) = tried.update(module)?;
             past.outcome.is_some().then(|| back(module, change))
         }
-        DriftKind::ProcessMissing
-        | DriftKind::ProcessStopped
-        | DriftKind::ProcessErrored
-        | DriftKind::ChildrenLeftOver
-        | DriftKind::ChildMissing
-        | DriftKind::NotListening
-        | DriftKind::RestartsClimbing => desired.modules.iter().find_map(|module| {
+        kind if kind.may_come_of_version() => desired.modules.iter().find_map(|module| {
             let component = catalogue::users(desired, module).into_iter().find(|one| drift.subject.is(one))?;
             let crashes = drift.kind == DriftKind::RestartsClimbing;
             if crashes && crash_is_explained(&component, seen) {

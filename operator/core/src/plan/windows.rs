@@ -92,19 +92,9 @@ fn all_down(components: &[Component], checks: &[Checked]) -> bool {
     !components.is_empty() && components.iter().all(|component| is_down(check, component))
 }
 
-/// Whether a component is seen not to serve. One that runs in an odd way (doubled, lost by pm2, without a child) may serve.
+/// Whether a component is seen not to serve.
 fn is_down(check: &Check, component: &Component) -> bool {
-    check.drifts.iter().filter(|drift| drift.subject.is(component)).any(|drift| {
-        matches!(
-            drift.kind,
-            DriftKind::ProcessMissing
-                | DriftKind::ProcessStopped
-                | DriftKind::ProcessErrored
-                | DriftKind::ChildrenLeftOver
-                | DriftKind::NotListening
-                | DriftKind::StartedTooEarly
-        )
-    })
+    check.drifts.iter().any(|drift| drift.subject.is(component) && drift.kind.is_down())
 }
 
 #[cfg(test)]

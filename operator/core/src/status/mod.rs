@@ -14,7 +14,7 @@ use crate::facets::Subject;
 use crate::gate::BlockedBy;
 use crate::plan::clock as clock_rules;
 use crate::plan::memory::{FleetView, Memory, Past};
-use crate::plan::{Candidate, Checked, FailureKind, Finish, Host, LookFailure, order, outage};
+use crate::plan::{Candidate, Checked, FailureKind, Finish, Host, LookFailure, outage};
 use crate::seen::Observation;
 use binder_crds::conditions as types;
 use binder_crds::host::{DriftSince, HasRun, PastAction, PlannedStep, ProvenAt, ScheduleStatus};
@@ -417,7 +417,7 @@ fn facet(list: &mut Conditions<'_>, checked: &Checked, story: &Story<'_>) {
         .collect();
     // What only takes its turn after another step is no less a difference of its own.
     let all_held =
-        check.drifts.iter().all(|drift| held(&drift.subject).is_some() && order::explained_by_dependency(drift.kind));
+        check.drifts.iter().all(|drift| held(&drift.subject).is_some() && drift.kind.explained_by_dependency());
     let reason = if all_held { "HeldBack" } else { first.kind.as_str() };
     list.set(checked.condition, Is::False, reason, parts.join("; "));
 }
