@@ -297,7 +297,7 @@ pub(super) async fn intend(
             host: ObjectName(host.name_any()),
             host_uid: uid,
             step: run.step.kind().to_owned(),
-            subject: run.drift.subject.clone(),
+            subject: run.drift.subject.to_string(),
             description: run.step.words().chars().take(DESCRIPTION).collect(),
             parameters,
             drift: run.drift.kind.as_str().to_owned(),

@@ -2,7 +2,7 @@
 //! another one (an environment of somebody's, or a key that was replaced since), and whoever calls it is turned away.
 
 use super::services;
-use super::{Check, Drift, DriftKind, Facet, Rung, Step};
+use super::{Check, Drift, DriftKind, Facet, Rung, Step, Subject};
 use crate::catalogue;
 use crate::seen::keys::{Found, KeySearch, Put, few};
 use crate::seen::servers::Key;
@@ -12,9 +12,6 @@ use std::time::Duration;
 
 /// The facet.
 pub struct ApiKeys;
-
-/// What a missing key is about.
-pub const SUBJECT: &str = "api-key";
 
 /// How long it may take until the Secret is read with the key in it: the next look reads it, since no key is remembered.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
@@ -48,7 +45,7 @@ impl Facet for ApiKeys {
                 Some(Key::Refused) if services::in_place(&component, desired, machine, table, seen) => {
                     check.drifts.push(Drift {
                         kind: DriftKind::KeyRefused,
-                        subject: name.clone(),
+                        subject: Subject::from(&component),
                         short: format!("{name}: another API key"),
                         evidence: format!(
                             "{name} answers 403 to the Secret's API key: it was started with another one"
@@ -72,15 +69,19 @@ impl Facet for ApiKeys {
         }
     }
 
+    fn rank(&self, desired: &Desired, drift: &Drift) -> u8 {
+        services::rank(desired, drift)
+    }
+
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
-        if let Some(search) = seen.key_search.as_ref().filter(|_| drift.subject == SUBJECT) {
+        if let Some(search) = seen.key_search.as_ref().filter(|_| drift.subject == Subject::ApiKey) {
             let may = matches!(search.found, Found::Agreed { .. }) && !matches!(search.put, Put::ByHand(_));
             let step = Step::WriteApiKey { secret: search.secret.clone(), entry: search.entry.clone() };
             return if may { vec![Rung { step, takes_effect: WRITTEN_WITHIN }] } else { Vec::new() };
         }
         // What is then missing is started with the key that the Secret holds.
         let components = catalogue::described(desired);
-        components.iter().find(|component| component.name == drift.subject).map_or_else(Vec::new, services::clear)
+        components.iter().find(|component| drift.subject.is(component)).map_or_else(Vec::new, services::clear)
     }
 }
 
@@ -141,10 +142,10 @@ fn unknown(search: &KeySearch) -> Result<Check, Blind> {
         }
     };
     if let (Found::Agreed { .. }, Put::ByWayOf(host)) = (&search.found, &search.put) {
-        check.held.push((SUBJECT.to_owned(), format!("{host} to put the API key into the Secret")));
+        check.held.push((Subject::ApiKey, format!("{host} to put the API key into the Secret")));
     }
     let short = "the API key is not in its Secret".to_owned();
-    check.drifts.push(Drift { kind, subject: SUBJECT.to_owned(), short, evidence });
+    check.drifts.push(Drift { kind, subject: Subject::ApiKey, short, evidence });
     Ok(check)
 }
 

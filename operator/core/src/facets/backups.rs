@@ -4,7 +4,7 @@
 //! That a scheduled backup is due is a chore and no fault. An edit that finds no fresh backup waits for one
 //! ([`plan::order`](crate::plan::order)), and a backup that cannot be made blocks every edit.
 
-use super::{Check, Chore, Done, Drift, DriftKind, Facet, Rung, Step};
+use super::{Check, Chore, Done, Drift, DriftKind, Facet, Rung, Step, Subject};
 use crate::catalogue::Place;
 use crate::facets::{builds, names};
 use crate::seen::{Ask, Blind, Observation};
@@ -12,11 +12,6 @@ use binder_crds::desired::Backups as Spec;
 use binder_crds::{Desired, conditions};
 use jiff::SignedDuration;
 use std::time::Duration;
-
-/// The subject of the scheduled backup.
-pub const SCHEDULED: &str = "backup";
-/// The subject of a backup that an edit waits for: its attempts are counted apart.
-pub const BEFORE_AN_EDIT: &str = "backup before an edit";
 
 /// How long a backup that was made may take to show in its place of storage.
 pub const SHOWS: Duration = Duration::from_secs(30);
@@ -49,7 +44,7 @@ impl Facet for Backups {
         if let Some(why) = &backups.unusable {
             check.drifts.push(Drift {
                 kind: DriftKind::BackupPlaceUnusable,
-                subject: SCHEDULED.to_owned(),
+                subject: Subject::Backup,
                 short: "backups have no place".to_owned(),
                 evidence: why.clone(),
             });
@@ -62,7 +57,7 @@ impl Facet for Backups {
         if !fresh && edits(desired, seen) {
             check.drifts.push(Drift {
                 kind: DriftKind::NoFreshBackup,
-                subject: BEFORE_AN_EDIT.to_owned(),
+                subject: Subject::BackupBeforeAnEdit,
                 short: "no fresh backup".to_owned(),
                 evidence: format!(
                     "the database is to be edited, and there is no good backup that is not older than {}",
@@ -80,7 +75,7 @@ impl Facet for Backups {
     fn chores(&self, desired: &Desired) -> Vec<Chore> {
         spec(desired)
             .map(|spec| Chore {
-                name: SCHEDULED,
+                subject: Subject::Backup,
                 kind: DriftKind::BackupDue,
                 words: "the backup of the database",
                 schedule: spec.schedule.clone(),
@@ -89,6 +84,11 @@ impl Facet for Backups {
             })
             .into_iter()
             .collect()
+    }
+
+    fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+        // Before any edit of the database.
+        65
     }
 
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {

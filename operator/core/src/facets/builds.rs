@@ -8,7 +8,7 @@
 //! When a build was started was written by the build server's clock. It is compared with that of the host of the database, and
 //! only while that one agrees with ours; the step waits while the build server's own does not (`plan::order`).
 
-use super::{Check, Drift, DriftKind, Facet, Rung, Step};
+use super::{Check, Drift, DriftKind, Facet, Rung, Step, Subject};
 use crate::catalogue::Place;
 use crate::seen::database::{Build, RUNNING, built_as};
 use crate::seen::{Ask, Blind, Observation, Reason, clock};
@@ -64,7 +64,7 @@ impl Facet for Builds {
             };
             check.drifts.push(Drift {
                 kind: DriftKind::HungBuild,
-                subject: subject(&name),
+                subject: subject(build),
                 short: format!("build {name} hangs"),
                 evidence: format!("the build {name} has been running since {since}, over {}{unnamed}", spec.after),
             });
@@ -78,14 +78,14 @@ impl Facet for Builds {
                 };
                 check.drifts.push(Drift {
                     kind: DriftKind::BuildNotRebuilt,
-                    subject: subject(&name),
+                    subject: subject(build),
                     short: format!("build {name} is to be built again"),
                     evidence: format!("the build {name} was set to failed since it hung, {why}"),
                 });
             }
             for build in database.running.iter().filter(|build| build.marked && !is_hung(seen, build, after)) {
                 let name = build.name.shown();
-                check.settling.push((subject(&name), format!("the build {name} is being built again")));
+                check.settling.push((subject(build), format!("the build {name} is being built again")));
             }
         }
         check.as_described = format!("no build has been running for over {}", spec.after);
@@ -95,10 +95,14 @@ impl Facet for Builds {
         Ok(check)
     }
 
+    fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+        super::LAST
+    }
+
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
         let (Some(spec), Some(database)) = (&desired.database, seen.database.seen()) else { return Vec::new() };
         let place = Place::of(spec);
-        let of = |build: &&Build| subject(&build.name.shown()) == drift.subject;
+        let of = |build: &&Build| subject(build) == drift.subject;
         match drift.kind {
             DriftKind::HungBuild => {
                 // The very build that this look saw: by name and by start.
@@ -148,9 +152,8 @@ fn repository(build: &Build) -> Option<&str> {
     (built_as(repository).as_deref() == Some(build.name.plain()?)).then_some(repository)
 }
 
-/// By what name order and actions speak of a build.
-pub fn subject(shown: &str) -> String {
-    format!("build {shown}")
+fn subject(build: &Build) -> Subject {
+    Subject::Build(build.name.shown())
 }
 
 /// The builds that a summary names, in words: the first few, and how many more.
@@ -223,7 +226,7 @@ mod tests {
         ];
         let seen = seen(Database { running, ..Database::default() });
         let check = Builds.check(&desired(true), &seen).unwrap();
-        let subjects: Vec<&str> = check.drifts.iter().map(|drift| drift.subject.as_str()).collect();
+        let subjects: Vec<String> = check.drifts.iter().map(|drift| drift.subject.to_string()).collect();
         assert_eq!(subjects, ["build a-old"]);
         let ladder = Builds.ladder(&desired(true), &seen, &check.drifts[0]);
         let started = "2026-05-01T08:59:59Z".parse().unwrap();

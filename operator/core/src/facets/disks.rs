@@ -1,8 +1,9 @@
 //! Facet `disks`: every described file system is below its threshold. Room is made on the one that holds Docker's data, if
 //! `docker.reclaim` is described: what may go is for the facet `docker` to say. Any other is seen and said.
 
-use super::{Check, Drift, DriftKind, Facet, Rung, docker};
+use super::{Check, Drift, DriftKind, Facet, Rung, Subject, docker};
 use crate::seen::{Ask, Blind, Observation, disks};
+use binder_crds::desired::Disk;
 use binder_crds::{Desired, conditions};
 
 /// The facet.
@@ -28,7 +29,7 @@ impl Facet for Disks {
         for disk in &desired.disks {
             // A threshold that the schema would refuse is from an older object: the strictest reading is the safe one.
             let limit = disk.max_used.value().unwrap_or(1);
-            let subject = format!("disk {}", disk.path);
+            let subject = subject(disk);
             let over = |short: String, evidence: String| {
                 let why = if holds(&disk.path.0, seen) { docker::what_fills_it(desired, seen) } else { None };
                 let why = why.map(|why| format!("; {why}")).unwrap_or_default();
@@ -72,8 +73,13 @@ impl Facet for Disks {
         Ok(check)
     }
 
+    fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+        // Room comes before Docker, which needs it.
+        60
+    }
+
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
-        let disk = desired.disks.iter().find(|disk| drift.subject == format!("disk {}", disk.path));
+        let disk = desired.disks.iter().find(|disk| drift.subject == subject(disk));
         let Some(disk) = disk.filter(|disk| drift.kind == DriftKind::OverThreshold && holds(&disk.path.0, seen)) else {
             return Vec::new();
         };
@@ -96,6 +102,10 @@ impl Facet for Disks {
     }
 }
 
+fn subject(disk: &Disk) -> Subject {
+    Subject::Disk(disk.path.0.clone())
+}
+
 /// Whether Docker's data is on this file system.
 fn holds(path: &str, seen: &Observation) -> bool {
     seen.docker.seen().is_some_and(|docker| docker.holds.contains(path))
@@ -106,7 +116,6 @@ fn holds(path: &str, seen: &Observation) -> bool {
 mod tests {
     use super::*;
     use crate::seen::Known;
-    use binder_crds::desired::Disk;
     use std::collections::BTreeMap;
 
     #[test]

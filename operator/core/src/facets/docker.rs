@@ -10,7 +10,7 @@
 //! proof of more: a daemon that runs and refuses is well, and a person is told what was said.
 
 use super::step::{StoppedContainer, UnusedImage};
-use super::{BLIP, Check, Chore, Done, Drift, DriftKind, Facet, Rung, Step};
+use super::{BLIP, Check, Chore, Done, Drift, DriftKind, Facet, Rung, Step, Subject};
 use crate::catalogue::{self, Component};
 use crate::schedule::Timetable;
 use crate::seen::docker::{Answers, Container, Docker as Seen, Image, Left, Trouble};
@@ -24,13 +24,6 @@ use std::time::Duration;
 
 /// The facet.
 pub struct Docker;
-
-/// The subject of what is wrong with Docker itself.
-pub const DOCKER: &str = "docker";
-/// The subject of its login files.
-pub const CONFIG: &str = "docker-config";
-/// The clean-up's name in `status.schedules`.
-pub const RECLAIM: &str = "docker-reclaim";
 
 /// How many containers or images one step removes at most: few enough to be done within a command's minute, and to look
 /// again soon.
@@ -70,7 +63,7 @@ impl Facet for Docker {
         if !empty.is_empty() {
             check.drifts.push(Drift {
                 kind: DriftKind::DockerConfigEmpty,
-                subject: CONFIG.to_owned(),
+                subject: Subject::DockerConfig,
                 short: format!("{} is empty", empty.join(" and ")),
                 evidence: format!(
                     "{} is empty: Docker wrote it while its disk was full, and has no login",
@@ -82,12 +75,12 @@ impl Facet for Docker {
             let lasts = docker::mark(machine, docker).map(|mark| seen.lasting.age(&mark, seen.at)).unwrap_or_default();
             let how = state.words(docker);
             if starting(machine) {
-                check.settling.push((DOCKER.to_owned(), format!("{how}: it has just been started")));
+                check.settling.push((Subject::Docker, format!("{how}: it has just been started")));
             } else if lasts < state.patience() && !(state == Silence::Down && docker.has_less_than(NO_ROOM)) {
                 let minutes = state.patience().as_secs() / 60;
                 let watched =
                     if minutes > 0 { format!("it is watched for {minutes} min") } else { "it is watched".to_owned() };
-                check.settling.push((DOCKER.to_owned(), format!("{how}: {watched}")));
+                check.settling.push((Subject::Docker, format!("{how}: {watched}")));
             } else {
                 let why = match &docker.root {
                     Some(root) if docker.has_less_than(NO_ROOM) => {
@@ -103,12 +96,12 @@ impl Facet for Docker {
                 };
                 check.drifts.push(Drift {
                     kind: DriftKind::DockerNotAnswering,
-                    subject: DOCKER.to_owned(),
+                    subject: Subject::Docker,
                     short: state.short().to_owned(),
                     evidence: format!("{how}{why}{ends}"),
                 });
                 if let Some(what) = keeps_from_restarting(docker, machine) {
-                    check.held.push((DOCKER.to_owned(), what.to_owned()));
+                    check.held.push((Subject::Docker, what.to_owned()));
                 }
             }
         }
@@ -117,7 +110,7 @@ impl Facet for Docker {
             {
                 check.drifts.push(Drift {
                     kind: DriftKind::ScheduleInvalid,
-                    subject: format!("schedule {RECLAIM}"),
+                    subject: Subject::ReclaimSchedule,
                     short: "docker.reclaim has no schedule that comes".to_owned(),
                     evidence: format!("docker.reclaim: {bad}"),
                 });
@@ -131,8 +124,8 @@ impl Facet for Docker {
                 Answers::Refuses | Answers::Hangs => make_room(docker).is_empty().then_some("Docker"),
             };
             if let Some(what) = held_by {
-                let subjects = docker.holds.iter().map(|path| format!("disk {path}"));
-                check.held.extend(subjects.chain([RECLAIM.to_owned()]).map(|subject| (subject, what.to_owned())));
+                let subjects = docker.holds.iter().map(|path| Subject::Disk(path.clone()));
+                check.held.extend(subjects.chain([Subject::DockerReclaim]).map(|subject| (subject, what.to_owned())));
             }
         }
         check.as_described = match described(desired) {
@@ -143,6 +136,15 @@ impl Facet for Docker {
             None => "it answers".to_owned(),
         };
         Ok(check)
+    }
+
+    fn rank(&self, _: &Desired, drift: &Drift) -> u8 {
+        // The runbook's order ("Build server"): room, the empty file, Docker itself.
+        match drift.subject {
+            Subject::DockerConfig => 61,
+            Subject::Docker => 62,
+            _ => super::LAST,
+        }
     }
 
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
@@ -171,7 +173,7 @@ impl Facet for Docker {
         let reclaim = described(desired);
         let chore = reclaim.and_then(|reclaim| {
             Some(Chore {
-                name: RECLAIM,
+                subject: Subject::DockerReclaim,
                 kind: DriftKind::ReclaimDue,
                 words: "the clean-up of Docker",
                 schedule: reclaim.schedule.clone()?,

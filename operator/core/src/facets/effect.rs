@@ -2,8 +2,7 @@
 
 use super::docker::NO_ROOM;
 use super::step::ModuleChange;
-use super::{Check, DriftKind, Step};
-use crate::catalogue::KUBECTL_PROXY;
+use super::{Check, DriftKind, Step, Subject};
 use crate::seen::database::{Build, Cased};
 use crate::seen::docker::{Answers, Docker};
 use crate::seen::machine::Process;
@@ -70,7 +69,7 @@ pub fn effect(step: &Step, seen: &Observation, checks: &[&Check], age: Duration)
         Step::EndKubectlProxy { process, .. } => process_gone(process.pid, process.started_ticks),
         Step::StartKubectlProxy { port, .. } => {
             seen.proxy.get()?;
-            Ok(gone(KUBECTL_PROXY, checks, format!("{port} is served")))
+            Ok(gone(&Subject::KubectlProxy, checks, format!("{port} is served")))
         }
         Step::RestartNode { node } => {
             let api = seen.kubernetes.get()?;
@@ -143,7 +142,7 @@ pub fn effect(step: &Step, seen: &Observation, checks: &[&Check], age: Duration)
         Step::InsertRedirect { interface, from, to } | Step::DeleteExtraRedirects { interface, from, to } => {
             seen.nat.get()?;
             Ok(gone(
-                &format!("redirect {interface}:{from}"),
+                &Subject::Redirect { interface: interface.clone(), from: *from },
                 checks,
                 format!("{interface} {from} -> {to} is there once"),
             ))
@@ -242,15 +241,16 @@ fn rebooted(before: Option<&str>, now: &str, uptime: u64, age: Duration) -> Effe
     }
 }
 
-fn gone(subject: &str, checks: &[&Check], good: String) -> Effect {
-    match checks.iter().flat_map(|check| &check.drifts).find(|drift| drift.subject == subject) {
+fn gone(subject: &Subject, checks: &[&Check], good: String) -> Effect {
+    match checks.iter().flat_map(|check| &check.drifts).find(|drift| drift.subject == *subject) {
         Some(drift) => Effect::NotYet(drift.evidence.clone()),
         None => Effect::Seen(good),
     }
 }
 
 fn started(component: &str, checks: &[&Check], age: Duration) -> Effect {
-    let drift = checks.iter().flat_map(|check| &check.drifts).find(|drift| drift.subject == component);
+    let subject = Subject::named(component);
+    let drift = checks.iter().flat_map(|check| &check.drifts).find(|drift| drift.subject == subject);
     if let Some(drift) = drift {
         let evidence = drift.evidence.clone();
         return match drift.kind {
@@ -260,7 +260,7 @@ fn started(component: &str, checks: &[&Check], age: Duration) -> Effect {
             _ => Effect::Failed(evidence),
         };
     }
-    let settling = checks.iter().flat_map(|check| &check.settling).find(|(subject, _)| subject == component);
+    let settling = checks.iter().flat_map(|check| &check.settling).find(|(settling, _)| *settling == subject);
     match settling {
         Some((_, why)) => Effect::NotYet(why.clone()),
         None => Effect::Seen(format!("{component} runs")),

@@ -1,8 +1,8 @@
 //! Facet `endpoints`: each described port of another machine can be reached from this one. Seen and said: what is wrong is
 //! on the other machine or between the two, and neither is this host's to put right. What is seen explains other drifts
-//! (see `plan/order.rs`).
+//! (`Waits` in `facets/drift.rs`).
 
-use super::{BLIP, Check, Drift, DriftKind, Facet, Rung};
+use super::{BLIP, Check, Drift, DriftKind, Facet, Rung, Subject};
 use crate::seen::reach::{Reached, subject, words};
 use crate::seen::{Ask, Blind, Observation, Reason};
 use binder_crds::{Desired, conditions};
@@ -73,9 +73,9 @@ impl Facet for Endpoints {
             };
             // A host of the fleet that boots, or a lost packet: a person has not even read the line by then.
             if seen.lasting.age(&subject, seen.at) < BLIP && kind != DriftKind::NoSuchHost {
-                check.settling.push((subject, short));
+                check.settling.push((Subject::Reach(subject), short));
             } else {
-                check.drifts.push(Drift { kind, subject, short, evidence });
+                check.drifts.push(Drift { kind, subject: Subject::Reach(subject), short, evidence });
             }
         }
         match blind {
@@ -87,6 +87,10 @@ impl Facet for Endpoints {
                 Ok(check)
             }
         }
+    }
+
+    fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+        super::LAST
     }
 
     fn ladder(&self, _: &Desired, _: &Observation, _: &Drift) -> Vec<Rung> {

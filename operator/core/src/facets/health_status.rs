@@ -5,7 +5,7 @@
 //! away for one round (`scripts/checker.js`: no further round after an error of `getDatabase`).
 
 use super::services;
-use super::{Check, Drift, DriftKind, Facet, Rung};
+use super::{Check, Drift, DriftKind, Facet, Rung, Subject};
 use crate::catalogue;
 use crate::seen::pm2::Table;
 use crate::seen::proxy::Cluster;
@@ -63,14 +63,14 @@ impl Facet for HealthStatus {
             as_described: "the health checker goes its rounds, and what it says is so".to_owned(),
             ..Check::default()
         };
-        let drift = |kind, short: String, evidence| Drift { kind, subject: component.name.clone(), short, evidence };
+        let drift = |kind, short: String, evidence| Drift { kind, subject: Subject::from(&component), short, evidence };
         for name in JUDGED {
             let verdict = health.verdicts.get(name);
             let old = verdict.is_none_or(|verdict| seconds(machine.clock - verdict.at) > STALE_AFTER);
             if old {
                 if up_for(table, machine.clock).is_none_or(|up| up < FIRST_ROUND) {
                     let why = "the health checker was started and has not been round yet".to_owned();
-                    check.settling = vec![(component.name.clone(), why)];
+                    check.settling = vec![(Subject::from(&component), why)];
                 } else {
                     let limit = STALE_AFTER.as_secs();
                     check.drifts = vec![drift(
@@ -99,6 +99,10 @@ impl Facet for HealthStatus {
             }
         }
         Ok(check)
+    }
+
+    fn rank(&self, desired: &Desired, drift: &Drift) -> u8 {
+        services::rank(desired, drift)
     }
 
     fn ladder(&self, _: &Desired, _: &Observation, _: &Drift) -> Vec<Rung> {

@@ -4,7 +4,7 @@
 //! `deploy-kubernetes` meets on the port.
 
 use super::step::ProcessId;
-use super::{Check, Drift, DriftKind, Facet, Rung, Step, services};
+use super::{Check, Drift, DriftKind, Facet, Rung, Step, Subject, services};
 use crate::catalogue::{self, Component, KUBECTL_PROXY};
 use crate::seen::machine::Machine;
 use crate::seen::proxy::{Cluster, Kubectl, Proxy};
@@ -40,7 +40,7 @@ impl Facet for KubectlProxy {
         let (machine, proxy) = (seen.machine.get()?, seen.proxy.get()?);
         let drift = look(spec, machine, proxy)?.map(|(kind, short, evidence)| Drift {
             kind,
-            subject: KUBECTL_PROXY.to_owned(),
+            subject: Subject::KubectlProxy,
             short: format!("{}: {short}", spec.port),
             evidence,
         });
@@ -54,6 +54,11 @@ impl Facet for KubectlProxy {
             as_described: format!("{} is served by kubectl for {cluster}", spec.port),
             ..Check::default()
         })
+    }
+
+    fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+        // Before `deploy-kubernetes`, which is started through it.
+        35
     }
 
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {

@@ -3,7 +3,7 @@
 //! machine's own loopback: nothing is done unless both agree.
 
 use super::step::BOOTS_WITHIN;
-use super::{BLIP, Check, Drift, DriftKind, Facet, Rung, Step};
+use super::{BLIP, Check, Drift, DriftKind, Facet, Rung, Step, Subject};
 use crate::seen::kubernetes::{Api, LATE_MARK, Nodes, OBJECTIVE, SILENT_MARK, SLOW, SLOW_MARK, Verdict, nodes_mark};
 use crate::seen::{Ask, Blind, Observation, Reason};
 use binder_crds::{Desired, conditions, desired};
@@ -19,9 +19,6 @@ const STARVED: u8 = 5;
 /// How long an API may take after its machine was started. A control plane of static pods needs one to two
 /// minutes.
 const STARTS_WITHIN: Duration = Duration::from_secs(120);
-
-/// What order and actions call it.
-const SUBJECT: &str = "kubernetes-api";
 
 impl Facet for KubernetesApi {
     fn condition(&self) -> &'static str {
@@ -98,11 +95,15 @@ impl Facet for KubernetesApi {
             && seen.machine.seen().is_some_and(|machine| machine.up_for() < STARTS_WITHIN.as_secs());
         // A restart of the API server, a lost packet.
         Ok(if booting || seen.lasting.age(&mark, seen.at) < BLIP {
-            Check { settling: vec![(SUBJECT.to_owned(), short)], ..Check::default() }
+            Check { settling: vec![(Subject::KubernetesApi, short)], ..Check::default() }
         } else {
-            let drift = Drift { kind, subject: SUBJECT.to_owned(), short, evidence };
+            let drift = Drift { kind, subject: Subject::KubernetesApi, short, evidence };
             Check { drifts: vec![drift], ..Check::default() }
         })
+    }
+
+    fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+        super::LAST
     }
 
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
@@ -279,7 +280,7 @@ mod tests {
         seen.kubernetes = Known::Seen(api(well(5), well(5), Ok(nodes.clone())));
         seen.machine = Known::Seen(Machine { boot_id: "boot-0001".to_owned(), ..Machine::default() });
         let steps = |seen: &Observation, allowed, kind| -> Vec<&'static str> {
-            let drift = Drift { kind, subject: String::new(), short: String::new(), evidence: String::new() };
+            let drift = Drift { kind, subject: Subject::KubernetesApi, short: String::new(), evidence: String::new() };
             KubernetesApi.ladder(&spec(allowed), seen, &drift).iter().map(|rung| rung.step.kind()).collect()
         };
         assert_eq!(steps(&seen, true, DriftKind::NodesNotReady), ["RestartNode"]);

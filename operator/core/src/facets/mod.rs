@@ -9,6 +9,7 @@ pub mod builds;
 mod checked;
 pub mod disks;
 pub mod docker;
+mod drift;
 pub mod effect;
 pub mod endpoints;
 pub mod health_status;
@@ -21,12 +22,15 @@ pub mod proxy_routes;
 pub mod services;
 pub mod step;
 pub mod stopped;
+mod subject;
 
 use crate::seen::{Ask, Blind, Observation};
 use binder_crds::Desired;
 use binder_crds::text::{Schedule, TimeZone};
+pub use drift::{Drift, DriftKind, OnMany, Waits};
 use std::time::Duration;
 pub use step::Step;
+pub use subject::Subject;
 
 /// One aspect of a machine.
 pub trait Facet: Sync {
@@ -41,10 +45,12 @@ pub trait Facet: Sync {
     /// # Errors
     /// [`Blind`] when what it needs could not be seen: then nothing is known, and nothing is done.
     fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind>;
+    /// The place of one of its drifts in the runbook's order; lower is earlier, [`LAST`] for what the runbook puts in no order.
+    fn rank(&self, desired: &Desired, drift: &Drift) -> u8;
     /// The remedies for one of its drifts, lightest first. Empty: a person must act.
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung>;
     /// What is to be done on a schedule, whether or not anything differs. When one is due, [`Facet::ladder`] is asked for
-    /// its steps, with a [`Drift`] of the chore's kind that has the chore's name for a subject.
+    /// its steps, with a [`Drift`] of the chore's kind and subject.
     fn chores(&self, _: &Desired) -> Vec<Chore> {
         Vec::new()
     }
@@ -53,8 +59,8 @@ pub trait Facet: Sync {
 /// Work that comes by the clock. That it is due is no fault of the host: it stays healthy (see `plan::chores`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chore {
-    /// Its name in `status.schedules`, and the subject of its actions.
-    pub name: &'static str,
+    /// What it is about; in words its name in `status.schedules`, and the subject of its actions.
+    pub subject: Subject,
     /// The kind of drift that stands for it where a step needs one; [`DriftKind::is_chore`] says yes to it.
     pub kind: DriftKind,
     /// What it is, for people: `the clean-up of Docker`.
@@ -101,182 +107,16 @@ pub struct Check {
     /// What is not so.
     pub drifts: Vec<Drift>,
     /// Subjects that are on their way (started a moment ago) with a sentence each: neither drift nor healthy.
-    pub settling: Vec<(String, String)>,
+    pub settling: Vec<(Subject, String)>,
     /// Subjects of drifts or chores that must wait, each with what for: `the build that is under way`.
-    pub held: Vec<(String, String)>,
+    pub held: Vec<(Subject, String)>,
     /// The condition's message when nothing differs. Never holds a figure that changes by itself: a converged fleet
     /// writes nothing.
     pub as_described: String,
 }
 
-/// Something that is not as described.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Drift {
-    /// What kind it is; also the condition's reason.
-    pub kind: DriftKind,
-    /// What it is about, by the name that order and actions use: `web`, `kubectl-proxy`, `redirect eth0:80`, `disk /`.
-    pub subject: String,
-    /// For a column: a few words.
-    pub short: String,
-    /// For a condition: what was seen, in a sentence without a full stop.
-    pub evidence: String,
-}
-
-/// Declares the kinds of drift with the words of the API and the runbook's section for each.
-macro_rules! kinds {
-    ($($(#[$doc:meta])* $kind:ident => $section:literal,)*) => {
-        /// Every kind of drift. The compiler lists what is to be handled when one is added.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum DriftKind {
-            $($(#[$doc])* $kind,)*
-        }
-
-        impl DriftKind {
-            /// All of them.
-            pub const ALL: &'static [DriftKind] = &[$(Self::$kind,)*];
-
-            /// The word that the API uses.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$kind => stringify!($kind),)* }
-            }
-
-            /// The page under `docs/runbook/` that says what a person does about it.
-            pub fn runbook(self) -> &'static str {
-                match self { $(Self::$kind => $section,)* }
-            }
-        }
-    };
-}
-
-kinds! {
-    /// pm2 does not know the process, and nothing of it runs.
-    ProcessMissing => "services",
-    /// The process is stopped.
-    ProcessStopped => "services",
-    /// pm2 has given the process up.
-    ProcessErrored => "services",
-    /// pm2 holds the process, or a child of it, more than once.
-    ProcessDoubled => "services",
-    /// The process is gone but children of it are left over.
-    ChildrenLeftOver => "services",
-    /// A child that the process needs is gone.
-    ChildMissing => "services",
-    /// pm2 has lost the process, which still runs and listens.
-    LostByPm2 => "services",
-    /// The process runs but does not listen on its port.
-    NotListening => "services",
-    /// It was started before what it needs, and does not work.
-    StartedTooEarly => "services",
-    /// Somebody else's process has its port.
-    PortTaken => "services",
-    /// The process runs and listens, on another port than the described one.
-    ListensElsewhere => "services",
-    /// pm2 holds a process of this name that runs another program.
-    AnotherProgram => "services",
-    /// pm2 restarts the process again and again.
-    RestartsClimbing => "restarts",
-    /// What is described as stopped still runs, or is still in pm2's table.
-    StillRunning => "services",
-    /// A module is older than the version that is asked for.
-    ModuleOld => "modules",
-    /// A module is newer than the version that is asked for.
-    ModuleNewer => "modules",
-    /// A module is not installed.
-    ModuleMissing => "modules",
-    /// A component runs since before its module was changed.
-    ModuleNotLoaded => "modules",
-    /// Nothing listens on the proxy's port.
-    NothingListens => "kubectl-proxy",
-    /// Something else than kubectl listens on the proxy's port.
-    NotKubectl => "kubectl-proxy",
-    /// Another kubectl than the described one serves the port.
-    WrongKubectl => "kubectl-proxy",
-    /// The port leads to another cluster.
-    WrongCluster => "kubectl-proxy",
-    /// The proxy runs, but no cluster answers through it.
-    ClusterNotAnswering => "kubectl-proxy",
-    /// The described kubectl is not there or may not be executed.
-    KubectlUnusable => "kubectl-proxy",
-    /// The redirect is not there.
-    RedirectMissing => "port-redirects",
-    /// The redirect is there more than once.
-    RedirectDoubled => "port-redirects",
-    /// An earlier rule sends the port elsewhere.
-    RedirectShadowed => "port-redirects",
-    /// The described network interface does not exist.
-    InterfaceMissing => "port-redirects",
-    /// The file system is over its threshold.
-    OverThreshold => "disks",
-    /// The described path cannot be asked about.
-    DiskUnreadable => "disks",
-    /// Nobody answers over SSH, and nobody else has seen the host alive.
-    HostSilent => "hosts",
-    /// The cloud says that the machine is off.
-    HostOff => "hosts",
-    /// The host refuses our login.
-    LoginRefused => "ssh-permission",
-    /// The other machine answers, and nothing listens on the described port.
-    PortRefused => "endpoints",
-    /// Nothing answers on the described port of another machine.
-    PortSilent => "endpoints",
-    /// There is no route to the other machine.
-    NoRoute => "endpoints",
-    /// The other machine's name does not resolve.
-    NameNotFound => "endpoints",
-    /// The fleet has no host of the described name.
-    NoSuchHost => "endpoints",
-    /// A server answers 403 to the Secret's API key.
-    KeyRefused => "api-key",
-    /// The Secret does not have the API key.
-    KeyUnknown => "api-key",
-    /// The Secret does not have the API key, and what the servers tell of it does not fit together.
-    KeysDisagree => "api-key",
-    /// What `/health/` says is old.
-    HealthStale => "health",
-    /// `/health/` says down of what works.
-    HealthWrong => "health",
-    /// The Kubernetes API does not answer, or not well.
-    ApiNotAnswering => "kubernetes-api",
-    /// The Kubernetes API answers too slowly.
-    ApiSlow => "kubernetes-api",
-    /// Fewer nodes are Ready than described.
-    NodesNotReady => "kubernetes-api",
-    /// The API that the host serves is slow, and the machine has next to no memory left.
-    ApiStarved => "kubernetes-api",
-    /// The proxy holds routes to apps that are gone.
-    RoutesStale => "routes",
-    /// The proxy holds a route that no app can have.
-    RouteOdd => "routes",
-    /// A build has been running for longer than a build takes.
-    HungBuild => "hung-build",
-    /// A build that hung was set to failed and is owed another try.
-    BuildNotRebuilt => "hung-build",
-    /// Two names differ by case alone.
-    NamesCollide => "names",
-    /// Nothing of a name can be launched, since it is not in lower case.
-    NameNotLower => "names",
-    /// The database is to be edited, and there is no fresh backup.
-    NoFreshBackup => "backups",
-    /// The place for backups cannot be used as it is described.
-    BackupPlaceUnusable => "backups",
-    /// A backup is due by its schedule. A chore.
-    BackupDue => "backups",
-    /// Docker does not answer.
-    DockerNotAnswering => "disks",
-    /// A file in which Docker's client keeps logins is empty.
-    DockerConfigEmpty => "disks",
-    /// A schedule of the description can never be followed.
-    ScheduleInvalid => "schedules",
-    /// The clean-up of Docker is due by its schedule. A chore.
-    ReclaimDue => "disks",
-}
-
-impl DriftKind {
-    /// Whether it is work that is due by the clock ([`Chore`]) and no fault of the host.
-    pub fn is_chore(self) -> bool {
-        matches!(self, Self::ReclaimDue | Self::BackupDue)
-    }
-}
+/// The place of what the runbook puts in no order.
+pub const LAST: u8 = 70;
 
 /// What lasts for less is a blip: it is waited out and said as something on its way, not as a difference.
 pub const BLIP: Duration = Duration::from_secs(10);

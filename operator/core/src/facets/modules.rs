@@ -5,7 +5,7 @@
 //! What becomes of a version that does not come up is for `plan::updates` to say, which knows what was tried.
 
 use super::step::ModuleChange;
-use super::{Check, Drift, DriftKind, Facet, Rung, Step, services};
+use super::{Check, Drift, DriftKind, Facet, Rung, Step, Subject, services};
 use crate::catalogue::{self, Component};
 use crate::seen::modules::{self, Found, Installed};
 use crate::seen::{Ask, Blind, Observation, Reason, pm2};
@@ -100,6 +100,13 @@ impl Facet for Modules {
         Ok(check)
     }
 
+    fn rank(&self, desired: &Desired, drift: &Drift) -> u8 {
+        // After what uses it first, so that one module is seen to work before the next one changes.
+        let users = module_of(desired, drift).map(|module| catalogue::users(desired, module));
+        let first = users.and_then(|users| users.iter().map(|component| component.rank + 1).min());
+        first.unwrap_or_else(|| services::rank(desired, drift))
+    }
+
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
         match drift.kind {
             DriftKind::ModuleOld | DriftKind::ModuleNewer => {
@@ -108,7 +115,7 @@ impl Facet for Modules {
                 change.map(rung).into_iter().collect()
             }
             DriftKind::ModuleNotLoaded => {
-                let component = catalogue::described(desired).into_iter().find(|one| one.name == drift.subject);
+                let component = catalogue::described(desired).into_iter().find(|one| drift.subject.is(one));
                 component.map(|component| services::clear(&component)).unwrap_or_default()
             }
             _ => Vec::new(),
@@ -116,9 +123,9 @@ impl Facet for Modules {
     }
 }
 
-/// The name by which order and actions speak of a module: with the version, since each has attempts of its own.
-pub fn subject(module: &Module) -> String {
-    format!("module {}@{}", module.name, module.version)
+/// What a drift of a module's version is about.
+pub fn subject(module: &Module) -> Subject {
+    Subject::Module { name: module.name.0.clone(), version: module.version.0.clone() }
 }
 
 /// The described module that a drift is about.
@@ -203,7 +210,7 @@ fn not_loaded(desired: &Desired, seen: &Observation, module: &Module, found: &In
     };
     let drift = |component: &Component| Drift {
         kind: DriftKind::ModuleNotLoaded,
-        subject: component.name.clone(),
+        subject: Subject::from(component),
         short: format!("{}: not in {} {}", component.name, module.name, found.version),
         evidence: format!("{} runs since before {} {} was installed", component.name, module.name, found.version),
     };
@@ -321,7 +328,8 @@ mod tests {
             machine.processes.insert(9, Process { parent: 1, uid: 0, started_ticks: 1, command });
         }
         let check = Modules.check(&asked, &busy).unwrap();
-        assert_eq!(check.held, [("module binder-web@1.1.17".to_owned(), NPM.to_owned())]);
+        let held: Vec<(String, String)> = check.held.iter().map(|(of, what)| (of.to_string(), what.clone())).collect();
+        assert_eq!(held, [("module binder-web@1.1.17".to_owned(), NPM.to_owned())]);
     }
 
     #[test]

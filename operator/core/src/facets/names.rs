@@ -5,7 +5,7 @@
 //! Reported, with what it breaks. Where the owner allows it, a completed build of which nothing can be launched is set to
 //! `failed` with the reason. Nothing is merged, renamed or deleted, and templates are never touched.
 
-use super::{Check, Drift, DriftKind, Facet, Rung, Step};
+use super::{Check, Drift, DriftKind, Facet, Rung, Step, Subject};
 use crate::catalogue::Place;
 use crate::seen::database::{Cased, NAMES, Names as Seen, Status};
 use crate::seen::{Ask, Blind, Observation};
@@ -37,8 +37,10 @@ impl Facet for Names {
         let database = seen.database.get()?;
         let Some(names) = &database.names else { return Ok(Check::default()) };
         let mut drifts: Vec<Drift> = Vec::new();
-        drifts.extend(names.builds.iter().map(|cased| drift("build", cased)));
-        drifts.extend(names.templates.iter().map(|cased| drift("template", cased)));
+        drifts.extend(names.builds.iter().map(|cased| drift("build", build(cased), cased)));
+        drifts.extend(
+            names.templates.iter().map(|cased| drift("template", Subject::TemplateName(cased.name.shown()), cased)),
+        );
         drifts.truncate(MOST);
         let mut as_described = "no two names differ by case alone, and all are in lower case".to_owned();
         if names.cut {
@@ -47,13 +49,17 @@ impl Facet for Names {
         Ok(Check { drifts, as_described, ..Check::default() })
     }
 
+    fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+        super::LAST
+    }
+
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
         let (Some(database), Some(names)) =
             (&desired.database, seen.database.seen().and_then(|database| database.names.as_ref()))
         else {
             return Vec::new();
         };
-        let cased = unusable(desired, names).find(|cased| subject("build", cased) == drift.subject);
+        let cased = unusable(desired, names).find(|cased| build(cased) == drift.subject);
         cased
             .and_then(|cased| cased.name.plain())
             .map(|name| Rung {
@@ -65,11 +71,11 @@ impl Facet for Names {
     }
 }
 
-fn subject(what: &str, cased: &Cased) -> String {
-    format!("name of {what} {}", cased.name.shown())
+fn build(cased: &Cased) -> Subject {
+    Subject::BuildName(cased.name.shown())
 }
 
-fn drift(what: &str, cased: &Cased) -> Drift {
+fn drift(what: &str, subject: Subject, cased: &Cased) -> Drift {
     let name = cased.name.shown();
     let others: Vec<String> = cased.others.iter().map(|other| other.shown()).collect();
     let mut breaks = Vec::new();
@@ -86,7 +92,7 @@ fn drift(what: &str, cased: &Cased) -> Drift {
     }
     Drift {
         kind: if cased.not_lower { DriftKind::NameNotLower } else { DriftKind::NamesCollide },
-        subject: subject(what, cased),
+        subject,
         short: format!("{what} {name}: case"),
         evidence: format!("the {what} {name} {}", breaks.join(", and ")),
     }
@@ -155,11 +161,11 @@ mod tests {
         ]);
         let allowed = desired(true);
         let check = Names.check(&allowed, &seen).unwrap();
-        let acted: Vec<&str> = check
+        let acted: Vec<String> = check
             .drifts
             .iter()
             .filter(|drift| !Names.ladder(&allowed, &seen, drift).is_empty())
-            .map(|drift| drift.subject.as_str())
+            .map(|drift| drift.subject.to_string())
             .collect();
         assert_eq!(acted, ["name of build Org-Repo"]);
     }

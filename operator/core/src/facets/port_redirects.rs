@@ -1,7 +1,7 @@
 //! Facet `port_redirects`: connections to each described port reach the described one, by the runbook's rule, once. Twice works
 //! as well as once until somebody deletes "the" rule; an earlier rule for the same port makes ours useless.
 
-use super::{Check, Drift, DriftKind, Facet, Rung, Step};
+use super::{Check, Drift, DriftKind, Facet, Rung, Step, Subject};
 use crate::seen::nat::{Led, Nat};
 use crate::seen::{Ask, Blind, Observation, Reason, nat};
 use binder_crds::desired::PortRedirect;
@@ -44,6 +44,10 @@ impl Facet for PortRedirects {
         Ok(check)
     }
 
+    fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+        55
+    }
+
     fn ladder(&self, desired: &Desired, _: &Observation, drift: &Drift) -> Vec<Rung> {
         let Some(wanted) = desired.port_redirects.iter().find(|wanted| subject(wanted) == drift.subject) else {
             return Vec::new();
@@ -63,8 +67,8 @@ fn words(wanted: &PortRedirect) -> String {
     format!("{} {} -> {}", wanted.interface, wanted.from, wanted.to)
 }
 
-fn subject(wanted: &PortRedirect) -> String {
-    format!("redirect {}:{}", wanted.interface, wanted.from)
+fn subject(wanted: &PortRedirect) -> Subject {
+    Subject::Redirect { interface: wanted.interface.0.clone(), from: wanted.from }
 }
 
 /// A sentence about a redirect that is in place, or its drift.

@@ -1,7 +1,7 @@
 //! Facet `proxy_routes`: Binder's proxy holds no route to an app that is gone (the runbook's open issue "proxy server is holding
 //! on to old routes": preloading makes many). A route is stale when its namespace has been missing for a while, in every look.
 
-use super::{Check, Drift, DriftKind, Facet, Rung, Step};
+use super::{Check, Drift, DriftKind, Facet, Rung, Step, Subject};
 use crate::seen::routes::{AppId, mark};
 use crate::seen::{Ask, Blind, Observation};
 use binder_crds::desired::Server;
@@ -10,9 +10,6 @@ use std::time::Duration;
 
 /// The facet.
 pub struct ProxyRoutes;
-
-/// What order and actions call it.
-const SUBJECT: &str = "routes";
 
 /// A route outlives its namespace by moments when an app is culled; `binder-deploy-kubernetes` deletes it right after the
 /// namespace is gone.
@@ -45,7 +42,7 @@ impl Facet for ProxyRoutes {
             ..Check::default()
         };
         let mut say = |kind, short: String, evidence| {
-            check.drifts.push(Drift { kind, subject: SUBJECT.to_owned(), short, evidence });
+            check.drifts.push(Drift { kind, subject: Subject::Routes, short, evidence });
         };
         if stale > 0 {
             let (routes, lead, namespaces) =
@@ -64,6 +61,10 @@ impl Facet for ProxyRoutes {
             );
         }
         Ok(check)
+    }
+
+    fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+        super::LAST
     }
 
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {

@@ -11,7 +11,7 @@ mod tests;
 pub(super) use owner::{elsewhere, lost};
 
 use super::step::ProcessId;
-use super::{Check, Drift, DriftKind, Facet, Rung, Step};
+use super::{Check, Drift, DriftKind, Facet, Rung, Step, Subject};
 use crate::catalogue::{self, Cause, Component, KUBECTL_PROXY};
 use crate::seen::machine::Machine;
 use crate::seen::pm2::{Row, State, Table};
@@ -67,7 +67,7 @@ impl Facet for Services {
             };
             match found {
                 Found::Fine => {}
-                Found::Settling(why) => check.settling.push((component.name.clone(), why)),
+                Found::Settling(why) => check.settling.push((Subject::from(component), why)),
                 Found::Drifted(drift) => check.drifts.push(foreign(component, table, drift)),
             }
         }
@@ -76,9 +76,13 @@ impl Facet for Services {
         Ok(check)
     }
 
+    fn rank(&self, desired: &Desired, drift: &Drift) -> u8 {
+        rank(desired, drift)
+    }
+
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
         let Ok(components) = components(desired, seen) else { return Vec::new() };
-        let Some(component) = components.iter().find(|component| component.name == drift.subject) else {
+        let Some(component) = components.iter().find(|component| drift.subject.is(component)) else {
             return Vec::new();
         };
         let (Some(machine), Some(table)) = (seen.machine.seen(), seen.pm2.seen()) else { return Vec::new() };
@@ -115,6 +119,12 @@ impl Facet for Services {
             _ => Vec::new(),
         }
     }
+}
+
+/// The place of a component in the runbook's order.
+pub(super) fn rank(desired: &Desired, drift: &Drift) -> u8 {
+    let components = catalogue::described(desired);
+    components.iter().find(|component| drift.subject.is(component)).map_or(super::LAST, |component| component.rank)
 }
 
 /// Deletes a component's entries; what is then missing is started, with the API key that the Secret holds.
@@ -240,7 +250,7 @@ enum Found {
 fn drifted(component: &Component, kind: DriftKind, short: &str, evidence: String) -> Found {
     Found::Drifted(Drift {
         kind,
-        subject: component.name.clone(),
+        subject: Subject::from(component),
         short: format!("{}: {short}", component.name),
         evidence,
     })

@@ -2,7 +2,7 @@
 //! left as it is; this is how an owner says that something must not run.
 
 use super::services::{elsewhere, lost, settings_ask, with_port};
-use super::{Check, Drift, DriftKind, Facet, Rung, Step};
+use super::{Check, Drift, DriftKind, Facet, Rung, Step, Subject};
 use crate::catalogue::{self, Component, Start};
 use crate::seen::machine::Machine;
 use crate::seen::pm2::{State, Table};
@@ -40,7 +40,7 @@ impl Facet for Stopped {
                 let evidence = still(component, machine, table)?;
                 Some(Drift {
                     kind: DriftKind::StillRunning,
-                    subject: component.name.clone(),
+                    subject: Subject::from(component),
                     short: format!("{}: still there", component.name),
                     evidence: format!("{evidence}, and {} is described as stopped", component.name),
                 })
@@ -50,10 +50,14 @@ impl Facet for Stopped {
         Ok(Check { drifts, as_described: format!("nothing runs of {}", names.join(", ")), ..Check::default() })
     }
 
+    fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+        super::LAST
+    }
+
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
         let (Some(machine), Some(table)) = (seen.machine.seen(), seen.pm2.seen()) else { return Vec::new() };
         let Ok(components) = components(desired, seen) else { return Vec::new() };
-        let Some(component) = components.iter().find(|component| component.name == drift.subject) else {
+        let Some(component) = components.iter().find(|component| drift.subject.is(component)) else {
             return Vec::new();
         };
         let rung = |step| Rung { step, takes_effect: GONE_WITHIN };

@@ -42,7 +42,7 @@
 //! what others are, a connection that is still missing, a first answer that is half, must not count as a difference.
 
 use super::memory::FleetView;
-use crate::facets::{Disruption, DriftKind, Step};
+use crate::facets::{Disruption, DriftKind, OnMany, Step};
 use binder_crds::{BinderHostStatus, conditions};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -172,41 +172,16 @@ fn kind(condition: &str, reason: &str) -> Option<DriftKind> {
     DriftKind::ALL.iter().copied().find(|kind| kind.as_str() == reason)
 }
 
-/// Whether a kind on many hosts at once says anything: not what an owner brings about on all of them by one word (another
-/// version, something to be stopped, a Secret that is gone), and not what is only due.
+/// Whether a kind on many hosts at once says anything.
 fn counts(kind: DriftKind) -> bool {
-    !kind.is_chore()
-        && !matches!(
-            kind,
-            DriftKind::ModuleOld
-                | DriftKind::ModuleNewer
-                | DriftKind::ModuleMissing
-                | DriftKind::StillRunning
-                | DriftKind::KeyUnknown
-                | DriftKind::KeysDisagree
-                | DriftKind::NoSuchHost
-                | DriftKind::ScheduleInvalid
-                | DriftKind::BackupPlaceUnusable
-        )
+    kind.on_many() != OnMany::Told
 }
 
-/// On how many hosts a kind must be at once. What the runbook begins to cure by a step that disrupts nothing (start what is
-/// missing) is no danger by itself, and is what a power failure leaves on every host: only where it is on many does it say
-/// something. That such steps fail on many hosts has a reason of its own.
+/// On how many hosts a kind must be at once. That steps which disrupt nothing fail on many hosts has a reason of its own.
 fn least(kind: DriftKind) -> usize {
-    match kind {
-        DriftKind::ProcessMissing
-        | DriftKind::NothingListens
-        | DriftKind::RedirectMissing
-        | DriftKind::RedirectDoubled
-        | DriftKind::RoutesStale
-        | DriftKind::OverThreshold
-        | DriftKind::DockerConfigEmpty
-        | DriftKind::NoFreshBackup
-        | DriftKind::HungBuild
-        | DriftKind::BuildNotRebuilt
-        | DriftKind::LoginRefused => ANY,
-        _ => SAME,
+    match kind.on_many() {
+        OnMany::Mild => ANY,
+        OnMany::Told | OnMany::Grave => SAME,
     }
 }
 

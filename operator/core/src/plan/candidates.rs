@@ -86,10 +86,10 @@ impl Reasoning<'_> {
     /// The steps to come in the runbook's order, and the one that may be done now.
     pub(super) fn what_next(&self, seen: &Observation, checks: &[Checked]) -> Weighed {
         let desired = &self.host.spec.desired;
-        let settling: Vec<&str> = checks
+        let settling: Vec<String> = checks
             .iter()
             .filter_map(|checked| checked.result.as_ref().ok())
-            .flat_map(|check| check.settling.iter().map(|(subject, _)| subject.as_str()))
+            .flat_map(|check| check.settling.iter().map(|(subject, _)| subject.to_string()))
             .collect();
         let mut drifts: Vec<(&dyn Facet, &Drift)> = FACETS
             .iter()
@@ -102,7 +102,7 @@ impl Reasoning<'_> {
             })
             .collect();
         // What is wrong comes before what is only due.
-        drifts.sort_by_key(|(_, drift)| (drift.kind.is_chore(), order::rank(&drift.subject, desired)));
+        drifts.sort_by_key(|(facet, drift)| (drift.kind.is_chore(), facet.rank(desired, drift)));
         let proposals = drifts.into_iter().map(|(facet, drift)| {
             let tried = updates::Tried { memory: self.memory, incident: self.incident };
             // What a new version of a module has brought about is cured by going back to the old one, and not by a restart.
@@ -110,8 +110,7 @@ impl Reasoning<'_> {
             let update = back.is_some();
             let mut ladder = back.unwrap_or_else(|| facet.ladder(desired, seen, drift));
             // Above the facets' own rungs are those that all share.
-            if let Some(boot_id) =
-                seen.boot_id().filter(|_| !update && !ladder.is_empty() && order::reboot_helps(drift.kind))
+            if let Some(boot_id) = seen.boot_id().filter(|_| !update && !ladder.is_empty() && drift.kind.reboot_helps())
             {
                 let step = Step::Reboot { boot_id: boot_id.to_owned() };
                 ladder.push(Rung { step, takes_effect: BOOTS_WITHIN });
@@ -138,13 +137,13 @@ impl Reasoning<'_> {
         self.weigh(vec![Proposal { drift, ladder, reason, waits_for, booted_at, witness }], &[], &[])
     }
 
-    fn weigh(&self, proposals: Vec<Proposal>, settling: &[&str], checks: &[Checked]) -> Weighed {
+    fn weigh(&self, proposals: Vec<Proposal>, settling: &[String], checks: &[Checked]) -> Weighed {
         let heavy =
             |proposal: &&Proposal| proposal.ladder.iter().any(|rung| rung.step.disruption() == Disruption::Host);
         let present: Vec<(String, String)> = proposals
             .iter()
             .filter(heavy)
-            .map(|proposal| (proposal.drift.subject.clone(), proposal.reason.clone()))
+            .map(|proposal| (proposal.drift.subject.to_string(), proposal.reason.clone()))
             .collect();
         let since = evidence::since(&self.host.previous.drift_since, &present, settling, self.now);
         let mut chosen: Vec<(Proposal, Option<Rung>)> = proposals

@@ -9,7 +9,7 @@
 
 use super::memory::Memory;
 use super::{Checked, Host};
-use crate::facets::{Chore, Done, Drift, Facet};
+use crate::facets::{Chore, Done, Drift, Facet, Subject};
 use crate::schedule::{DEFAULT_ZONE, Timetable};
 use crate::seen::Observation;
 use binder_crds::ActionOutcome;
@@ -66,13 +66,14 @@ pub(super) fn due(
 /// What was written down of a chore, or its first entry. A new schedule counts from now: it does not make up what came
 /// before it.
 fn planned(chore: &Chore, table: &Timetable, host: &Host<'_>, now: Timestamp) -> Option<ScheduleStatus> {
+    let name = chore.subject.to_string();
     let zone = chore.time_zone.as_ref().map_or(DEFAULT_ZONE, |zone| zone.0.as_str());
-    let known = host.previous.schedules.iter().find(|known| known.name == chore.name);
+    let known = host.previous.schedules.iter().find(|known| known.name == name);
     if let Some(same) = known.filter(|known| known.schedule == chore.schedule.0 && known.time_zone == zone) {
         return Some(same.clone());
     }
     Some(ScheduleStatus {
-        name: chore.name.to_owned(),
+        name,
         schedule: chore.schedule.0.clone(),
         time_zone: zone.to_owned(),
         next_run: Time(table.next_after(now)?),
@@ -84,7 +85,7 @@ fn planned(chore: &Chore, table: &Timetable, host: &Host<'_>, now: Timestamp) ->
 fn stands_for(chore: &Chore, since: Timestamp) -> Drift {
     Drift {
         kind: chore.kind,
-        subject: chore.name.to_owned(),
+        subject: chore.subject.clone(),
         short: format!("{} is due", chore.words),
         evidence: format!("{} has been due since {since}", chore.words),
     }
@@ -100,13 +101,14 @@ fn ended(
     memory: &Memory,
     allowed: u32,
 ) -> Option<&'static str> {
-    if memory.open().any(|past| past.subject == chore.name) {
+    let name = chore.subject.to_string();
+    if memory.open().any(|past| past.subject == name) {
         return None;
     }
-    let since = host.previous.schedules.iter().find(|known| known.name == chore.name).map(|known| known.next_run.0);
+    let since = host.previous.schedules.iter().find(|known| known.name == name).map(|known| known.next_run.0);
     let ladder = facet.ladder(&host.spec.desired, seen, drift);
     let succeeded = ladder.iter().any(|rung| {
-        let mut attempts = memory.attempts(&rung.step, chore.name, since);
+        let mut attempts = memory.attempts(&rung.step, &chore.subject, since);
         attempts.any(|past| past.outcome == Some(ActionOutcome::Succeeded))
     });
     if ladder.is_empty() {
@@ -115,7 +117,7 @@ fn ended(
     if chore.done == Done::Once && succeeded {
         return Some(DONE);
     }
-    let used_up = ladder.iter().all(|rung| memory.made(&rung.step, chore.name, since) >= allowed);
+    let used_up = ladder.iter().all(|rung| memory.made(&rung.step, &chore.subject, since) >= allowed);
     used_up.then_some(FAILED)
 }
 
@@ -125,7 +127,8 @@ fn whole_seconds(at: Timestamp) -> Timestamp {
 }
 
 /// Since when the attempts at a chore's run count: since it was due.
-pub(super) fn due_since(schedules: &[ScheduleStatus], name: &str) -> Option<Timestamp> {
+pub(super) fn due_since(schedules: &[ScheduleStatus], chore: &Subject) -> Option<Timestamp> {
+    let name = chore.to_string();
     schedules.iter().find(|status| status.name == name).map(|status| status.next_run.0)
 }
 
@@ -144,6 +147,7 @@ mod tests {
     /// the description, for want of anything else that reaches a facet.
     struct Daily;
 
+    const DAILY: Subject = Subject::DockerReclaim;
     const STEP: Step = Step::InsertRedirect { interface: String::new(), from: 1, to: 2 };
 
     impl Facet for Daily {
@@ -159,14 +163,17 @@ mod tests {
         fn check(&self, _: &Desired, _: &Observation) -> Result<Check, Blind> {
             Ok(Check::default())
         }
+        fn rank(&self, _: &Desired, _: &Drift) -> u8 {
+            crate::facets::LAST
+        }
         fn ladder(&self, desired: &Desired, _: &Observation, drift: &Drift) -> Vec<Rung> {
-            assert_eq!((drift.kind, drift.subject.as_str()), (DriftKind::ReclaimDue, "daily"));
+            assert_eq!((drift.kind, &drift.subject), (DriftKind::ReclaimDue, &DAILY));
             let left = desired.servers.is_empty();
             if left { vec![Rung { step: STEP, takes_effect: Duration::from_secs(9) }] } else { Vec::new() }
         }
         fn chores(&self, desired: &Desired) -> Vec<Chore> {
             vec![Chore {
-                name: "daily",
+                subject: DAILY,
                 kind: DriftKind::ReclaimDue,
                 words: "the daily work",
                 schedule: Schedule::from(if desired.services.is_empty() { "0 3 * * *" } else { "0 4 * * *" }),
@@ -217,7 +224,7 @@ mod tests {
             uid: String::new(),
             step: Some(STEP),
             kind: STEP.kind().to_owned(),
-            subject: "daily".to_owned(),
+            subject: DAILY.to_string(),
             words: String::new(),
             attempt: 1,
             created: at(created),

@@ -19,7 +19,7 @@ pub fn message(seen: &Observation) -> Option<String> {
 
 /// What the remedies of a drift wait for when they, or the sight of it, rest on an age and the host's clock is off.
 pub fn waits_for(seen: &Observation, drift: DriftKind, ladder: &[Rung]) -> Option<String> {
-    if !drift_rests_on_age(drift) && !ladder.iter().any(|rung| rests_on_age(&rung.step)) {
+    if !drift.rests_on_age() && !ladder.iter().any(|rung| rests_on_age(&rung.step)) {
         return None;
     }
     clock::off(seen).map(|_| "the clock of the machine to be set right".to_owned())
@@ -57,12 +57,6 @@ pub fn rests_on_age(step: &Step) -> bool {
         // Due by the operator's clock, and one too many does no harm.
         | Step::BackUp { .. } => false,
     }
-}
-
-/// Whether a drift is seen by comparing a time that was written on the host with its clock: one that was set meanwhile
-/// makes what is a second old look as if it were days old.
-pub fn drift_rests_on_age(kind: DriftKind) -> bool {
-    matches!(kind, DriftKind::HungBuild | DriftKind::HealthStale | DriftKind::HealthWrong | DriftKind::ModuleNotLoaded)
 }
 
 #[cfg(test)]

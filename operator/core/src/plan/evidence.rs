@@ -6,8 +6,8 @@
 
 use super::memory::{FleetView, Memory, Past};
 use super::{Checked, outage};
-use crate::catalogue::{self, KUBECTL_PROXY, KUBERNETES_API};
-use crate::facets::{Disruption, Drift, DriftKind, Step, services};
+use crate::catalogue;
+use crate::facets::{Disruption, Drift, DriftKind, Step, Subject, services};
 use crate::gate::demands::Evidence;
 use crate::seen::Observation;
 use binder_crds::host::{DriftSince, HasRun};
@@ -30,7 +30,7 @@ pub struct Demanded(Vec<Entry>);
 #[derive(Clone, Debug, PartialEq)]
 struct Entry {
     kind: DriftKind,
-    subject: String,
+    subject: Subject,
     step: Step,
     looks: u32,
     at: Timestamp,
@@ -57,7 +57,7 @@ impl Demanded {
 pub(super) fn since(
     previous: &[DriftSince],
     present: &[(String, String)],
-    settling: &[&str],
+    settling: &[String],
     now: Timestamp,
 ) -> Vec<DriftSince> {
     // Whole seconds, as the API keeps times; a time in the future is of another clock.
@@ -73,8 +73,7 @@ pub(super) fn since(
         let since = known(subject, reason).map_or(now, |known| known.since.0);
         all.push(DriftSince { subject: subject.clone(), reason: reason.clone(), since: Time(since) });
     }
-    let on_their_way =
-        previous.iter().filter(|known| settling.contains(&known.subject.as_str()) && known.since.0 <= now);
+    let on_their_way = previous.iter().filter(|known| settling.contains(&known.subject) && known.since.0 <= now);
     for known in on_their_way {
         if !all.iter().any(|present| present.subject == known.subject) {
             all.push(known.clone());
@@ -86,19 +85,19 @@ pub(super) fn since(
 /// The reason that a drift's time is counted for. The ways in which a server does not run follow each other while it is
 /// deleted and started again: they are one reason.
 pub(super) fn reason(kind: DriftKind) -> &'static str {
-    if super::order::reboot_helps(kind) { "NotRunning" } else { kind.as_str() }
+    if kind.reboot_helps() { "NotRunning" } else { kind.as_str() }
 }
 
 /// What has run here as it is described now: what this look shows to be in place, and what earlier ones did.
 pub(super) fn has_run(desired: &Desired, previous: &[HasRun], checks: &[Checked]) -> Vec<HasRun> {
     let mut list = Vec::new();
-    for (name, condition, description) in subjects(desired) {
+    for (subject, condition, description) in subjects(desired) {
         let found = checks.iter().find(|checked| checked.condition == condition);
         let runs = found.and_then(|checked| checked.result.as_ref().ok()).is_some_and(|check| {
-            !check.drifts.iter().any(|drift| drift.subject == name)
-                && !check.settling.iter().any(|(subject, _)| *subject == name)
+            !check.drifts.iter().any(|drift| drift.subject == subject)
+                && !check.settling.iter().any(|(settling, _)| *settling == subject)
         });
-        let known = HasRun { name, description };
+        let known = HasRun { name: subject.to_string(), description };
         if runs || previous.contains(&known) {
             list.push(known);
         }
@@ -107,22 +106,22 @@ pub(super) fn has_run(desired: &Desired, previous: &[HasRun], checks: &[Checked]
 }
 
 /// Everything that a machine may be restarted for, with the condition that speaks of it and a hash of its description.
-fn subjects(desired: &Desired) -> Vec<(String, &'static str, String)> {
-    let mut subjects: Vec<(String, &'static str, String)> = catalogue::described(desired)
+fn subjects(desired: &Desired) -> Vec<(Subject, &'static str, String)> {
+    let mut subjects: Vec<(Subject, &'static str, String)> = catalogue::described(desired)
         .into_iter()
         .map(|component| {
             let how = serde_json::json!([component.process, component.start, component.ports]);
-            (component.name, conditions::SERVICES_RUNNING, hash(&how))
+            (Subject::from(&component), conditions::SERVICES_RUNNING, hash(&how))
         })
         .collect();
     if let Some(proxy) = &desired.kubectl_proxy {
         let how = serde_json::json!([proxy.port, proxy.kubectl]);
-        subjects.push((KUBECTL_PROXY.to_owned(), conditions::PROXY_SERVING, hash(&how)));
+        subjects.push((Subject::KubectlProxy, conditions::PROXY_SERVING, hash(&how)));
     }
     if desired.kubernetes_api.is_some() {
         // How many nodes it must have says nothing about how it is served.
         let how = serde_json::json!("api");
-        subjects.push((KUBERNETES_API.to_owned(), conditions::KUBERNETES_API_ANSWERING, hash(&how)));
+        subjects.push((Subject::KubernetesApi, conditions::KUBERNETES_API_ANSWERING, hash(&how)));
     }
     subjects
 }
@@ -153,7 +152,8 @@ pub(super) struct Case<'a> {
 impl Case<'_> {
     /// The evidence for a step against a drift that `looks` looks in a row have led to, but for whether the machine has booted.
     pub(super) fn of(&self, drift: &Drift, reason: &str, step: &Step, looks: u32) -> Evidence {
-        let since = self.since.iter().find(|since| since.subject == drift.subject && since.reason == reason);
+        let subject = drift.subject.to_string();
+        let since = self.since.iter().find(|since| since.subject == subject && since.reason == reason);
         let began = since.map_or(self.now, |since| since.since.0);
         let (today, day_ends) = self.today(step);
         Evidence {
@@ -191,7 +191,7 @@ impl Case<'_> {
     /// Why a restart of the machine cannot be expected to help or would end what works: its subject never ran as it is
     /// described now, could not even be started, or serves.
     fn unwarranted(&self, drift: &Drift) -> Option<String> {
-        let subject = &drift.subject;
+        let subject = drift.subject.to_string();
         if let Some(ports) = self.still_serves(drift) {
             return Some(format!(
                 "a person: {subject} still listens on {ports}, and a reboot would end what works: put pm2's table in order \
@@ -200,7 +200,7 @@ impl Case<'_> {
         }
         let impossible = self.memory.actions.iter().rev().find(|past| {
             matches!(past.step, Some(Step::StartProcess { .. } | Step::StartKubectlProxy { .. }))
-                && past.subject == *subject
+                && past.subject == subject
         });
         if let Some(code) = impossible.and_then(cannot_run) {
             return Some(format!(
@@ -208,7 +208,7 @@ impl Case<'_> {
                  reboot would not help"
             ));
         }
-        (!self.has_run.iter().any(|known| known.name == *subject)).then(|| {
+        (!self.has_run.iter().any(|known| known.name == subject)).then(|| {
             format!(
                 "a person: {subject} has not been seen to run as it is described now, so a reboot is not known to help: \
                  correct the description or start it once by hand"
@@ -221,31 +221,19 @@ impl Case<'_> {
     /// The ports of a component on which something listens although pm2's table says that it does not run as it should. The
     /// table is one witness, the kernel's list of listeners another.
     fn still_serves(&self, drift: &Drift) -> Option<String> {
-        if !rests_on_the_table(drift.kind) {
+        if !drift.kind.rests_on_table() {
             return None;
         }
         let seen = self.seen?;
         let machine = seen.machine.seen()?;
         // With the ports that its settings on the host say.
         let components = services::components(self.desired, seen).ok()?;
-        let component = components.iter().find(|component| component.name == drift.subject)?;
+        let component = components.iter().find(|component| drift.subject.is(component))?;
         let serves =
             !component.ports.is_empty() && component.ports.iter().all(|port| machine.listeners.contains_key(port));
         let ports: Vec<String> = component.ports.iter().map(u16::to_string).collect();
         serves.then(|| ports.join(" and "))
     }
-}
-
-/// Whether a drift that may end in a reboot is told by pm2's table alone, and not by who listens.
-fn rests_on_the_table(kind: DriftKind) -> bool {
-    matches!(
-        kind,
-        DriftKind::ProcessMissing
-            | DriftKind::ProcessStopped
-            | DriftKind::ProcessErrored
-            | DriftKind::ProcessDoubled
-            | DriftKind::ChildMissing
-    )
 }
 
 /// The exit code of an attempt whose program is missing or may not be run; `None` for any other attempt.
@@ -269,7 +257,7 @@ mod tests {
     }
 
     fn drift(kind: DriftKind, subject: &str) -> Drift {
-        Drift { kind, subject: subject.to_owned(), short: String::new(), evidence: String::new() }
+        Drift { kind, subject: Subject::named(subject), short: String::new(), evidence: String::new() }
     }
 
     #[test]
@@ -307,17 +295,17 @@ mod tests {
     fn what_is_being_started_keeps_its_time() {
         let not_running = vec![("web".to_owned(), "NotRunning".to_owned())];
         let first = since(&[], &not_running, &[], at(0));
-        let starting = since(&first, &[], &["web"], at(30));
+        let starting = since(&first, &[], &["web".to_owned()], at(30));
         assert_eq!(starting, first);
         assert_eq!(since(&starting, &not_running, &[], at(60)), first);
-        assert_eq!(since(&starting, &[], &["health"], at(60)), []);
+        assert_eq!(since(&starting, &[], &["health".to_owned()], at(60)), []);
     }
 
     #[test]
     fn what_ran_is_known_until_it_is_described_otherwise() {
         let mut desired = Desired { servers: vec![binder_crds::desired::Server::Web], ..Desired::default() };
         let checked = |drifts: Vec<Drift>, settling: &[&str]| {
-            let settling = settling.iter().map(|name| ((*name).to_owned(), String::new())).collect();
+            let settling = settling.iter().map(|name| (Subject::named(name), String::new())).collect();
             let check = Check { drifts, settling, ..Check::default() };
             vec![Checked { condition: conditions::SERVICES_RUNNING, result: Ok(check), due: Vec::new() }]
         };

@@ -3,7 +3,7 @@
 use super::Finish;
 use super::brake::Held;
 use super::outage::Outage;
-use crate::facets::{Disruption, DriftKind, Step};
+use crate::facets::{Disruption, DriftKind, Step, Subject};
 use binder_crds::ActionOutcome;
 use binder_crds::fleet::{Budget, Purpose, Window};
 use jiff::{SignedDuration, Timestamp};
@@ -30,7 +30,7 @@ pub struct Past {
     pub step: Option<Step>,
     /// The kind of step.
     pub kind: String,
-    /// What it was about.
+    /// What it was about, as the API has it: the text of a [`Subject`].
     pub subject: String,
     /// The step in words.
     pub words: String,
@@ -116,10 +116,10 @@ impl Memory {
     pub fn attempts<'m>(
         &'m self,
         step: &'m Step,
-        subject: &'m str,
+        subject: &Subject,
         since: Option<Timestamp>,
     ) -> impl Iterator<Item = &'m Past> {
-        let kind = step.kind();
+        let (kind, subject) = (step.kind(), subject.to_string());
         let whole = step.disruption() == Disruption::Host;
         let since = if whole { since } else { since.max(self.last_success(|step| step.ends_boot().is_some())) };
         let since = if step.depends_on_modules() {
@@ -153,7 +153,7 @@ impl Memory {
     /// How many attempts at a step count against its allowance. Those that did their part of a work that has many parts
     /// count as one in [`Step::parts`]: progress is no failure, and still does not go on for ever. So do those that found what
     /// Docker refuses to remove: it is passed over from then on, and the next attempt is about the rest.
-    pub fn made(&self, step: &Step, subject: &str, since: Option<Timestamp>) -> u32 {
+    pub fn made(&self, step: &Step, subject: &Subject, since: Option<Timestamp>) -> u32 {
         let (mut good, mut others) = (0u32, 0u32);
         for past in self.attempts(step, subject, since) {
             match past.outcome {

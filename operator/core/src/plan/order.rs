@@ -1,131 +1,16 @@
-//! What comes first, and what explains what. Two tables as data, with a test that every kind of drift is in them.
+//! What explains what: what a drift waits for before anything is done about it.
 //!
 //! Order on one host is the runbook's ("Web and deploy server": web, proxy, `deploy-kubernetes`, health, redirect), carried
-//! by the catalogue's `after` and `rank`; between hosts it is the catalogue's `needs`.
+//! by the catalogue's `after` and by [`Facet::rank`](crate::facets::Facet::rank); between hosts it is the catalogue's `needs`.
+//! What a kind of drift waits for stands in its row of [`DriftKind`](crate::facets::DriftKind); how to find it, here.
 
 use super::Checked;
 use super::memory::FleetView;
 use crate::catalogue::{self, Component, KUBECTL_PROXY, KUBERNETES_API};
-use crate::facets::{Drift, DriftKind, backups, docker, modules};
+use crate::facets::{Drift, Subject, Waits, modules};
 use crate::seen::reach;
-use binder_crds::desired::Module;
+use binder_crds::desired::{Module, Reach};
 use binder_crds::{Desired, conditions};
-
-/// Whether a drift of this kind is explained when something that its subject depends on is not in place: then that is
-/// remedied, and this one waits.
-pub fn explained_by_dependency(kind: DriftKind) -> bool {
-    match kind {
-        // Starting it now would only make it crash or give up; what it does now says nothing about itself.
-        DriftKind::ProcessMissing
-        | DriftKind::ProcessErrored
-        | DriftKind::NotListening
-        | DriftKind::ChildMissing
-        | DriftKind::RestartsClimbing
-        // What is ended for the sake of a module must be able to come up again.
-        | DriftKind::ModuleNotLoaded
-        | DriftKind::ModuleOld
-        | DriftKind::ModuleNewer
-        | DriftKind::ClusterNotAnswering
-        // The other machine is not as described either: that is the cause.
-        | DriftKind::PortRefused
-        | DriftKind::PortSilent
-        // The checker would only stop again without its database, and has nothing to launch apps with.
-        | DriftKind::HealthStale
-        | DriftKind::HealthWrong => true,
-        // These are wrong whatever else is, and putting them right never needs the dependency.
-        DriftKind::ProcessStopped
-        | DriftKind::ProcessDoubled
-        | DriftKind::ChildrenLeftOver
-        | DriftKind::LostByPm2
-        | DriftKind::StartedTooEarly
-        | DriftKind::PortTaken
-        | DriftKind::StillRunning
-        | DriftKind::ModuleMissing
-        | DriftKind::NothingListens
-        | DriftKind::NotKubectl
-        | DriftKind::WrongKubectl
-        | DriftKind::WrongCluster
-        | DriftKind::KubectlUnusable
-        | DriftKind::RedirectMissing
-        | DriftKind::RedirectDoubled
-        | DriftKind::RedirectShadowed
-        | DriftKind::InterfaceMissing
-        | DriftKind::ListensElsewhere
-        | DriftKind::AnotherProgram
-        | DriftKind::OverThreshold
-        | DriftKind::DiskUnreadable
-        | DriftKind::HostSilent
-        | DriftKind::HostOff
-        | DriftKind::LoginRefused
-        | DriftKind::NoRoute
-        | DriftKind::NameNotFound
-        | DriftKind::NoSuchHost
-        | DriftKind::KeyRefused
-        | DriftKind::KeyUnknown
-        | DriftKind::KeysDisagree
-        | DriftKind::ApiNotAnswering
-        | DriftKind::ApiSlow
-        | DriftKind::ApiStarved
-        | DriftKind::NodesNotReady
-        | DriftKind::RoutesStale
-        | DriftKind::RouteOdd
-        | DriftKind::DockerNotAnswering
-        | DriftKind::DockerConfigEmpty
-        | DriftKind::ScheduleInvalid
-        | DriftKind::ReclaimDue
-        | DriftKind::HungBuild
-        | DriftKind::BuildNotRebuilt
-        | DriftKind::NamesCollide
-        | DriftKind::NameNotLower
-        | DriftKind::NoFreshBackup
-        | DriftKind::BackupPlaceUnusable
-        | DriftKind::BackupDue => false,
-    }
-}
-
-/// Whether the runbook restarts the machine when the lighter steps against a drift are used up ("Web and deploy server":
-/// `sudo reboot`, then everything in order). Only for what a fresh boot clears; nothing else is worth a whole machine.
-pub fn reboot_helps(kind: DriftKind) -> bool {
-    matches!(
-        kind,
-        DriftKind::ProcessMissing
-            | DriftKind::ProcessStopped
-            | DriftKind::ProcessErrored
-            | DriftKind::ProcessDoubled
-            | DriftKind::ChildrenLeftOver
-            | DriftKind::ChildMissing
-            | DriftKind::LostByPm2
-            | DriftKind::NotListening
-            | DriftKind::StartedTooEarly
-            | DriftKind::NothingListens
-    )
-}
-
-/// The place of a subject in the runbook's order; lower is earlier.
-pub fn rank(subject: &str, desired: &Desired) -> u8 {
-    if subject == KUBECTL_PROXY {
-        return 35;
-    }
-    match catalogue::described(desired).iter().find(|component| component.name == subject) {
-        Some(component) => component.rank,
-        // After what uses it first, so that one module is seen to work before the next one changes.
-        None if subject.starts_with("module ") => desired
-            .modules
-            .iter()
-            .filter(|module| modules::subject(module) == subject)
-            .flat_map(|module| catalogue::users(desired, module))
-            .map(|component| component.rank + 1)
-            .min()
-            .unwrap_or(70),
-        None if subject.starts_with("redirect ") => 55,
-        // The runbook's order ("Build server"): room, the empty file, Docker itself.
-        None if subject.starts_with("disk ") => 60,
-        None if subject == docker::CONFIG => 61,
-        None if subject == docker::DOCKER => 62,
-        None if subject == backups::SCHEDULED || subject == backups::BEFORE_AN_EDIT => 65,
-        None => 70,
-    }
-}
 
 /// What a drift waits for: the first thing that its subject depends on and that is not in place, in words.
 pub fn waits_for(drift: &Drift, desired: &Desired, checks: &[Checked], fleet: &FleetView) -> Option<String> {
@@ -133,33 +18,27 @@ pub fn waits_for(drift: &Drift, desired: &Desired, checks: &[Checked], fleet: &F
     if let Some((_, what)) = held.into_iter().find(|(subject, _)| *subject == drift.subject) {
         return Some(what.clone());
     }
-    match drift.kind {
-        DriftKind::HungBuild => {
-            // By that clock it was written down when the build was begun.
-            let off = fleet.build_server.as_ref().filter(|build| build.clock_off);
-            return off
-                .map(|build| format!("the clock of {}, which is off", build.host))
-                .or_else(|| fresh_backup(checks));
+    match drift.kind.waits() {
+        Waits::Nothing => None,
+        Waits::Needs => {
+            let components = catalogue::described(desired);
+            let component = components.iter().find(|component| drift.subject.is(component))?;
+            needed(component, desired, checks, fleet)
         }
-        DriftKind::NameNotLower => return fresh_backup(checks),
-        DriftKind::BuildNotRebuilt => return build_server(desired, fleet),
-        _ => {}
+        Waits::Update => update(modules::module_of(desired, drift)?, desired, checks, fleet),
+        Waits::Cluster => fleet.missing.get(KUBERNETES_API).map(|host| format!("the Kubernetes API on {host}")),
+        Waits::OtherMachine => {
+            let is = |wanted: &&Reach| Subject::Reach(reach::subject(wanted)) == drift.subject;
+            let other = &desired.reaches.iter().find(is)?.host.as_ref()?.0;
+            fleet.missing.values().any(|host| host == other).then(|| format!("what is missing on {other}"))
+        }
+        Waits::BuildersClock => {
+            let off = fleet.build_server.as_ref().filter(|build| build.clock_off);
+            off.map(|build| format!("the clock of {}, which is off", build.host)).or_else(|| fresh_backup(checks))
+        }
+        Waits::Backup => fresh_backup(checks),
+        Waits::BuildServer => build_server(desired, fleet),
     }
-    if !explained_by_dependency(drift.kind) {
-        return None;
-    }
-    if let Some(module) = modules::module_of(desired, drift) {
-        return update(module, desired, checks, fleet);
-    }
-    if drift.kind == DriftKind::ClusterNotAnswering {
-        return fleet.missing.get(KUBERNETES_API).map(|host| format!("the Kubernetes API on {host}"));
-    }
-    if let Some(wanted) = desired.reaches.iter().find(|wanted| reach::subject(wanted) == drift.subject) {
-        let other = &wanted.host.as_ref()?.0;
-        return fleet.missing.values().any(|host| host == other).then(|| format!("what is missing on {other}"));
-    }
-    let component = catalogue::described(desired).into_iter().find(|component| component.name == drift.subject)?;
-    needed(&component, desired, checks, fleet)
 }
 
 /// What a new version of a module waits for: whatever its users would wait for if they were started, since they will be;
@@ -186,13 +65,14 @@ fn needed(component: &Component, desired: &Desired, checks: &[Checked], fleet: &
             || components.iter().any(|component| component.name == name)
     };
     let in_place = |name: &str| {
+        let subject = Subject::named(name);
         // What could not be seen is not in place: a step that depends on it waits.
         let facet = if name == KUBECTL_PROXY { conditions::PROXY_SERVING } else { conditions::SERVICES_RUNNING };
         checks.iter().filter(|checked| checked.condition == facet).all(|checked| match &checked.result {
             Err(_) => false,
             Ok(check) => {
-                !check.drifts.iter().any(|drift| drift.subject == name)
-                    && !check.settling.iter().any(|(subject, _)| subject == name)
+                !check.drifts.iter().any(|drift| drift.subject == subject)
+                    && !check.settling.iter().any(|(settling, _)| *settling == subject)
             }
         })
     };
@@ -228,11 +108,11 @@ fn unreachable(name: &str, desired: &Desired, checks: &[Checked]) -> Option<Stri
         .flat_map(|check| {
             check.drifts.iter().map(|drift| &drift.subject).chain(check.settling.iter().map(|(subject, _)| subject))
         });
-    let closed: Vec<&String> = closed.collect();
+    let closed: Vec<&Subject> = closed.collect();
     let wanted = desired
         .reaches
         .iter()
-        .find(|wanted| ports.contains(&wanted.port) && closed.contains(&&reach::subject(wanted)))?;
+        .find(|wanted| ports.contains(&wanted.port) && closed.contains(&&Subject::Reach(reach::subject(wanted))))?;
     Some(reach::words(wanted))
 }
 

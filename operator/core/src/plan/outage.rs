@@ -9,7 +9,7 @@ use super::memory::FleetView;
 pub use super::witness::{Carrier, Greeting, Heard, Over, Says, Testimony, Witness, greets, judge, preference};
 use super::{Host, LookFailure};
 use crate::facets::step::BOOTS_WITHIN;
-use crate::facets::{Drift, DriftKind, Rung, Step};
+use crate::facets::{Drift, DriftKind, Rung, Step, Subject};
 use crate::status::conditions::find;
 use binder_crds::host::ProvenAt;
 use binder_crds::{BinderHostSpec, conditions};
@@ -18,12 +18,6 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
-
-/// What an outage and the steps against it are about.
-pub const SUBJECT: &str = "machine";
-
-/// What a refused login is about.
-pub const LOGIN: &str = "login";
 
 /// How long the machine's agent may take to put a key of the metadata into place: it is told at once, and asks again every
 /// minute or so when it was not.
@@ -211,7 +205,7 @@ pub fn diagnose(host: &Host<'_>, failure: &LookFailure, fleet: &FleetView, now: 
     Diagnosis {
         drift: Drift {
             kind,
-            subject: SUBJECT.to_owned(),
+            subject: Subject::Machine,
             short: format!("{short} since {}", crate::status::clock(since)),
             evidence,
         },
@@ -230,7 +224,7 @@ pub fn refused(host: &Host<'_>, failure: &LookFailure, public_key: &str) -> Opti
     Some(Diagnosis {
         drift: Drift {
             kind: DriftKind::LoginRefused,
-            subject: LOGIN.to_owned(),
+            subject: Subject::Login,
             short: format!("{}: login refused", access.user),
             evidence: failure.message.clone(),
         },

@@ -90,7 +90,7 @@ impl<'a> Tried<'a> {
             .find(|past| past.subject == *component && past.outcome == Some(ActionOutcome::Failed));
         let how = failed.filter(|past| !past.message.is_empty());
         let how = how.map(|past| format!(" ({})", past.message)).unwrap_or_default();
-        let what = if module_subject(module) == *component {
+        let what = if module_subject(module).to_string() == *component {
             "npm left it half there".to_owned()
         } else {
             format!("{component} did not come up with it{how}")
@@ -142,14 +142,8 @@ pub(super) fn ladder(drift: &Drift, desired: &Desired, seen: &Observation, tried
             let (past, change) = tried.update(module)?;
             past.outcome.is_some().then(|| back(module, change))
         }
-        DriftKind::ProcessMissing
-        | DriftKind::ProcessStopped
-        | DriftKind::ProcessErrored
-        | DriftKind::ChildrenLeftOver
-        | DriftKind::ChildMissing
-        | DriftKind::NotListening
-        | DriftKind::RestartsClimbing => desired.modules.iter().find_map(|module| {
-            let component = catalogue::users(desired, module).into_iter().find(|one| one.name == drift.subject)?;
+        kind if kind.may_come_of_version() => desired.modules.iter().find_map(|module| {
+            let component = catalogue::users(desired, module).into_iter().find(|one| drift.subject.is(one))?;
             let crashes = drift.kind == DriftKind::RestartsClimbing;
             if crashes && crash_is_explained(&component, seen) {
                 return None;
@@ -162,7 +156,7 @@ pub(super) fn ladder(drift: &Drift, desired: &Desired, seen: &Observation, tried
             let found = seen.modules.seen()?.get(&module.name.0)?;
             let there = matches!(found, Found::Installed(found) if found.version == change.to);
             // What crashes again and again has told enough; anything else may be no more than not running.
-            let failed = crashes || tried.did_not_come_up(&drift.subject, past.created).is_some();
+            let failed = crashes || tried.did_not_come_up(&component.name, past.created).is_some();
             (there && failed).then(|| back(module, change))
         }),
         _ => None,

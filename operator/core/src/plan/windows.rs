@@ -89,30 +89,20 @@ pub fn purpose(step: &Step, drift: DriftKind, desired: &Desired, checks: &[Check
 fn all_down(components: &[Component], checks: &[Checked]) -> bool {
     let services = checks.iter().find(|checked| checked.condition == conditions::SERVICES_RUNNING);
     let Some(Ok(check)) = services.map(|checked| &checked.result) else { return false };
-    !components.is_empty() && components.iter().all(|component| is_down(check, &component.name))
+    !components.is_empty() && components.iter().all(|component| is_down(check, component))
 }
 
-/// Whether a component is seen not to serve. One that runs in an odd way (doubled, lost by pm2, without a child) may serve.
-fn is_down(check: &Check, component: &str) -> bool {
-    check.drifts.iter().filter(|drift| drift.subject == component).any(|drift| {
-        matches!(
-            drift.kind,
-            DriftKind::ProcessMissing
-                | DriftKind::ProcessStopped
-                | DriftKind::ProcessErrored
-                | DriftKind::ChildrenLeftOver
-                | DriftKind::NotListening
-                | DriftKind::StartedTooEarly
-        )
-    })
+/// Whether a component is seen not to serve.
+fn is_down(check: &Check, component: &Component) -> bool {
+    check.drifts.iter().any(|drift| drift.subject.is(component) && drift.kind.is_down())
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
-    use crate::facets::Drift;
     use crate::facets::step::ModuleChange;
+    use crate::facets::{Drift, Subject};
     use binder_crds::desired::{Module, Server};
     use binder_crds::text::{Schedule, Span, TimeZone};
 
@@ -193,7 +183,7 @@ mod tests {
     fn down(kinds: &[(&str, DriftKind)]) -> Vec<Checked> {
         let drift = |(subject, kind): &(&str, DriftKind)| Drift {
             kind: *kind,
-            subject: (*subject).to_owned(),
+            subject: Subject::named(subject),
             short: String::new(),
             evidence: String::new(),
         };

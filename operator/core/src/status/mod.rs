@@ -10,10 +10,11 @@ pub mod events;
 pub mod failed;
 pub mod fleet;
 
+use crate::facets::Subject;
 use crate::gate::BlockedBy;
 use crate::plan::clock as clock_rules;
 use crate::plan::memory::{FleetView, Memory, Past};
-use crate::plan::{Candidate, Checked, FailureKind, Finish, Host, LookFailure, order, outage};
+use crate::plan::{Candidate, Checked, FailureKind, Finish, Host, LookFailure, outage};
 use crate::seen::Observation;
 use binder_crds::conditions as types;
 use binder_crds::host::{DriftSince, HasRun, PastAction, PlannedStep, ProvenAt, ScheduleStatus};
@@ -397,8 +398,8 @@ fn facet(list: &mut Conditions<'_>, checked: &Checked, story: &Story<'_>) {
         }
         return;
     };
-    let held = |subject: &str| {
-        story.candidates.iter().find(|candidate| candidate.drift.subject == subject).and_then(|candidate| {
+    let held = |subject: &Subject| {
+        story.candidates.iter().find(|candidate| candidate.drift.subject == *subject).and_then(|candidate| {
             match &candidate.blocked {
                 Some(BlockedBy::Order { what }) => Some(what.as_str()),
                 _ => None,
@@ -416,13 +417,14 @@ fn facet(list: &mut Conditions<'_>, checked: &Checked, story: &Story<'_>) {
         .collect();
     // What only takes its turn after another step is no less a difference of its own.
     let all_held =
-        check.drifts.iter().all(|drift| held(&drift.subject).is_some() && order::explained_by_dependency(drift.kind));
+        check.drifts.iter().all(|drift| held(&drift.subject).is_some() && drift.kind.explained_by_dependency());
     let reason = if all_held { "HeldBack" } else { first.kind.as_str() };
     list.set(checked.condition, Is::False, reason, parts.join("; "));
 }
 
 /// What came of the last attempt at a subject, if it was no good.
-fn tried(memory: &Memory, finish: &[Finish], subject: &str, since: Option<Timestamp>) -> Option<String> {
+fn tried(memory: &Memory, finish: &[Finish], subject: &Subject, since: Option<Timestamp>) -> Option<String> {
+    let subject = subject.to_string();
     let last = memory
         .actions
         .iter()
@@ -448,11 +450,11 @@ fn summary(drifts: &[&Candidate], blind: &[&Checked], settling: &[&str]) -> Stri
             None => "As described.".to_owned(),
         };
     };
-    let held: Vec<&str> = drifts
+    let held: Vec<String> = drifts
         .iter()
         .skip(1)
         .filter(|candidate| matches!(candidate.blocked, Some(BlockedBy::Order { .. })))
-        .map(|candidate| candidate.drift.subject.as_str())
+        .map(|candidate| candidate.drift.subject.to_string())
         .collect();
     let others = drifts.len() - 1 - held.len();
     let mut words = format!("Not as described: {}", first.drift.evidence);

@@ -99,10 +99,10 @@ fn with_daemon(mut seen: Observation, command: &str) -> Observation {
 /// What is said of Docker itself, and the step against it.
 fn of_docker(desired: &Desired, seen: &Observation) -> (String, Option<Step>) {
     let check = Docker.check(desired, seen).unwrap();
-    let settling = check.settling.iter().find(|(subject, _)| subject == DOCKER).map(|(_, why)| why.clone());
-    match check.drifts.iter().find(|drift| drift.subject == DOCKER) {
+    let settling = check.settling.iter().find(|(subject, _)| *subject == Subject::Docker).map(|(_, why)| why.clone());
+    match check.drifts.iter().find(|drift| drift.subject == Subject::Docker) {
         Some(drift) => {
-            let held = check.held.iter().any(|(subject, _)| subject == DOCKER);
+            let held = check.held.iter().any(|(subject, _)| *subject == Subject::Docker);
             let step = Docker.ladder(desired, seen, drift).into_iter().next().map(|rung| rung.step);
             (drift.evidence.clone(), step.filter(|_| !held))
         }
@@ -194,7 +194,7 @@ fn a_build_and_a_service_that_run_in_docker_are_not_ended_by_a_restart() {
     for looked in [by_folder, by_client] {
         let looked = lasting(looked, 9999);
         let check = Docker.check(&desired(), &looked).unwrap();
-        assert!(check.held.contains(&(DOCKER.to_owned(), BUILD.to_owned())), "{check:?}");
+        assert!(check.held.contains(&(Subject::Docker, BUILD.to_owned())), "{check:?}");
     }
     let mut services = desired();
     services.services = vec![binder_crds::desired::Service::Db];
@@ -350,8 +350,8 @@ fn a_build_that_is_under_way_holds_the_images() {
     world.building = true;
     world.images = vec![image('a', 9 * HOUR, "x:1")];
     let check = Docker.check(&desired(), &seen(world.clone(), 93)).unwrap();
-    let held: Vec<&str> = check.held.iter().map(|(subject, _)| subject.as_str()).collect();
-    assert_eq!(held, ["disk /", RECLAIM]);
+    let held: Vec<String> = check.held.iter().map(|(subject, _)| subject.to_string()).collect();
+    assert_eq!(held, ["disk /", "docker-reclaim"]);
     // What has stopped is not the build's.
     world.containers = vec![container('1', 5 * HOUR, true, 'a')];
     assert_eq!(Docker.check(&desired(), &seen(world, 93)).unwrap().held, []);

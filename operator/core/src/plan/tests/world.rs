@@ -500,7 +500,7 @@ impl Operator {
             uid: String::new(),
             step: Some(run.step.clone()),
             kind: run.step.kind().to_owned(),
-            subject: run.drift.subject.clone(),
+            subject: run.drift.subject.to_string(),
             words: run.step.words(),
             attempt: run.attempt,
             created: second,
