@@ -12,7 +12,8 @@ use kube::ResourceExt;
 use secrecy::SecretString;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a login key is used without reading its Secret again while a session is open.
 const FRESH: Duration = Duration::from_secs(300);

@@ -9,7 +9,6 @@ use binder_core::status::fleet::{Refused, Story, summarize};
 use binder_crds::fleet::{Member, Remedies};
 use binder_crds::text::Span;
 use binder_crds::{BinderFleet, BinderFleetStatus, BinderHost, BinderHostSpec, FLEET_LABEL, Mode};
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, Preconditions};
 use kube::core::{Selector, SelectorExt};
@@ -201,7 +200,7 @@ async fn pass(fleet: &BinderFleet, context: &Context) -> Result<Action, Error> {
         refused: &refused,
         held: held.as_ref(),
         raised: &raised,
-        now: Timestamp::now(),
+        now: context.clock.now(),
     };
     let status = summarize(&previous, &story);
     context.metrics.fleet(&namespace, &fleet.name_any(), held.is_some());
@@ -308,7 +307,9 @@ async fn render(
 /// Deletes the hosts that the fleet has rendered and no longer lists.
 async fn take_away(fleet: &BinderFleet, context: &Context, namespace: &str) -> Result<(), Error> {
     let api = context.api::<BinderHost>(namespace);
-    for host in context.hosts.state() {
+    let mut hosts = context.hosts.state();
+    hosts.sort_by_key(|host| host.name_any());
+    for host in hosts {
         let name = host.name_any();
         let listed = fleet.spec.hosts.iter().any(|member| member.name.0 == name);
         if listed || !rendered(fleet, &host) || host.metadata.deletion_timestamp.is_some() {

@@ -227,7 +227,7 @@ pub(super) async fn intend(
             attempt: run.attempt,
             boot_id: boot_id.map(str::to_owned),
             decided_at: Some(Time(decided)),
-            nonce: Some(format!("{:032x}", rand::random::<u128>())),
+            nonce: Some(format!("{:032x}", context.dice.nonce())),
             deadline: Time(run.deadline),
         },
         status: None,
