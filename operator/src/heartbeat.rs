@@ -4,7 +4,8 @@
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How often a controller with nothing to do leaves a mark.
 pub const TICK: Duration = Duration::from_secs(10);

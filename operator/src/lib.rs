@@ -3,6 +3,7 @@
 //! The rooms, each of which knows only those below it:
 //!
 //! - [`controllers`] - fleet and host; watch, call the loop, record;
+//! - [`machines`] - the way out: everything that is reached beyond the Kubernetes API, as traits;
 //! - [`plan`] - `decide`, pure: drift -> order -> gate -> step;
 //! - [`status`] - the words that people read, pure;
 //! - [`execute`] - a step as what carries it out: a command, a call;
@@ -23,12 +24,14 @@
 pub mod backup;
 pub mod binder;
 pub mod chain;
+pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod controllers;
 pub mod execute;
 pub mod heartbeat;
 pub mod hosts;
+pub mod machines;
 pub mod metrics;
 pub mod observe;
 pub mod panics;

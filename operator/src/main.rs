@@ -5,6 +5,7 @@ use binder_operator::commands::{self, Command};
 use binder_operator::config::{CommandLine, Config, LogFormat};
 use binder_operator::controllers;
 use binder_operator::heartbeat::Heartbeat;
+use binder_operator::machines::Surroundings;
 use binder_operator::metrics::Metrics;
 use binder_operator::panics;
 use binder_operator::serve::{self, Served};
@@ -78,9 +79,11 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let served = Served { metrics: metrics.clone(), ready: ready.clone(), heartbeat: heartbeat.clone() };
     let serving = serve::run(config.listen, served, stop.clone());
     let shared = controllers::Shared { metrics, ready, heartbeat, stop: stop.clone() };
-    let mut controllers = tokio::spawn(controllers::run(clients, config, shared));
+    let surroundings = Surroundings::real(&config);
+    let mut controllers = tokio::spawn(controllers::run(clients, config, shared, surroundings));
     tokio::pin!(serving);
     tokio::select! {
+        biased;
         _ = terminate.recv() => tracing::info!("SIGTERM: ending"),
         _ = interrupt.recv() => tracing::info!("interrupted: ending"),
         result = &mut serving => {

@@ -36,6 +36,11 @@ pub enum CannotConnect {
 }
 
 impl Clients {
+    /// These.
+    pub fn of(calls: Client, watches: Client) -> Self {
+        Self { calls, watches }
+    }
+
     /// As `kubectl` would find the API, or a pod.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //! is there. A bucket is asked seldom: what is there changes only when the operator itself backs up.
 
 use super::{Context, Error, access};
-use crate::backup::store::{self, Keep, Store};
+use crate::backup::store::Keep;
 use crate::execute;
 use binder_core::seen::backups::Backups;
 use binder_core::seen::{Blind, Known, Reason};
@@ -10,7 +10,8 @@ use binder_crds::BinderHostSpec;
 use binder_crds::desired::Backups as Spec;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long what is in a bucket is known without asking again. A directory is asked at each look.
 const FRESH: Duration = Duration::from_secs(300);
@@ -100,11 +101,7 @@ pub(super) async fn place(
             Err(why) => return Ok(Some(Err(why))),
         }
     }
-    let means = store::Means {
-        volume: context.config.backups_dir.as_deref(),
-        ambient_identity: context.config.allow_ambient_cloud_identity,
-    };
-    let store = Store::described(&spec.to, means, namespace, host, &entries);
+    let store = context.outside.store(&spec.to, namespace, host, &entries);
     let age = spec.keep_for.as_ref().and_then(|age| age.duration().ok());
     Ok(Some(match store {
         Ok(store) => Ok(execute::Backups { store, keep: Keep { number: spec.keep, age } }),

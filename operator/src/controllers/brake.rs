@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A fleet's brake is worked out at most this often, however many of its hosts are looked at meanwhile.
 const AFRESH: Duration = Duration::from_secs(1);
@@ -40,13 +41,12 @@ struct Known {
     name: String,
 }
 
-impl Default for Brakes {
-    fn default() -> Self {
-        Self { started: Timestamp::now(), up: Instant::now(), all: Mutex::default() }
-    }
-}
-
 impl Brakes {
+    /// Of a process that starts now.
+    pub(super) fn of_a_start(now: Timestamp) -> Self {
+        Self { started: now, up: Instant::now(), all: Mutex::default() }
+    }
+
     fn all(&self) -> MutexGuard<'_, All> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -121,7 +121,7 @@ pub(super) fn look(context: &Context, of: &BinderFleet) -> Option<Held> {
         interval: usual_interval(of.spec.interval.as_ref()),
         released,
     };
-    let held = known.brake.look(&fleet, signs, context.brakes.started, Timestamp::now());
+    let held = known.brake.look(&fleet, signs, context.brakes.started, context.clock.now());
     known.looked = Some((Instant::now(), held.clone()));
     held
 }

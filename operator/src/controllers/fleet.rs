@@ -9,7 +9,6 @@ use binder_core::status::fleet::{Refused, Story, summarize};
 use binder_crds::fleet::{Member, Remedies};
 use binder_crds::text::Span;
 use binder_crds::{BinderFleet, BinderFleetStatus, BinderHost, BinderHostSpec, FLEET_LABEL, Mode};
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, Preconditions};
 use kube::core::{Selector, SelectorExt};
@@ -200,7 +199,7 @@ async fn pass(fleet: &BinderFleet, context: &Context) -> Result<Action, Error> {
         refused: &refused,
         held: held.as_ref(),
         raised: &raised,
-        now: Timestamp::now(),
+        now: context.clock.now(),
     };
     let status = summarize(&previous, &story);
     context.metrics.fleet(&namespace, &fleet.name_any(), held.is_some());

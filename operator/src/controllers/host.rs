@@ -16,15 +16,14 @@ use binder_core::plan::memory::Memory;
 use binder_core::plan::{self, FailureKind, Host, LookFailure, Looked, Next};
 use binder_core::status::{self, events, failed};
 use binder_crds::{BinderFleet, BinderHost, BinderHostSpec, BinderHostStatus, Mode};
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use look::{api_key_problem, observe, try_login_once_more};
-use rand::RngExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use tracing::Instrument;
 use view::view;
 
@@ -101,7 +100,7 @@ fn first_look_waits(object: &BinderHost, context: &Context) -> Option<Duration> 
     if std::mem::replace(&mut known.looked_at, true) {
         return None;
     }
-    let wait = pace::spread(hosts, rand::rng().random_range(0.0..=1.0));
+    let wait = pace::spread(hosts, context.dice.part());
     (wait >= Duration::from_millis(1)).then_some(wait)
 }
 
@@ -111,7 +110,7 @@ async fn tell_failure(object: &BinderHost, context: &Context, why: &failed::Fail
     let written = context.known().get(&uid).and_then(|known| known.status.clone());
     let previous = written.or_else(|| object.status.clone()).unwrap_or_default();
     let generation = object.metadata.generation.unwrap_or_default();
-    let status = failed::status(&previous, generation, why, Timestamp::now());
+    let status = failed::status(&previous, generation, why, context.clock.now());
     context.metrics.host(&object.namespace().unwrap_or_default(), &object.name_any(), None);
     if status == previous {
         return;
@@ -168,10 +167,10 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
     let refill_after = patience.unwrap_or_default().refill_after;
     if previous.observed_generation < 0 {
         let (namespace, name) = (&described.namespace, described.object.name_any());
-        let inherited = record::inherited(context, namespace, &name, refill_after, Timestamp::now());
+        let inherited = record::inherited(context, namespace, &name, refill_after, context.clock.now());
         previous.incident_since = previous.incident_since.or(inherited.map(Time));
     }
-    let keep = record::Keep::of(context.config.keep_actions(), &previous, refill_after, Timestamp::now());
+    let keep = record::Keep::of(context.config.keep_actions(), &previous, refill_after, context.clock.now());
     let mut memory = record::memory(context, &described.object, &described.uid, keep).await?;
     end_backups_that_nobody_makes(&described, context, &mut memory).await?;
     try_login_once_more(&described, context, &memory, known.tried_login_after.as_deref());
@@ -214,7 +213,7 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
         previous: &previous,
         demanded: &known.demanded,
     };
-    let now = Timestamp::now();
+    let now = context.clock.now();
     let mut decision = plan::decide(&host, &looked, &memory, &fleet_view, now);
     decision.status.refused_login = refused_login(&looked, session.is_some(), &previous, context, &described);
 
@@ -247,7 +246,7 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
         Box::pin(execute(&described, context, *run, session, &looked, &fleet_view, decided)).await?;
         again = plan::WATCH.max(took);
     }
-    Ok(Action::requeue(pace::jittered(again, rand::rng().random_range(0.0..=1.0))))
+    Ok(Action::requeue(pace::jittered(again, context.dice.part())))
 }
 
 /// The login that the host has refused, as its status is to say it: kept while nothing else is known.
@@ -330,7 +329,7 @@ async fn record_ends(
     memory: &mut Memory,
     finish: &[plan::Finish],
 ) -> Result<(), Error> {
-    let now = Timestamp::now();
+    let now = context.clock.now();
     for end in finish {
         record::update(context, &described.namespace, &end.action, &record::ended(end, now)).await?;
         let Some(past) = memory.actions.iter_mut().find(|past| past.name == end.action) else { continue };

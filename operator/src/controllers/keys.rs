@@ -6,9 +6,8 @@ use super::access::{self, KeyProblem};
 use super::secrets::Age;
 use super::{Context, Error, MANAGER, fleet};
 use crate::execute::{KeyPlace, Sent};
-use crate::hosts::Session;
 use crate::metrics::Metrics;
-use crate::observe::{self, Around};
+use crate::observe::{self, Around, Eyes};
 use binder_core::facets::Step;
 use binder_core::gate::Permit;
 use binder_core::plan::Looked;
@@ -81,7 +80,7 @@ pub(super) struct About<'a> {
 pub(super) async fn look(
     context: &Context,
     about: &About<'_>,
-    session: &Session,
+    session: &dyn Eyes,
     mut around: Around,
     problem: &KeyProblem,
 ) -> Looked {
@@ -91,14 +90,14 @@ pub(super) async fn look(
     let named = about.spec.api_key_secret_ref.as_ref().filter(|_| !matches!(problem, KeyProblem::NotMeant(_)));
     let Some(reference) = named else {
         around.api_key = Some(unknown());
-        return Box::pin(observe::look(session, desired, &around)).await;
+        return session.look(desired, &around).await;
     };
     let place = (about.namespace.to_owned(), reference.clone());
     around.search_logs = true;
     let mut tried = candidate(context.key_search.told(&place).values());
     loop {
         around.api_key = Some(tried.as_ref().map_or_else(unknown, |key| Ok(key.secret().clone())));
-        let mut looked = Box::pin(observe::look(session, desired, &around)).await;
+        let mut looked = session.look(desired, &around).await;
         let Looked::Seen(seen) = &mut looked else { return looked };
         let mut told = Told { host: about.name.to_owned(), ..Told::default() };
         match &seen.log_keys {

@@ -20,11 +20,12 @@ mod tests;
 
 pub use self::api::{CannotConnect, Clients};
 pub(crate) use crate::chain::chain;
+use crate::clock::{Clock, Dice};
 use crate::config::Config;
 use crate::heartbeat::{self, Heartbeat};
-use crate::hosts::{Hosts, Limits, Room, sanitize};
+use crate::hosts::{Hosts, sanitize};
+use crate::machines::{Machine, Outside, Surroundings};
 use crate::metrics::Metrics;
-use crate::power::gce::Gce;
 use binder_core::plan::evidence::Demanded;
 use binder_core::seen::history::History;
 use binder_core::status::failed::Failed;
@@ -40,8 +41,9 @@ use serde::de::DeserializeOwned;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The name under which the operator writes: field manager and event source.
@@ -59,7 +61,10 @@ const PASS: Duration = Duration::from_secs(240);
 /// What every reconciliation shares.
 pub struct Context {
     pub(crate) client: Client,
-    pub(crate) ssh: Hosts,
+    pub(crate) ssh: Hosts<dyn Machine>,
+    pub(crate) outside: Arc<dyn Outside>,
+    pub(crate) clock: Clock,
+    pub(crate) dice: Dice,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) config: Config,
     pub(crate) recorder: Recorder,
@@ -71,7 +76,6 @@ pub struct Context {
     /// Hosts by their fleets.
     pub(crate) members: Arc<members::Members>,
     pub(crate) secrets: secrets::Secrets,
-    pub(crate) gce: Gce,
     /// Held from the last look at the budget until the intention to disrupt a host is recorded.
     pub(crate) disrupting: tokio::sync::Mutex<()>,
     pub(crate) key_search: keys::Search,
@@ -162,6 +166,7 @@ impl Context {
     pub(crate) async fn have_read(&self) -> bool {
         let mut read = self.read.clone();
         tokio::select! {
+            biased;
             known = read.wait_for(|read| *read) => known.is_ok(),
             () = self.stop.cancelled() => false,
         }
@@ -279,11 +284,12 @@ pub struct Shared {
 #[error("the {0} ended unexpectedly")]
 pub struct Ended(&'static str);
 
-/// Runs both controllers until told to stop, then waits for what they are in the middle of.
+/// Runs both controllers in these surroundings until told to stop, then waits for what they are in the middle of.
 ///
 /// # Errors
 /// [`Ended`] when one of them ends by itself: the process must end too, since a part of the work is done by nobody.
-pub async fn run(clients: Clients, config: Config, shared: Shared) -> Result<(), Ended> {
+pub async fn run(clients: Clients, config: Config, shared: Shared, surroundings: Surroundings) -> Result<(), Ended> {
+    let Surroundings { outside, clock, dice, jitter } = surroundings;
     let Shared { metrics, ready, heartbeat, stop } = shared;
     let Clients { calls: client, watches } = clients;
     let (have_read, read) = watch::channel(false);
@@ -316,7 +322,7 @@ pub async fn run(clients: Clients, config: Config, shared: Shared) -> Result<(),
         .predicate_filter(changed, Default::default());
 
     let context = Arc::new(Context {
-        ssh: Hosts::new(Limits { room: Room::new(config.look_bytes()), ..Limits::default() }),
+        ssh: Hosts::by(outside.clone(), jitter, clock.clone()),
         metrics,
         recorder: Recorder::new(client.clone(), Reporter { controller: MANAGER.to_owned(), instance: None }),
         hosts: hosts.clone(),
@@ -325,11 +331,13 @@ pub async fn run(clients: Clients, config: Config, shared: Shared) -> Result<(),
         stop: stop.clone(),
         members: Arc::clone(&members),
         secrets: secrets::Secrets::default(),
-        gce: Gce::new(config.gce_endpoint.clone()),
         disrupting: tokio::sync::Mutex::default(),
         key_search: keys::Search::default(),
         backups: backups::Seen::default(),
-        brakes: brake::Brakes::default(),
+        brakes: brake::Brakes::of_a_start(clock.now()),
+        outside,
+        clock,
+        dice,
         altered: fleet::Altered::default(),
         neighbours: Arc::default(),
         read,
@@ -342,14 +350,16 @@ pub async fn run(clients: Clients, config: Config, shared: Shared) -> Result<(),
     let hosts_of_fleet = {
         let hosts = hosts.clone();
         move |fleet: BinderFleet| -> Vec<ObjectRef<BinderHost>> {
-            let mine = hosts.state();
+            let mut mine = hosts.state();
+            mine.sort_by_key(|host| host.name_any());
             mine.iter().filter(|host| fleet::governs(&fleet, host)).map(|host| ObjectRef::from_obj(&**host)).collect()
         }
     };
     let fleets_of_host = {
         let fleets = fleets.clone();
         move |host: BinderHost| -> Vec<ObjectRef<BinderFleet>> {
-            let all = fleets.state();
+            let mut all = fleets.state();
+            all.sort_by_key(|fleet| fleet.name_any());
             all.iter().filter(|fleet| fleet::governs(fleet, &host)).map(|fleet| ObjectRef::from_obj(&**fleet)).collect()
         }
     };
@@ -385,6 +395,7 @@ pub async fn run(clients: Clients, config: Config, shared: Shared) -> Result<(),
     };
     let housekeeping = async {
         tokio::select! {
+            biased;
             () = housekeeping(&context, &ready, &have_read) => unless_told("housekeeping"),
             () = stop.cancelled() => Ok(()),
         }
@@ -399,6 +410,7 @@ async fn drive<T>(work: impl Stream<Item = T>, which: heartbeat::Controller, hea
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            biased;
             done = work.next() => {
                 if done.is_none() {
                     return;

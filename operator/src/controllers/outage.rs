@@ -5,13 +5,15 @@
 //! now and then ([`greet`]). Who was is kept in the host's status, so that it is known after a restart as well.
 
 use super::{Context, Error, chain, fleet, power};
-use crate::hosts::{Greeting as Answer, Reach, Session, knock};
+use crate::hosts::{Greeting as Answer, Reach};
+use crate::machines::{Machine, Outside};
+use crate::observe::Eyes;
 use crate::power::{Power, State};
 use binder_core::catalogue::{self, Component};
 use binder_core::facets::{Step, services};
 use binder_core::plan::outage::{
-    Addressed, Belongs, Carrier, CloudSays, Greeting, Heard, Instance, Outage, Over, Testimony, Witness, belongs,
-    greets, preference, proven,
+    Belongs, Carrier, CloudSays, Greeting, Heard, Instance, Outage, Over, Testimony, Witness, belongs, greets,
+    preference, proven,
 };
 use binder_core::seen::kubernetes::{NodeInstance, Nodes};
 use binder_core::seen::proxy::Cluster;
@@ -26,9 +28,9 @@ use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How many neighbours are asked. One that is sure is enough; a second one may see what the first cannot.
 const NEIGHBOURS: usize = 2;
@@ -54,9 +56,6 @@ const FEW: usize = 50;
 
 /// As many are greeted after one look.
 const AT_ONCE: usize = 4;
-
-/// How long a name may take to resolve: as long as a resolver tries one server.
-const RESOLVES_WITHIN: Duration = Duration::from_secs(5);
 
 /// As many ports of what is described are asked beside SSH.
 const PORTS: usize = 8;
@@ -151,7 +150,7 @@ pub(super) fn seen(
     uid: &str,
     of: Option<&BinderFleet>,
     seen: &Observation,
-    session: Option<&Arc<Session>>,
+    session: Option<&Arc<dyn Machine>>,
 ) {
     let now = Instant::now();
     {
@@ -176,7 +175,7 @@ pub(super) fn seen(
 }
 
 /// Has a host greeted by the neighbours that it is to vouch for, where that is due.
-fn greet(context: &Context, host: &BinderHost, uid: &str, of: &BinderFleet, session: &Arc<Session>, now: Instant) {
+fn greet(context: &Context, host: &BinderHost, uid: &str, of: &BinderFleet, session: &Arc<dyn Machine>, now: Instant) {
     let all = fleet::members(context, of);
     let name = host.name_any();
     let vouches_for = context.neighbours.vouches_for(of, &all, &name);
@@ -289,9 +288,9 @@ pub(super) async fn ask(
     let settings = host.uid().map_or(Known::NotAsked, |uid| context.neighbours.settings(&uid));
     let asked = questions(spec, &settings);
     let (witnesses, (cloud, instance), address) = tokio::join!(
-        join_all(neighbours.iter().map(|(host, session)| witness(host, session, spec, &asked, &greeted))),
+        join_all(neighbours.iter().map(|(host, session)| witness(host, &**session, spec, &asked, &greeted))),
         cloud(power.as_ref()),
-        addressed(&spec.address.0),
+        context.outside.resolve(&spec.address.0),
     );
     power::doubt(context, namespace, spec, &cloud);
     Ok(Outage { witnesses, cloud, instance, address, greets: greeted })
@@ -309,7 +308,7 @@ pub(super) async fn ask_which(
     greeted: BTreeSet<String>,
 ) -> Result<Outage, Error> {
     let power = power::of(context, namespace, spec, None).await?;
-    let ((cloud, instance), address) = tokio::join!(cloud(power.as_ref()), addressed(&spec.address.0));
+    let ((cloud, instance), address) = tokio::join!(cloud(power.as_ref()), context.outside.resolve(&spec.address.0));
     power::doubt(context, namespace, spec, &cloud);
     Ok(Outage { witnesses: Vec::new(), cloud, instance, address, greets: greeted })
 }
@@ -341,28 +340,14 @@ async fn cloud(power: Option<&Result<Box<dyn Power>, String>>) -> (CloudSays, Op
     }
 }
 
-/// What a described address is, where the operator runs.
-async fn addressed(address: &str) -> Addressed {
-    if let Ok(literal) = address.parse::<IpAddr>() {
-        return Addressed::At(BTreeSet::from([literal]));
-    }
-    match tokio::time::timeout(RESOLVES_WITHIN, tokio::net::lookup_host((address, 0))).await {
-        Ok(Ok(found)) => {
-            let found: BTreeSet<IpAddr> = found.map(|at| at.ip()).take(64).collect();
-            if found.is_empty() { Addressed::Unresolved } else { Addressed::At(found) }
-        }
-        Ok(Err(_)) | Err(_) => Addressed::Unresolved,
-    }
-}
-
 /// Other hosts of the fleet with an open connection, those that can tell most first.
 fn neighbours(
     context: &Context,
     of: &BinderHost,
     fleet: &BinderFleet,
     greeted: &BTreeSet<String>,
-) -> Vec<(Arc<BinderHost>, Arc<Session>)> {
-    let mut others: Vec<(Arc<BinderHost>, Arc<Session>)> = fleet::members(context, fleet)
+) -> Vec<(Arc<BinderHost>, Arc<dyn Machine>)> {
+    let mut others: Vec<(Arc<BinderHost>, Arc<dyn Machine>)> = fleet::members(context, fleet)
         .iter()
         .cloned()
         .filter(|host| host.uid() != of.uid())
@@ -383,7 +368,7 @@ fn neighbours(
 /// What one neighbour hears of a host.
 async fn witness(
     host: &BinderHost,
-    session: &Session,
+    session: &dyn Machine,
     spec: &BinderHostSpec,
     asked: &[(Over, u16)],
     greeted: &BTreeSet<String>,
@@ -430,7 +415,7 @@ const HTTP: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 /// length 58, request 1, opcode 2004; no flags, one document; `{isMaster: 1}`.
 const MONGODB: &[u8] = b"\x3a\0\0\0\x01\0\0\0\0\0\0\0\xd4\x07\0\0\0\0\0\0admin.$cmd\0\0\0\0\0\xff\xff\xff\xff\x13\0\0\0\x10isMaster\0\x01\0\0\0\0";
 
-async fn question(session: &Session, address: &str, over: Over, port: u16) -> Testimony {
+async fn question(session: &dyn Eyes, address: &str, over: Over, port: u16) -> Testimony {
     let opener = match over {
         Over::Ssh | Over::Tcp => &[][..],
         Over::Http => HTTP,
@@ -515,6 +500,7 @@ async fn node_instance(
 /// The last look before the cloud restarts or starts something: the machine is knocked at and the cloud is asked, both once
 /// more. In words what speaks against it now; `None` when nothing does.
 pub(super) async fn objection(
+    outside: &dyn Outside,
     spec: &BinderHostSpec,
     step: &Step,
     power: &dyn Power,
@@ -526,8 +512,8 @@ pub(super) async fn objection(
         _ => return None,
     };
     let node = matches!(step, Step::RestartNode { .. });
-    let knocks = async { if node { None } else { Some(knock(&spec.address.0, spec.port, LAST_LOOK).await) } };
-    let (heard, found, address) = tokio::join!(knocks, power.state(), addressed(&spec.address.0));
+    let knocks = async { if node { None } else { Some(outside.knock(&spec.address.0, spec.port, LAST_LOOK).await) } };
+    let (heard, found, address) = tokio::join!(knocks, power.state(), outside.resolve(&spec.address.0));
     match heard {
         None | Some(Answer::Not(Reach::TimedOut { .. }) | Answer::Silent) => {}
         // An instance that is off has no way to it, whatever the operator's network says of that.
@@ -558,8 +544,8 @@ pub(super) async fn objection(
     }
 }
 
-/// Hosts of one fleet that are described as the same machine: one address and port, or one instance. Each with the other's
-/// name and what they share.
+/// Of the hosts of one fleet, by name, the first that is described as the same machine as another: one address and port, or one
+/// instance. With its name and what they share.
 pub(super) fn twin(host: &BinderHost, fleet: &[Arc<BinderHost>]) -> Option<String> {
     let gce = |host: &BinderHost| {
         let gce = host.spec.power.as_ref()?.gce.as_ref()?;

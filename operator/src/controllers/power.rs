@@ -34,8 +34,8 @@ pub(super) async fn of(
     let Some(credentials) = access::field(&secret, key) else {
         return Ok(Some(Err(format!("the Secret {name} holds no text under {key}"))));
     };
-    Ok(Some(match context.gce.instance(&described, &credentials) {
-        Ok(instance) => Ok(Box::new(instance)),
+    Ok(Some(match context.outside.cloud(&described, &credentials) {
+        Ok(instance) => Ok(instance),
         Err(error) => Err(chain(&error)),
     }))
 }

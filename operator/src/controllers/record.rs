@@ -306,7 +306,7 @@ pub(super) async fn intend(
             boot_id: boot_id.map(str::to_owned),
             decided_at: Some(Time(decided.at)),
             incident_since: decided.incident.map(Time),
-            nonce: Some(format!("{:032x}", rand::random::<u128>())),
+            nonce: Some(format!("{:032x}", context.dice.nonce())),
             deadline: Time(run.deadline),
         },
         status: None,

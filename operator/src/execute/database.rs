@@ -1,29 +1,32 @@
 //! Steps that are done in Binder's database, and by the build server's API.
 
-use super::{CannotExecute, Means, Sent};
+use super::{CannotExecute, Sent, With};
 use crate::binder::build_server;
 use crate::binder::database::{self, DatabaseError};
+use crate::hosts::Session;
 use binder_core::facets::Step;
 use binder_core::gate::Permit;
 use jiff::Timestamp;
 
-/// Carries out a step on the database or by the build server.
+/// Carries out a step on the database of a machine, or by its build server.
 ///
 /// # Errors
 /// [`CannotExecute`] when something that it needs is not there.
-pub(super) async fn carry_out(step: &Step, permit: Permit, means: Means<'_>) -> Result<Sent, CannotExecute> {
+pub(super) async fn carry_out(
+    session: &Session,
+    step: &Step,
+    permit: Permit,
+    with: With,
+) -> Result<Sent, CannotExecute> {
     match step {
         Step::FailBuild { place, name, started } => {
-            let session = means.session.ok_or(CannotExecute::NotConnected)?;
             Ok(edited(database::fail_hung(session, permit, place, name, *started).await))
         }
         Step::FailUnusableBuild { place, name } => {
-            let session = means.session.ok_or(CannotExecute::NotConnected)?;
             Ok(edited(database::fail_unusable(session, permit, place, name).await))
         }
         Step::BackUp { place, .. } => {
-            let session = means.session.ok_or(CannotExecute::NotConnected)?;
-            let backups = means.backups.ok_or(CannotExecute::NoPlaceForBackups)?;
+            let backups = with.backups.ok_or(CannotExecute::NoPlaceForBackups)?;
             // Before: what earlier attempts left half written must not keep this one from having room. After: so must not what
             // this one leaves if it is cut off.
             let clean = || backups.store.clean(backups.keep, Timestamp::now());
@@ -42,10 +45,9 @@ pub(super) async fn carry_out(step: &Step, permit: Permit, means: Means<'_>) -> 
         }
         Step::RebuildBuild { name, repository } => {
             let key =
-                means.api_key.ok_or_else(|| CannotExecute::NoApiKey { component: format!("a build of {name}") })?;
-            let (session, port) = means.build_server.ok_or(CannotExecute::NoBuildServer)?;
-            let permit = permit.by_way_of(session.host());
-            let asked = build_server::build(&session, permit, port, repository, key).await;
+                with.api_key.ok_or_else(|| CannotExecute::NoApiKey { component: format!("a build of {name}") })?;
+            let port = with.build_server.ok_or(CannotExecute::NoBuildServer)?;
+            let asked = build_server::build(session, permit, port, repository, key).await;
             Ok(Sent { may_have_run: asked.may_have_run, said: asked.said })
         }
         _ => Err(CannotExecute::NotHere),

@@ -19,11 +19,36 @@ use futures::future::BoxFuture;
 use secrecy::SecretString;
 use std::sync::Arc;
 
+/// What can be done through an open connection to a machine.
+pub trait Hands: Send + Sync {
+    /// The UID of the `BinderHost` whose machine this is.
+    fn host(&self) -> &str;
+
+    /// Carries out a step that is done on the machine. The permit is spent.
+    fn carry_out<'a>(
+        &'a self,
+        step: &'a Step,
+        permit: Permit,
+        with: With,
+    ) -> BoxFuture<'a, Result<Sent, CannotExecute>>;
+}
+
+/// What a step that is done on a machine may need besides.
+#[derive(Default)]
+pub struct With {
+    /// The API key of Binder's servers.
+    pub api_key: Option<SecretString>,
+    /// Where backups lie.
+    pub backups: Option<Backups>,
+    /// The port of the build server on that machine, as its settings say.
+    pub build_server: Option<u16>,
+}
+
 /// Everything that a step may be carried out with. What a step needs and is not there is said, and nothing is done.
 #[derive(Default)]
 pub struct Means<'a> {
     /// The connection to the host; absent when it does not answer.
-    pub session: Option<&'a Session>,
+    pub session: Option<&'a dyn Hands>,
     /// The API key of Binder's servers, for the steps that need it ([`Step::needs_api_key`]).
     pub api_key: Option<SecretString>,
     /// The host's power, for the steps that need it ([`Step::needs_power`]): absent when none is described, or in words why
@@ -31,7 +56,7 @@ pub struct Means<'a> {
     pub power: Option<Result<Box<dyn Power>, String>>,
     /// The open connection to the host with the build server, and that server's port, for the steps that are done there
     /// ([`Step::goes_to_build_server`]).
-    pub build_server: Option<(Arc<Session>, u16)>,
+    pub build_server: Option<(Arc<dyn Hands>, u16)>,
     /// The Secret that is to have the API key, for the step that puts it there ([`Step::WriteApiKey`]).
     pub key_place: Option<Box<dyn KeyPlace>>,
     /// Where backups lie, for the step that makes one ([`Step::BackUp`]).
@@ -119,18 +144,23 @@ pub async fn carry_out(step: &Step, permit: Permit, means: Means<'_>) -> Sent {
         Step::PowerCycle { .. } | Step::PowerOn { .. } | Step::AuthorizeKey { .. } | Step::RestartNode { .. } => {
             by_the_cloud(step, permit, means).await
         }
-        Step::DeleteRoutes { routes, port } => match means.session {
-            Some(session) => Ok(routes::delete(session, permit, routes, *port).await),
-            None => Err(CannotExecute::NotConnected),
-        },
-        Step::FailBuild { .. } | Step::RebuildBuild { .. } | Step::FailUnusableBuild { .. } | Step::BackUp { .. } => {
-            database::carry_out(step, permit, means).await
-        }
         Step::WriteApiKey { .. } => match (means.key_place, means.api_key) {
             (Some(place), Some(key)) => Ok(place.put(permit, key).await),
             _ => Err(CannotExecute::NoKeyPlace),
         },
-        _ => on_the_host(step, permit, means).await,
+        _ => {
+            let build_server = means.build_server.as_ref().map(|(_, port)| *port);
+            let with = With { api_key: means.api_key, backups: means.backups, build_server };
+            match (means.build_server, means.session) {
+                (Some((build, _)), _) if step.goes_to_build_server() => {
+                    let permit = permit.by_way_of(build.host());
+                    build.carry_out(step, permit, with).await
+                }
+                (None, _) if step.goes_to_build_server() => Err(CannotExecute::NoBuildServer),
+                (_, Some(session)) => session.carry_out(step, permit, with).await,
+                (_, None) => Err(CannotExecute::NotConnected),
+            }
+        }
     };
     sent.unwrap_or_else(Sent::from)
 }
@@ -162,10 +192,33 @@ async fn by_the_cloud(step: &Step, permit: Permit, means: Means<'_>) -> Result<S
     })
 }
 
+impl Hands for Session {
+    fn host(&self) -> &str {
+        self.host()
+    }
+
+    fn carry_out<'a>(
+        &'a self,
+        step: &'a Step,
+        permit: Permit,
+        with: With,
+    ) -> BoxFuture<'a, Result<Sent, CannotExecute>> {
+        Box::pin(async move {
+            match step {
+                Step::DeleteRoutes { routes, port } => Ok(routes::delete(self, permit, routes, *port).await),
+                Step::FailBuild { .. }
+                | Step::RebuildBuild { .. }
+                | Step::FailUnusableBuild { .. }
+                | Step::BackUp { .. } => database::carry_out(self, step, permit, with).await,
+                _ => on_the_host(self, step, permit, with).await,
+            }
+        })
+    }
+}
+
 /// A step that is a command over SSH.
-async fn on_the_host(step: &Step, permit: Permit, means: Means<'_>) -> Result<Sent, CannotExecute> {
-    let change = command::command(step, means.api_key)?;
-    let session = means.session.ok_or(CannotExecute::NotConnected)?;
+async fn on_the_host(session: &Session, step: &Step, permit: Permit, with: With) -> Result<Sent, CannotExecute> {
+    let change = command::command(step, with.api_key)?;
     Ok(match session.change(permit, change).await {
         Ok(ran) => {
             let end = match (ran.timed_out, ran.exit, &ran.signal) {

@@ -58,7 +58,7 @@ pub use forward::{ForwardError, Forwarding, Screen};
 pub use http::{BadPath, HttpAnswer, HttpChanges, HttpError, HttpPath, LocalHttp, LocalHttpChange, Method};
 pub use limits::Limits;
 pub use look::{Look, LookEnd, LookError};
-pub use pool::{Hosts, NotConnected, Retry};
+pub use pool::{Connect, Hosts, Kept, NotConnected, Retry, Ssh};
 pub use probe::{BadProbe, Probe, Section, SectionOutput};
 pub use quote::BadArgument;
 pub use reach::{Greeting, Reach, knock};

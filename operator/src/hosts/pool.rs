@@ -27,6 +27,7 @@ use super::session::Session;
 use super::target::Target;
 use super::wire::{Dial, Tcp};
 use super::{ConnectError, locked};
+use crate::clock::Clock;
 
 /// After a host key that is not pinned.
 const AFTER_MISMATCH: Duration = Duration::from_secs(10 * 60);
@@ -38,17 +39,86 @@ const STEADY_AFTER: Duration = Duration::from_secs(10);
 /// So many refused logins are remembered for each machine; more would mean that a key changes all the time.
 const REFUSALS_KEPT: usize = 16;
 
-/// The sessions of all machines. Cheap to clone; clones share them. Dropping the last one closes them all.
-#[derive(Clone)]
-pub struct Hosts {
-    shared: Arc<HostsShared>,
+/// What the pool has to know of the sessions that it keeps.
+pub trait Kept: Send + Sync {
+    /// Whether the connection still stands, as far as is known here.
+    fn is_open(&self) -> bool;
+
+    /// Whether it has been used so much that a fresh one would be better. It still works.
+    fn needs_reconnect(&self) -> bool;
+
+    /// Closes the connection now, under whatever runs over it.
+    fn close(&self);
+
+    /// When the login was done.
+    fn opened(&self) -> Instant;
+
+    /// How the connection ended, for a message. Only meaningful when it did.
+    fn ending_in_words(&self) -> String;
 }
 
-struct HostsShared {
+/// How the pool comes by a session.
+pub trait Connect<S: ?Sized>: Send + Sync {
+    /// One attempt, bounded in time: connects, checks the host key, and logs in once.
+    fn connect<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Arc<S>, ConnectError>>;
+}
+
+/// Over SSH.
+pub struct Ssh {
     dial: Arc<dyn Dial>,
     limits: Limits,
+}
+
+impl Ssh {
+    /// Over streams from `dial`.
+    pub fn over(dial: Arc<dyn Dial>, limits: Limits) -> Self {
+        Self { dial, limits }
+    }
+
+    /// One attempt.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn session(&self, target: &Target) -> Result<Arc<Session>, ConnectError> {
+        Session::connect_over(self.dial.as_ref(), target, &self.limits).await.map(Arc::new)
+    }
+}
+
+impl Default for Ssh {
+    /// Over TCP.
+    fn default() -> Self {
+        Self::over(Arc::new(Tcp), Limits::default())
+    }
+}
+
+impl Connect<Session> for Ssh {
+    fn connect<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Arc<Session>, ConnectError>> {
+        self.session(target).boxed()
+    }
+}
+
+/// The sessions of all machines. Cheap to clone; clones share them. Dropping the last one closes them all.
+pub struct Hosts<S: ?Sized = Session> {
+    shared: Arc<HostsShared<S>>,
+}
+
+impl<S: ?Sized> Clone for Hosts<S> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+struct HostsShared<S: ?Sized> {
+    connect: Arc<dyn Connect<S>>,
+    chance: Chance,
+    slots: Mutex<HashMap<String, Arc<Slot<S>>>>,
+}
+
+/// What the time of the next attempt is worked out from.
+#[derive(Clone)]
+struct Chance {
     jitter: Jitter,
-    slots: Mutex<HashMap<String, Arc<Slot>>>,
+    clock: Clock,
 }
 
 /// Why there is no session now, and when there may be one.
@@ -98,17 +168,22 @@ impl std::error::Error for NotConnected {
     }
 }
 
-type Outcome = Result<Arc<Session>, NotConnected>;
+type Outcome<S> = Result<Arc<S>, NotConnected>;
 
 /// What is known of one machine.
-#[derive(Default)]
-struct Slot {
-    state: Mutex<State>,
+struct Slot<S: ?Sized> {
+    state: Mutex<State<S>>,
 }
 
-#[derive(Default)]
-struct State {
-    now: Now,
+impl<S: ?Sized> Default for Slot<S> {
+    fn default() -> Self {
+        let state = State { now: Now::Nothing, attempts: 0, refused: Vec::new(), taken_over: false };
+        Self { state: Mutex::new(state) }
+    }
+}
+
+struct State<S: ?Sized> {
+    now: Now<S>,
     /// Attempts so far, to tell a late result from the current one.
     attempts: u64,
     /// Logins that were refused, newest last.
@@ -117,18 +192,16 @@ struct State {
     taken_over: bool,
 }
 
-#[derive(Default)]
-enum Now {
-    #[default]
+enum Now<S: ?Sized> {
     Nothing,
     Connecting {
         target: Target,
         attempt: u64,
-        outcome: Shared<BoxFuture<'static, Outcome>>,
+        outcome: Shared<BoxFuture<'static, Outcome<S>>>,
     },
     Open {
         target: Target,
-        session: Arc<Session>,
+        session: Arc<S>,
         failures: u32,
     },
     Failed {
@@ -154,16 +227,23 @@ impl Hosts {
 
     /// Over streams from `dial`, with back-off times picked by `jitter`.
     pub fn over(dial: Arc<dyn Dial>, limits: Limits, jitter: Jitter) -> Self {
-        Self { shared: Arc::new(HostsShared { dial, limits, jitter, slots: Mutex::default() }) }
+        Self::by(Arc::new(Ssh::over(dial, limits)), jitter, Clock::system())
+    }
+}
+
+impl<S: Kept + ?Sized + 'static> Hosts<S> {
+    /// Sessions that `connect` makes, with back-off times picked by `jitter` and told by `clock`.
+    pub fn by(connect: Arc<dyn Connect<S>>, jitter: Jitter, clock: Clock) -> Self {
+        Self { shared: Arc::new(HostsShared { connect, chance: Chance { jitter, clock }, slots: Mutex::default() }) }
     }
 
     /// The open session to a machine, or a new one if an attempt is due. All who ask at the same time share one
     /// attempt, and it is finished even when nobody waits for it any more: what it learns is not lost.
-    pub async fn session(&self, target: &Target) -> Result<Arc<Session>, NotConnected> {
+    pub async fn session(&self, target: &Target) -> Result<Arc<S>, NotConnected> {
         let slot = Arc::clone(locked(&self.shared.slots).entry(target.id.clone()).or_default());
         let outcome = {
             let mut state = locked(&slot.state);
-            match state.without_attempt(target, &self.shared.jitter) {
+            match state.without_attempt(target, &self.shared.chance) {
                 Known::Outcome(outcome) => return outcome,
                 Known::UnderWay(outcome) => outcome,
                 Known::AttemptDue { failures } => state.attempt(&slot, target, failures, &self.shared),
@@ -173,7 +253,7 @@ impl Hosts {
     }
 
     /// The session to a machine if one is open, without any attempt. For a witness, who is asked only if at hand.
-    pub fn open_session(&self, id: &str) -> Option<Arc<Session>> {
+    pub fn open_session(&self, id: &str) -> Option<Arc<S>> {
         let slot = Arc::clone(locked(&self.shared.slots).get(id)?);
         match &locked(&slot.state).now {
             Now::Open { session, .. } if session.is_open() => Some(Arc::clone(session)),
@@ -241,7 +321,7 @@ impl Hosts {
 
     /// How many sessions are open.
     pub fn open_sessions(&self) -> usize {
-        let slots: Vec<Arc<Slot>> = locked(&self.shared.slots).values().cloned().collect();
+        let slots: Vec<Arc<Slot<S>>> = locked(&self.shared.slots).values().cloned().collect();
         slots
             .iter()
             .filter(|slot| matches!(&locked(&slot.state).now, Now::Open { session, .. } if session.is_open()))
@@ -250,14 +330,14 @@ impl Hosts {
 }
 
 /// What can be said without an attempt.
-enum Known {
-    Outcome(Outcome),
-    UnderWay(Shared<BoxFuture<'static, Outcome>>),
+enum Known<S: ?Sized> {
+    Outcome(Outcome<S>),
+    UnderWay(Shared<BoxFuture<'static, Outcome<S>>>),
     AttemptDue { failures: u32 },
 }
 
-impl State {
-    fn without_attempt(&mut self, target: &Target, jitter: &Jitter) -> Known {
+impl<S: Kept + ?Sized + 'static> State<S> {
+    fn without_attempt(&mut self, target: &Target, chance: &Chance) -> Known<S> {
         if let Some((_, why)) = self.refused.iter().rev().find(|(refused, _)| refused.same_session(target)) {
             let why = NotConnected { why: Arc::clone(why), retry: Retry::WhenLoginChanges };
             return Known::Outcome(Err(why));
@@ -277,7 +357,7 @@ impl State {
                 }
                 let why = ConnectError::Unsteady { at: target.endpoint(), why: session.ending_in_words() };
                 let failures = failures.saturating_add(1);
-                Known::Outcome(Err(self.fail(target, failures, Arc::new(why), jitter)))
+                Known::Outcome(Err(self.fail(target, failures, Arc::new(why), chance)))
             }
             Now::Failed { target: to, why, due, failures } if to.same_session(target) => match due {
                 Some(due) if *due <= Instant::now() => Known::AttemptDue { failures: *failures },
@@ -290,25 +370,25 @@ impl State {
 
     fn attempt(
         &mut self,
-        slot: &Arc<Slot>,
+        slot: &Arc<Slot<S>>,
         target: &Target,
         failures: u32,
-        hosts: &HostsShared,
-    ) -> Shared<BoxFuture<'static, Outcome>> {
+        hosts: &HostsShared<S>,
+    ) -> Shared<BoxFuture<'static, Outcome<S>>> {
         self.attempts += 1;
         let attempt = self.attempts;
-        let (dial, limits, jitter) = (Arc::clone(&hosts.dial), hosts.limits.clone(), Arc::clone(&hosts.jitter));
+        let (connect, chance) = (Arc::clone(&hosts.connect), hosts.chance.clone());
         let (task_slot, to) = (Arc::clone(slot), target.clone());
+        let (at, clock) = (target.endpoint(), chance.clock.clone());
         let task = tokio::spawn(async move {
-            let result = Session::connect_over(dial.as_ref(), &to, &limits).await;
-            locked(&task_slot.state).settle(attempt, &to, failures, result, &jitter)
+            let result = connect.connect(&to).await;
+            locked(&task_slot.state).settle(attempt, &to, failures, result, &chance)
         });
-        let at = target.endpoint();
         let outcome = async move {
             task.await.unwrap_or_else(|error| {
                 // Only a panic or the end of the runtime gets here.
                 let why = ConnectError::Protocol { at, why: format!("the attempt was given up: {error}") };
-                Err(NotConnected { why: Arc::new(why), retry: Retry::At(Timestamp::now()) })
+                Err(NotConnected { why: Arc::new(why), retry: Retry::At(clock.now()) })
             })
         }
         .boxed()
@@ -323,14 +403,13 @@ impl State {
         attempt: u64,
         target: &Target,
         failures: u32,
-        result: Result<Session, ConnectError>,
-        jitter: &Jitter,
-    ) -> Outcome {
+        result: Result<Arc<S>, ConnectError>,
+        chance: &Chance,
+    ) -> Outcome<S> {
         let current = matches!(&self.now, Now::Connecting { attempt: number, .. } if *number == attempt);
         match result {
             Ok(session) => {
-                let session = Arc::new(session);
-                tracing::debug!(host = %session.endpoint(), "connected");
+                tracing::debug!(host = %target.endpoint(), "connected");
                 if current {
                     self.now = Now::Open { target: target.clone(), session: Arc::clone(&session), failures };
                 }
@@ -345,23 +424,23 @@ impl State {
                     self.refused.drain(..excess);
                 }
                 if current {
-                    Err(self.fail(target, failures.saturating_add(1), why, jitter))
+                    Err(self.fail(target, failures.saturating_add(1), why, chance))
                 } else {
-                    let (why, _) = not_connected(why, failures.saturating_add(1), jitter);
+                    let (why, _) = not_connected(why, failures.saturating_add(1), chance);
                     Err(why)
                 }
             }
         }
     }
 
-    fn fail(&mut self, target: &Target, failures: u32, why: Arc<ConnectError>, jitter: &Jitter) -> NotConnected {
-        let (why, due) = not_connected(why, failures, jitter);
+    fn fail(&mut self, target: &Target, failures: u32, why: Arc<ConnectError>, chance: &Chance) -> NotConnected {
+        let (why, due) = not_connected(why, failures, chance);
         self.now = Now::Failed { target: target.clone(), failures, why: why.clone(), due };
         why
     }
 
     fn close(&mut self) {
-        if let Now::Open { session, .. } = std::mem::take(&mut self.now) {
+        if let Now::Open { session, .. } = std::mem::replace(&mut self.now, Now::Nothing) {
             session.close();
         }
     }
@@ -373,7 +452,7 @@ fn is_final(why: &ConnectError) -> bool {
 }
 
 /// When to try again after a failure, on the wall's clock and on ours.
-fn not_connected(why: Arc<ConnectError>, failures: u32, jitter: &Jitter) -> (NotConnected, Option<Instant>) {
+fn not_connected(why: Arc<ConnectError>, failures: u32, chance: &Chance) -> (NotConnected, Option<Instant>) {
     let wait = match why.as_ref() {
         ConnectError::LoginRefused { .. } | ConnectError::MoreProofWanted { .. } => {
             return (NotConnected { why, retry: Retry::WhenLoginChanges }, None);
@@ -387,8 +466,8 @@ fn not_connected(why: Arc<ConnectError>, failures: u32, jitter: &Jitter) -> (Not
         | ConnectError::Closed { .. }
         | ConnectError::NotSsh { .. }
         | ConnectError::Protocol { .. }
-        | ConnectError::Unsteady { .. } => delay(failures, jitter),
+        | ConnectError::Unsteady { .. } => delay(failures, &chance.jitter),
     };
-    let at = Timestamp::now().saturating_add(wait);
+    let at = chance.clock.now().saturating_add(wait);
     (NotConnected { why, retry: Retry::At(at.unwrap_or(Timestamp::MAX)) }, Some(Instant::now() + wait))
 }

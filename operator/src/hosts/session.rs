@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::algorithms::preferred;
 use super::client::{Client, Ending, HandshakeError, Notes, in_words};
 use super::limits::Limits;
+use super::pool::Kept;
 use super::target::{Endpoint, Target};
 use super::wire::{Dial, MeteredStream, StreamGuard, Tcp};
 use super::{ConnectError, Presented, Stage, sanitize};
@@ -136,6 +137,28 @@ impl Session {
             Some(Ending::Broke(words)) => words,
             _ => "the connection was lost".to_owned(),
         }
+    }
+}
+
+impl Kept for Session {
+    fn is_open(&self) -> bool {
+        self.is_open()
+    }
+
+    fn needs_reconnect(&self) -> bool {
+        self.needs_reconnect()
+    }
+
+    fn close(&self) {
+        self.close();
+    }
+
+    fn opened(&self) -> Instant {
+        self.opened()
+    }
+
+    fn ending_in_words(&self) -> String {
+        self.ending_in_words()
     }
 }
 

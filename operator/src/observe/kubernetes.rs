@@ -1,7 +1,7 @@
 //! The Kubernetes API that a host serves, asked in two ways: as the runbook's `kubectl get nodes` asks, through the kubectl
 //! proxy of another host of the fleet, and on the machine's own loopback address, over its own connection.
 
-use super::Around;
+use super::{Around, Eyes};
 use crate::binder::ask::{NoAnswer, To, get};
 use crate::hosts::{HttpAnswer, HttpError, HttpPath, LocalHttp, Reach, Session};
 use binder_core::seen::kubernetes::{self, Answers, Api, Identified, Namespaces, Nodes, Proxied};
@@ -20,7 +20,7 @@ pub struct Way {
     /// The host's name.
     pub host: String,
     /// Its connection.
-    pub session: Arc<Session>,
+    pub session: Arc<dyn Eyes>,
     /// The kubectl proxy's port.
     pub port: u16,
     /// Which cluster is described behind it.
@@ -41,7 +41,7 @@ pub(super) async fn ask(session: &Session, desired: &Desired, around: &Around) -
     let Some(spec) = &desired.kubernetes_api else { return Known::NotAsked };
     let (own, through) = tokio::join!(own(session, spec), async {
         match &around.cluster {
-            Some(way) => Some(Box::pin(through(way, spec)).await),
+            Some(way) => Some(way.session.cluster(way, spec).await),
             None => None,
         }
     });
@@ -74,13 +74,14 @@ async fn own(session: &Session, spec: &KubernetesApi) -> Answers {
     }
 }
 
-type Through = (Proxied, Result<Nodes, String>, Option<Namespaces>);
+/// What comes through a kubectl proxy: how the API answers, its nodes, Binder's namespaces if they could be listed.
+pub type Through = (Proxied, Result<Nodes, String>, Option<Namespaces>);
 
-/// What comes through a kubectl proxy.
-async fn through(way: &Way, spec: &KubernetesApi) -> Through {
+/// What comes through a kubectl proxy. `session` is the connection to its host.
+pub(super) async fn through(session: &Session, way: &Way, spec: &KubernetesApi) -> Through {
     let question = |path: &'static [&'static str]| {
         let to = To { host: "127.0.0.1", port: way.port, path, slash: false, query: &[], secret: None };
-        get(&way.session, to, ANSWERS_WITHIN)
+        get(session, to, ANSWERS_WITHIN)
     };
     let healthz = || async {
         let began = Instant::now();
@@ -88,7 +89,7 @@ async fn through(way: &Way, spec: &KubernetesApi) -> Through {
     };
     let health = async {
         match healthz().await {
-            (Err(NoAnswer::TimedOut(_) | NoAnswer::Other(_)), _) => again(way, healthz()).await,
+            (Err(NoAnswer::TimedOut(_) | NoAnswer::Other(_)), _) => again(session, way, healthz()).await,
             answered => Ok(answered),
         }
     };
@@ -103,7 +104,7 @@ async fn through(way: &Way, spec: &KubernetesApi) -> Through {
     let (health, nodes, namespaces, told) = tokio::join!(
         health,
         question(&["api", "v1", "nodes"]),
-        get(&way.session, labelled, ANSWERS_WITHIN),
+        get(session, labelled, ANSWERS_WITHIN),
         question(&["api", "v1", "namespaces", "kube-system"])
     );
     let told = told.ok().filter(|answer| answer.status == 200).and_then(|answer| proxy::identity(&answer.body));
@@ -133,8 +134,8 @@ async fn through(way: &Way, spec: &KubernetesApi) -> Through {
 /// Asks once more what had no answer, if the machine in between is alive: one that hangs carries no answer of anybody's, and
 /// says nothing about what is behind it. Its life is looked at before and after the question, so that one which came back in the
 /// meantime is not taken for one that was there all along.
-async fn again<A>(way: &Way, question: impl Future<Output = A>) -> Result<A, String> {
-    let carries = async || match way.session.can_reach("127.0.0.1", way.port).await {
+async fn again<A>(session: &Session, way: &Way, question: impl Future<Output = A>) -> Result<A, String> {
+    let carries = async || match session.can_reach("127.0.0.1", way.port).await {
         Reach::Open => Ok(()),
         Reach::Refused => Err(format!("the kubectl proxy on {} does not answer", way.host)),
         other => Err(format!("{} does not carry the question: {other}", way.host)),

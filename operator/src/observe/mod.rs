@@ -14,7 +14,7 @@ mod routes;
 mod servers;
 
 use crate::hosts::{
-    ConnectError, LoginKey, LookError, NotConnected, Probe, Retry, Section, SectionOutput, Session, Unreached,
+    ConnectError, Greeting, LoginKey, LookError, NotConnected, Probe, Retry, Section, SectionOutput, Session, Unreached,
 };
 use binder_core::catalogue;
 use binder_core::facets;
@@ -22,6 +22,8 @@ use binder_core::plan::{FailureKind, LookFailure, Looked};
 use binder_core::seen::servers::Key;
 use binder_core::seen::{Answer, Ask, Blind, Observation, Reason, keys, known, settings};
 use binder_crds::Desired;
+use binder_crds::desired::KubernetesApi;
+use futures::future::{BoxFuture, FutureExt};
 use jiff::Timestamp;
 use secrecy::SecretString;
 use std::collections::BTreeMap;
@@ -49,6 +51,39 @@ pub struct BuildServer {
     pub address: String,
     /// Its port, as the settings of that host say.
     pub port: u16,
+}
+
+/// What can be asked through an open connection to a machine.
+pub trait Eyes: Send + Sync + std::fmt::Debug {
+    /// One look at the machine.
+    fn look<'a>(&'a self, desired: &'a Desired, around: &'a Around) -> BoxFuture<'a, Looked>;
+
+    /// What the machine tells of the cluster behind its kubectl proxy, which is to be the described one.
+    fn cluster<'a>(&'a self, way: &'a kubernetes::Way, spec: &'a KubernetesApi) -> BoxFuture<'a, kubernetes::Through>;
+
+    /// What the machine hears from an address and port after it said `opener`.
+    fn greeting<'a>(&'a self, address: &'a str, port: u16, opener: &'a [u8]) -> BoxFuture<'a, Greeting>;
+
+    /// Whether the machine's own end of the connection answers.
+    fn is_alive(&self) -> BoxFuture<'_, bool>;
+}
+
+impl Eyes for Session {
+    fn look<'a>(&'a self, desired: &'a Desired, around: &'a Around) -> BoxFuture<'a, Looked> {
+        look(self, desired, around).boxed()
+    }
+
+    fn cluster<'a>(&'a self, way: &'a kubernetes::Way, spec: &'a KubernetesApi) -> BoxFuture<'a, kubernetes::Through> {
+        kubernetes::through(self, way, spec).boxed()
+    }
+
+    fn greeting<'a>(&'a self, address: &'a str, port: u16, opener: &'a [u8]) -> BoxFuture<'a, Greeting> {
+        self.greeting(address, port, opener).boxed()
+    }
+
+    fn is_alive(&self) -> BoxFuture<'_, bool> {
+        self.is_alive().boxed()
+    }
 }
 
 /// Looks at a host. The time of the look is that at which all answers are there.

@@ -155,8 +155,10 @@ mod tests {
     }
 
     fn check(interface: &str, rules: &str) -> (Result<Check, Blind>, Vec<&'static str>) {
-        let seen =
-            Observation { nat: Known::Seen(nat::said(rules)), ..Observation::nothing(jiff::Timestamp::UNIX_EPOCH) };
+        let seen = Observation {
+            nat: Known::Seen(nat::Nat::of(rules, &[("eth0", std::net::Ipv4Addr::new(10, 0, 0, 2))])),
+            ..Observation::nothing(jiff::Timestamp::UNIX_EPOCH)
+        };
         let desired = described(interface);
         let check = PortRedirects.check(&desired, &seen);
         let drifts = check.as_ref().map(|check| check.drifts.clone()).unwrap_or_default();

@@ -13,8 +13,6 @@ pub mod evidence;
 pub mod memory;
 pub mod order;
 pub mod outage;
-#[cfg(test)]
-mod tests;
 mod updates;
 pub mod windows;
 pub mod witness;

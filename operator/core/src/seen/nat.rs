@@ -50,6 +50,18 @@ pub struct Nat {
     pub legacy: bool,
 }
 
+impl Nat {
+    /// These rules, one a line as iptables prints them, on a machine with these addresses beside its loopback interface.
+    pub fn of(rules: &str, addresses: &[(&str, Ipv4Addr)]) -> Self {
+        let mut nat = Self::default();
+        rules.lines().for_each(|line| nat.add(line));
+        let names = addresses.iter().map(|(name, _)| *name);
+        nat.interfaces = names.chain(["lo"]).map(str::to_owned).collect();
+        nat.addresses = addresses.iter().map(|(name, address)| ((*name).to_owned(), *address)).collect();
+        nat
+    }
+}
+
 /// Where a connection to a port is led.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Led {
@@ -416,22 +428,16 @@ fn plain(line: &str, rule: &Rule) -> Option<(String, u16, u16)> {
     (line.trim_end() == wanted).then_some((interface, from, to))
 }
 
-/// Rules as a host with the interfaces `lo` and `eth0` would tell them.
-#[cfg(test)]
-pub(crate) fn said(rules: &str) -> Nat {
-    let mut nat = Nat::default();
-    rules.lines().for_each(|line| nat.add(line));
-    nat.interfaces = BTreeSet::from(["lo".to_owned(), "eth0".to_owned()]);
-    nat.addresses = vec![("eth0".to_owned(), Ipv4Addr::new(10, 0, 0, 2))];
-    nat
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
     use crate::seen::script::stand_in::Stage;
     use proptest::prelude::*;
+
+    fn said(rules: &str) -> Nat {
+        Nat::of(rules, &[("eth0", Ipv4Addr::new(10, 0, 0, 2))])
+    }
 
     const OURS: &str = "-A PREROUTING -i eth0 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 3000\n";
 

@@ -1,12 +1,12 @@
-//! Operation a step: asks once more whether it still holds, records the intention, sends, records that it was sent. Whether it
+//! Doing a step: asks once more whether it still holds, records the intention, sends, records that it was sent. Whether it
 //! helped is the next look's to see.
 
 use super::super::actions::Remembered;
 use super::super::secrets::Age;
 use super::super::{Context, Error, backups, brake, chain, disruption, fleet, keys, list_all, outage, power, record};
 use super::{Described, record_ends};
-use crate::execute::{self, Means, Sent};
-use crate::hosts::Session;
+use crate::execute::{self, Hands, Means, Sent};
+use crate::machines::{Machine, Outside};
 use crate::panics;
 use binder_core::facets::backups::SHOWS;
 use binder_core::facets::{Disruption, Step};
@@ -19,7 +19,8 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 use secrecy::SecretString;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use tracing::Instrument;
 
 /// How old what was seen may be when a step that rests on it is sent: the pause between two looks at a host that differs is
@@ -54,7 +55,7 @@ pub(super) async fn end_backups_that_nobody_makes(
     context: &Context,
     memory: &mut Memory,
 ) -> Result<(), Error> {
-    let now = Timestamp::now();
+    let now = context.clock.now();
     let over: Vec<plan::Finish> = memory
         .open()
         .filter(|past| matches!(past.step, Some(Step::BackUp { .. })))
@@ -88,7 +89,7 @@ pub(super) async fn execute(
     described: &Described,
     context: &Arc<Context>,
     run: Run,
-    session: Option<Arc<Session>>,
+    session: Option<Arc<dyn Machine>>,
     looked: &Looked,
     fleet_view: &FleetView,
     decided: Decided,
@@ -171,9 +172,9 @@ pub(super) async fn execute(
     if let Step::BackUp { .. } = run.step {
         return back_up(described, context, run, session, past).await;
     }
-    let at = Timestamp::now();
+    let at = context.clock.now();
     let means = means(described, context, &run.step, session.as_deref(), fleet_view, key).await?;
-    let sent = match not_any_more(described, &run.step, fleet_view, &means, decided).await {
+    let sent = match not_any_more(&*context.outside, described, &run.step, fleet_view, &means, decided).await {
         None => execute::carry_out(&run.step, run.permit.recorded(&past.uid), means).await,
         Some(why) => Sent { may_have_run: false, said: why },
     };
@@ -190,7 +191,7 @@ pub(super) async fn means<'s>(
     described: &Described,
     context: &Context,
     step: &Step,
-    session: Option<&'s Session>,
+    session: Option<&'s dyn Machine>,
     fleet_view: &FleetView,
     key: Option<SecretString>,
 ) -> Result<Means<'s>, Error> {
@@ -200,16 +201,20 @@ pub(super) async fn means<'s>(
         None
     };
     let build_server = match &fleet_view.build_server {
-        Some(build) if step.goes_to_build_server() => context.ssh.open_session(&build.uid).zip(build.port),
+        Some(build) if step.goes_to_build_server() => {
+            context.ssh.open_session(&build.uid).map(|session| session as Arc<dyn Hands>).zip(build.port)
+        }
         _ => None,
     };
     let key_place = keys::place(context, &described.namespace, step);
+    let session = session.map(|session| session as &dyn Hands);
     Ok(Means { session, api_key: key, power, build_server, key_place, backups: None })
 }
 
 /// Why a step is not to be sent any more, asked at the last moment: what was seen is too old, or what machine and cloud say
 /// right before the cloud restarts or starts something speaks against it.
 pub(super) async fn not_any_more(
+    outside: &dyn Outside,
     described: &Described,
     step: &Step,
     fleet: &FleetView,
@@ -220,7 +225,7 @@ pub(super) async fn not_any_more(
         return Some(format!("what it rests on was seen {} s ago: it is looked at and decided anew", age.as_secs()));
     }
     let Some(Ok(power)) = &means.power else { return None };
-    let last = outage::objection(&described.spec, step, power.as_ref(), fleet.patience.dead_after);
+    let last = outage::objection(outside, &described.spec, step, power.as_ref(), fleet.patience.dead_after);
     match tokio::time::timeout(GOOD_FOR, last).await {
         Ok(objection) => objection,
         Err(_) => Some("its cloud did not answer at the last moment: decided anew".to_owned()),
@@ -233,7 +238,7 @@ pub(super) async fn back_up(
     described: &Described,
     context: &Arc<Context>,
     run: Run,
-    session: Option<Arc<Session>>,
+    session: Option<Arc<dyn Machine>>,
     past: Past,
 ) -> Result<(), Error> {
     let (context, namespace, uid) = (Arc::clone(context), described.namespace.clone(), described.uid.clone());
@@ -244,8 +249,9 @@ pub(super) async fn back_up(
     let being_made = context.backups.begin(&past.name);
     let stop = context.stop.clone();
     let work = async move {
-        let means = Means { session: session.as_deref(), backups: place, ..Means::default() };
-        let at = Timestamp::now();
+        let session = session.as_deref().map(|session| session as &dyn Hands);
+        let means = Means { session, backups: place, ..Means::default() };
+        let at = context.clock.now();
         let done = panics::caught(Box::pin(execute::carry_out(&run.step, run.permit, means))).await;
         let sent = done.unwrap_or_else(|place| Sent { may_have_run: true, said: format!("a defect at {place}") });
         let status = record::sent(sent, at);
@@ -258,7 +264,7 @@ pub(super) async fn back_up(
     };
     tokio::spawn(
         async move {
-            tokio::select! { () = work => {}, () = stop.cancelled() => {} }
+            tokio::select! { biased; () = work => {}, () = stop.cancelled() => {} }
         }
         .in_current_span(),
     );

@@ -3,7 +3,8 @@
 use super::super::secrets::Age;
 use super::super::{Context, Error, access, backups, fleet, keys};
 use super::Described;
-use crate::hosts::{ConnectError, Session};
+use crate::hosts::ConnectError;
+use crate::machines::Machine;
 use crate::observe::kubernetes::Way;
 use crate::observe::{self, Around};
 use binder_core::facets::Step;
@@ -12,11 +13,11 @@ use binder_core::plan::{self, Looked};
 use binder_core::status::{self};
 use binder_crds::desired::Server;
 use binder_crds::{BinderHost, BinderHostStatus};
-use jiff::Timestamp;
 use kube::ResourceExt;
 use secrecy::ExposeSecret;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long after its key was authorized a refused login is tried once more: Compute Engine's guest agent takes over keys
 /// within seconds. Once, since machines shut out who is refused again and again (fail2ban: 5 times in 10 min).
@@ -29,7 +30,7 @@ pub(super) fn try_login_once_more(
     memory: &Memory,
     tried_after: Option<&str>,
 ) {
-    let now = Timestamp::now();
+    let now = context.clock.now();
     let Some(past) = memory.open().find(|past| {
         matches!(past.step, Some(Step::AuthorizeKey { .. }))
             && past.sent_at.is_some_and(|sent| now.duration_since(sent).unsigned_abs() >= KEY_ARRIVES)
@@ -45,7 +46,7 @@ pub(super) fn try_login_once_more(
     }
 }
 
-pub(super) type Seen = (Looked, Option<Arc<Session>>);
+pub(super) type Seen = (Looked, Option<Arc<dyn Machine>>);
 
 /// Looks, unless nobody may.
 pub(super) async fn observe(
@@ -78,7 +79,7 @@ pub(super) async fn observe(
         Ok(session) => {
             let name = described.object.name_any();
             let (looked, backups) = tokio::join!(
-                look(described, context, &session),
+                look(described, context, &*session),
                 backups::look(context, &described.namespace, &described.uid, &name, &described.spec)
             );
             let mut looked = looked?;
@@ -115,15 +116,11 @@ pub(super) async fn observe(
 
 /// Looks, with what the fleet's other hosts are and with the API key where one is needed. A key that a server refuses may be
 /// an old one of ours: only the Secret's present one may blame the server.
-pub(super) async fn look(
-    described: &Described,
-    context: &Context,
-    session: &crate::hosts::Session,
-) -> Result<Looked, Error> {
+pub(super) async fn look(described: &Described, context: &Context, session: &dyn Machine) -> Result<Looked, Error> {
     let desired = &described.spec.desired;
     let mut around = around(described, context);
     if !observe::asks_with_api_key(desired) {
-        return Ok(Box::pin(observe::look(session, desired, &around)).await);
+        return Ok(session.look(desired, &around).await);
     }
     let (namespace, reference) = (&described.namespace, described.spec.api_key_secret_ref.as_ref());
     let age = Age::for_looks(plan::usual(&described.spec));
@@ -135,7 +132,7 @@ pub(super) async fn look(
     }
     context.key_search.end(namespace, reference);
     around.api_key = Some(key.clone().map_err(|problem| problem.to_string()));
-    let looked = Box::pin(observe::look(session, desired, &around)).await;
+    let looked = session.look(desired, &around).await;
     if !observe::key_was_refused(&looked) {
         return Ok(looked);
     }
@@ -145,7 +142,7 @@ pub(super) async fn look(
         return Ok(looked);
     }
     around.api_key = Some(now.map_err(|problem| problem.to_string()));
-    Ok(Box::pin(observe::look(session, desired, &around)).await)
+    Ok(session.look(desired, &around).await)
 }
 
 /// What a look may use beside the host itself: what the fleet's other hosts are.

@@ -6,6 +6,7 @@ use super::act::*;
 use super::*;
 use binder_core::plan::memory::Past;
 use binder_crds::{ActionOutcome, BinderFleetSpec};
+use jiff::Timestamp;
 use serde_json::json;
 
 fn host(labels: serde_json::Value, owner: Option<&str>) -> BinderHost {

@@ -1,15 +1,17 @@
 //! `decide` on what Binder's servers say: another API key, a health status that is not so, stale routes, a database that
 //! cannot be reached.
 
-use super::well;
-use super::world::{Operator, World, component_named, web};
-use crate::plan::Looked;
-use crate::seen::Known;
-use crate::seen::reach::{Reached, subject};
-use crate::seen::routes::AppId;
+use crate::component_named;
+use crate::operator::Operator;
+use crate::well;
+use binder_core::plan::Looked;
+use binder_core::seen::Known;
+use binder_core::seen::reach::{Reached, subject};
+use binder_core::seen::routes::AppId;
 use binder_crds::desired::Reach;
 use binder_crds::text::HostName;
 use binder_crds::{Desired, conditions};
+use binder_world::{World, web};
 use std::collections::BTreeMap;
 
 #[test]
@@ -141,7 +143,7 @@ fn a_server_is_not_started_while_the_database_cannot_be_reached_from_its_host() 
         world.pass(20);
         let looked = refused(&mut operator, &world, &wanted, Reached::NoAnswer);
         let decision = operator.decide(&looked, world.now);
-        assert!(!matches!(decision.next, crate::plan::Next::Run(_)));
+        assert!(!matches!(decision.next, binder_core::plan::Next::Run(_)));
         operator.status = decision.status;
     }
     assert!(operator.status.plan.iter().any(|step| step.waits_for == "binder-services:9050 to be reachable from here"));

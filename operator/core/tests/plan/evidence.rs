@@ -1,12 +1,13 @@
 //! What a step waits for until enough speaks for it.
 
-use super::outage::sees_it_dead;
-use super::well;
-use super::world::{Operator, World};
-use crate::plan::WATCH;
-use crate::plan::evidence::Demanded;
-use crate::seen::pm2::State;
+use crate::operator::Operator;
+use crate::outage::sees_it_dead;
+use crate::well;
+use binder_core::plan::WATCH;
+use binder_core::plan::evidence::Demanded;
+use binder_core::seen::pm2::State;
 use binder_crds::{Mode, conditions};
+use binder_world::World;
 
 /// A server that pm2 says is stopped: its entry is to be deleted.
 fn stopped(world: &mut World) {
@@ -74,7 +75,7 @@ fn what_comes_later_in_the_order_does_not_overtake_what_waits_for_its_second_loo
 #[test]
 fn a_server_that_unwarranted_does_not_restart_its_machine() {
     let (mut operator, mut world) = (Operator::new(Mode::Enforce), World::bare());
-    world.broken = vec!["binder-web-start"];
+    world.broken = vec!["binder-web-start".to_owned()];
     operator.run(&mut world, 400);
     assert_eq!(operator.ran.iter().filter(|step| *step == "Reboot").count(), 0, "{:?}", operator.ran);
     assert_eq!(operator.condition(conditions::STALLED), ("True", "RestartHeld"));
@@ -87,7 +88,7 @@ fn a_start_whose_program_is_missing_does_not_restart_the_machine() {
     for code in [126, 127] {
         let (mut operator, mut world) = well();
         world.delete("binder-web-start");
-        world.broken = vec!["binder-web-start"];
+        world.broken = vec!["binder-web-start".to_owned()];
         for _ in 0..400 {
             let wait = operator.pass(&mut world);
             for past in operator.memory.actions.iter_mut().filter(|past| past.kind == "StartProcess") {
@@ -117,7 +118,7 @@ fn a_machine_that_has_just_booted_is_not_rebooted() {
     let (mut operator, mut world) = well();
     operator.fleet.patience.dead_after = std::time::Duration::from_secs(3600);
     world.delete("binder-web-start");
-    world.broken = vec!["binder-web-start"];
+    world.broken = vec!["binder-web-start".to_owned()];
     world.uptime = 10;
     for process in world.processes.values_mut() {
         process.started_ticks = 1;

@@ -1,27 +1,32 @@
-//! `decide` against a host in memory ([`world`]).
+//! `decide` against a host in memory ([`binder_world`]).
 
-#![allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics is a test that fails")]
 
 mod database;
 mod docker;
 mod evidence;
 mod keys;
 mod modules;
+mod operator;
 mod outage;
 mod servers;
-mod world;
 
-use super::memory::Memory;
-use super::{FailureKind, LookFailure, Looked, Next};
-use crate::catalogue::Start;
-use crate::facets::Step;
-use crate::gate::BlockedBy;
-use crate::seen::pm2::State;
+use binder_core::catalogue::{self, Component, Start};
+use binder_core::facets::Step;
+use binder_core::gate::BlockedBy;
+use binder_core::plan::memory::Memory;
+use binder_core::plan::{FailureKind, LookFailure, Looked, Next};
+use binder_core::seen::pm2::State;
 use binder_crds::desired::Server;
 use binder_crds::{ActionOutcome, Desired, Mode, conditions};
+use binder_world::{World, web};
+use operator::Operator;
 use proptest::prelude::*;
 use std::sync::LazyLock;
-use world::{Operator, World, component_named};
+
+fn component_named(name: &str) -> Component {
+    catalogue::described(&web()).into_iter().find(|component| component.name == name).unwrap()
+}
 
 /// A host that is as described for a while. Worked out once, since every test begins with it.
 fn well() -> (Operator, World) {
@@ -396,7 +401,7 @@ proptest! {
 #[test]
 fn every_blocked_by_has_words() {
     let blocked = BlockedBy::Cooldown { until: "2026-11-22T14:02:10Z".parse().unwrap() };
-    assert_eq!(crate::status::blocked_words(&blocked), "cooldown until 14:02:10Z");
+    assert_eq!(binder_core::status::blocked_words(&blocked), "cooldown until 14:02:10Z");
     let start = Start::Service { name: "db".to_owned() };
     let step = Step::StartProcess { component: "db".to_owned(), start, path: None };
     assert_eq!(step.words(), "start the service db");

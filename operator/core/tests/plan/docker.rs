@@ -1,11 +1,12 @@
 //! Docker's disk and its clean-up: from what is wrong, or due, to what is not.
 
-use super::world::{Operator, World};
-use crate::facets::Step;
-use crate::seen::docker::{Answers, Config, Container, Docker, Image};
+use crate::operator::Operator;
+use binder_core::facets::Step;
+use binder_core::seen::docker::{Answers, Config, Container, Docker, Image};
 use binder_crds::desired::{Disk, Docker as Described, Reclaim};
 use binder_crds::text::{HostPath, ImagePattern, Percent, Schedule, Span};
 use binder_crds::{Desired, Mode, conditions};
+use binder_world::World;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
 
@@ -69,33 +70,6 @@ fn host(images: usize, others: u64) -> (Operator, World) {
     (operator, world)
 }
 
-/// What a step does to this Docker.
-pub(super) fn apply(world: &mut World, step: &Step) {
-    let Some(docker) = &mut world.docker else { return };
-    let before: u64 = docker.images.iter().map(|image| image.size).sum();
-    match step {
-        Step::RemoveContainers { containers } => {
-            docker.containers.retain(|there| !containers.iter().any(|one| one.id == there.id));
-        }
-        Step::RemoveImages { images } => {
-            docker.images.retain(|there| !images.iter().any(|one| one.id == there.id));
-        }
-        Step::EmptyPackageCache => {
-            docker.used -= docker.apt_cache;
-            docker.available += docker.apt_cache;
-            docker.apt_cache = 0;
-        }
-        Step::DeleteEmptyDockerConfig { paths } => {
-            docker.configs.retain(|there| there.size > 0 || !paths.contains(&there.path));
-        }
-        Step::RestartDocker if docker.available > 0 => docker.answers = Answers::Yes,
-        _ => {}
-    }
-    let freed = before - docker.images.iter().map(|image| image.size).sum::<u64>();
-    docker.used -= freed;
-    docker.available += freed;
-}
-
 fn left(world: &World) -> usize {
     world.docker.as_ref().unwrap().images.len()
 }
@@ -143,7 +117,7 @@ fn run_refused(operator: &mut Operator, world: &mut World, passes: usize, refuse
                 Step::RemoveContainers { containers } => containers.retain(|one| keep(&one.id)),
                 _ => {}
             }
-            apply(world, &rest);
+            world.apply(&rest);
             if !refused.is_empty() {
                 said = format!("exit code 1: Error response from daemon: conflict refused {}", refused.join(" "));
             }

@@ -1,11 +1,14 @@
 //! A module that is older than asked for, from the difference to the running server; and a new version that does not come up.
 
-use super::world::{Operator, World, component_named};
-use super::{conditions, well};
-use crate::facets::Step;
-use crate::plan::memory::Disrupted;
+use crate::component_named;
+use crate::operator::Operator;
+use crate::well;
+use binder_core::facets::Step;
+use binder_core::plan::memory::Disrupted;
+use binder_crds::conditions;
 use binder_crds::desired::Module;
 use binder_crds::fleet::{Purpose, Window};
+use binder_world::World;
 
 const OLD: &str = "1.1.16";
 const NEW: &str = "1.1.17";

@@ -1,16 +1,17 @@
 //! Restarts of the whole machine: when they are done, and when they must not be.
 
-use super::well;
-use super::world::{Operator, PUBLIC_KEY, World};
-use crate::plan::brake::{Held, REMEDIES_FAIL};
-use crate::plan::memory::Disrupted;
-use crate::plan::outage::{Addressed, Carrier, CloudSays, Heard, Instance, Outage, Over, Testimony, Witness};
+use crate::operator::{Operator, PUBLIC_KEY};
+use crate::well;
+use binder_core::plan::brake::{Held, REMEDIES_FAIL};
+use binder_core::plan::memory::Disrupted;
+use binder_core::plan::outage::{Addressed, Carrier, CloudSays, Heard, Instance, Outage, Over, Testimony, Witness};
 use binder_crds::fleet::{Purpose, Window};
 use binder_crds::references::{Access, GceHost, HostPower};
 use binder_crds::{ActionOutcome, Mode, conditions};
+use binder_world::World;
 use std::collections::BTreeSet;
 
-pub(super) fn sees_it_dead() -> Outage {
+pub(crate) fn sees_it_dead() -> Outage {
     let address = "192.0.2.1".parse().unwrap();
     let instance = Instance { name: "instance web-1".to_owned(), addresses: BTreeSet::from([address]), on_for: None };
     Outage {
@@ -238,7 +239,7 @@ fn a_reboot_of_a_machine_that_still_serves_waits_for_its_window() {
     let (mut operator, mut world) = well();
     operator.fleet.windows = at_five(&[Purpose::Planned]);
     world.delete("binder-web-start");
-    world.broken = vec!["binder-web-start"];
+    world.broken = vec!["binder-web-start".to_owned()];
     // deploy-kubernetes and health still serve.
     operator.run(&mut world, 100);
     assert_eq!(operator.status.waits_for, "the window that opens at 2026-11-22 05:00Z", "{:?}", operator.ran);
@@ -267,7 +268,7 @@ fn two_dead_hosts_do_not_wait_for_each_other_and_nothing_that_works_is_disrupted
     let (mut operator, mut world) = well();
     operator.fleet.disrupted = down(false);
     world.delete("binder-web-start");
-    world.broken = vec!["binder-web-start"];
+    world.broken = vec!["binder-web-start".to_owned()];
     operator.run(&mut world, 200);
     assert!(!operator.ran.iter().any(|step| step == "Reboot"), "{:?}", operator.ran);
     assert!(operator.status.waits_for.starts_with("binder-services to be well again"), "{}", operator.status.waits_for);
@@ -327,7 +328,7 @@ fn what_the_light_steps_do_not_cure_is_rebooted_once_and_started_again_in_order(
     let (mut operator, mut world) = well();
     operator.memory.actions.clear();
     world.delete("binder-web-start");
-    world.broken = vec!["binder-web-start"];
+    world.broken = vec!["binder-web-start".to_owned()];
     operator.run(&mut world, 200);
     assert_eq!(operator.ran[..4], ["StartProcess", "StartProcess", "StartProcess", "Reboot"]);
     assert_eq!(operator.ran.iter().filter(|step| *step == "Reboot").count(), 1);
@@ -347,7 +348,7 @@ fn what_the_light_steps_do_not_cure_is_rebooted_once_and_started_again_in_order(
 fn a_reboot_waits_for_the_lighter_steps() {
     let (mut operator, mut world) = well();
     world.delete("binder-web-start");
-    world.broken = vec!["binder-web-start"];
+    world.broken = vec!["binder-web-start".to_owned()];
     while operator.ran.len() < 3 {
         operator.run(&mut world, 1);
     }

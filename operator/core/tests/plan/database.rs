@@ -1,11 +1,12 @@
 //! Hung builds and the backups that an edit waits for, against a database in memory.
 
-use super::world::{Operator, World};
-use crate::plan::memory::BuildServer;
-use crate::seen::backups::Backups;
-use crate::seen::database::{Build, Database, Name};
+use crate::operator::Operator;
+use binder_core::plan::memory::BuildServer;
+use binder_core::seen::backups::Backups;
+use binder_core::seen::database::{Build, Database, Name};
 use binder_crds::desired::{self, HungBuilds};
 use binder_crds::{Desired, Mode, conditions};
+use binder_world::World;
 use jiff::SignedDuration;
 
 fn build(world: &World, name: &str, hours: i64) -> Build {

@@ -1,9 +1,10 @@
 //! `decide` while the Secret does not have the API key: what is put back, by whom, and when a person is asked.
 
-use super::well;
-use super::world::{Operator, World};
-use crate::seen::keys::{Found, KeySearch, Put};
+use crate::operator::Operator;
+use crate::well;
+use binder_core::seen::keys::{Found, KeySearch, Put};
 use binder_crds::{Mode, conditions};
+use binder_world::World;
 
 fn agreed() -> Found {
     let logs = vec!["binder-health-checker-start on web".to_owned(), "binder-web-start on web".to_owned()];
