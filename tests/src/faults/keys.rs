@@ -121,17 +121,19 @@ async fn stale(site: Site<'_>) -> Result<(), FaultError> {
     site.host.script_as_user("kill -STOP \"$1\"", &[pid.trim()]).await?;
     site.host.script_as_user(SET_BACK, &[]).await?;
     said(site, "the health checker's last word is old", |entry| {
-        let at = entry["timestamp"].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
-        at.is_some_and(|at| jiff::Timestamp::now().duration_since(at).as_secs() > 500)
+        at(entry).is_some_and(|at| jiff::Timestamp::now().duration_since(at).as_secs() > 500)
     })
     .await
 }
 
-/// Restarts the checker while its settings name ports where nobody listens.
+/// Restarts the checker while its settings name ports where nobody listens. Prints the moment in which it did not run, in
+/// milliseconds since 1970: a verdict from then on is of the one that was misled.
 const MISLEAD: &str = r#"
 cd ~/.binder
 cp health.conf health.conf.kept
 sed -e 's/"port": *8082/"port": 1/g' -e 's/"port": *8084/"port": 1/g' health.conf.kept >health.conf
+pm2 stop binder-health-checker >/dev/null
+date +%s%3N
 pm2 restart binder-health-checker >/dev/null
 "#;
 /// Puts the settings back: what runs has read the others.
@@ -140,8 +142,14 @@ const RIGHT_SETTINGS: &str = "cd ~/.binder; [ ! -e health.conf.kept ] || mv heal
 async fn wrong(site: Site<'_>) -> Result<(), FaultError> {
     runs(site.host, CHECKER, None).await?;
     let misled = async {
-        site.host.script_as_user(MISLEAD, &[]).await?;
-        said(site, "/health/ says down", |entry| entry["status"] == "down").await
+        let stopped = site.host.script_as_user(MISLEAD, &[]).await?;
+        let stopped = stopped.trim().parse::<i64>().unwrap_or(i64::MAX);
+        // What was down a moment ago, and works now, is said to be down until the next round: that would be no proof that this one
+        // has read what it was to read.
+        said(site, "/health/ says down, in the words of the checker that was misled", |entry| {
+            entry["status"] == "down" && at(entry).is_some_and(|at| at.as_millisecond() >= stopped)
+        })
+        .await
     };
     let misled = misled.await;
     // Whatever came of it: no other server may read these.
@@ -150,8 +158,14 @@ async fn wrong(site: Site<'_>) -> Result<(), FaultError> {
     shows(site.host, "the settings are right again", "grep -q 8084 /home/andrew/.binder/health.conf", &[]).await
 }
 
+/// When a verdict was written.
+fn at(verdict: &Value) -> Option<jiff::Timestamp> {
+    verdict["timestamp"].as_str()?.parse().ok()
+}
+
 /// Waits until every verdict in `/health/` is so.
-async fn said(site: Site<'_>, what: &str, so: fn(&Value) -> bool) -> Result<(), FaultError> {
+async fn said(site: Site<'_>, what: &str, so: impl Fn(&Value) -> bool) -> Result<(), FaultError> {
+    let so = &so;
     let look = |_| async move {
         let health = async { site.lab.binder()?.health().await };
         let health = health.await.map_err(|error| crate::said(&error))?;
