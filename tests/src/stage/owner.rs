@@ -69,7 +69,7 @@ pub fn file(status: &Status, mode: &str) -> Value {
         "spec": {
             "mode": mode,
             "interval": "3s",
-            "remedies": {"cooldown": "1s", "attempts": 3, "refillAfter": format!("{REFILL_AFTER}s"), "deadAfter": "10s", "perDay": 100},
+            "remedies": {"cooldown": "3s", "attempts": 3, "refillAfter": format!("{REFILL_AFTER}s"), "deadAfter": "10s", "perDay": 100},
             "access": {
                 "user": status.hosts.first().map(|host| host.user.clone()),
                 "keySecretRef": {"name": LOGIN_SECRET},
