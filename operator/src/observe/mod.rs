@@ -148,13 +148,15 @@ pub fn not_connected(failed: &NotConnected, key: &LoginKey) -> LookFailure {
         ConnectError::LoginRefused { .. } => {
             ("LoginRefused", FailureKind::Refused { public_key: key.authorized_line() })
         }
+        // Whether the key is there is not known, so that to add it is no remedy.
+        ConnectError::RsaNotTaken { .. } => ("RsaKeyNotTaken", FailureKind::Person),
         ConnectError::MoreProofWanted { .. } => ("MoreProofWanted", FailureKind::Person),
     };
     let remedy = match reason {
         "HostKeyMismatch" => {
             "; if the machine was replaced, put its new key into hostKeys, else somebody may stand between"
         }
-        "LoginRefused" => {
+        "LoginRefused" | "RsaKeyNotTaken" => {
             "; so as not to be locked out it is tried again only when the Secret changes (kubectl annotate secret counts)"
         }
         _ => "",
@@ -208,6 +210,29 @@ pub fn key_was_refused(looked: &Looked) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_added_only_where_it_is_surely_refused() {
+        let key = crate::hosts::tests::login_key("secret/1");
+        let at = crate::hosts::Endpoint { name: "web".to_owned(), address: "192.0.2.1".to_owned(), port: 22 };
+        let (user, fingerprint, key_version) = ("andrew".to_owned(), "SHA256:x".to_owned(), "secret/1".to_owned());
+        let says = |why| {
+            let failed = NotConnected { why: std::sync::Arc::new(why), retry: Retry::WhenLoginChanges };
+            let failure = not_connected(&failed, &key);
+            (failure.reason, matches!(failure.kind, FailureKind::Refused { .. }))
+        };
+        let refused = ConnectError::LoginRefused {
+            at: at.clone(),
+            user: user.clone(),
+            fingerprint: fingerprint.clone(),
+            key_version: key_version.clone(),
+        };
+        assert_eq!(says(refused), ("LoginRefused", true));
+        let more =
+            ConnectError::MoreProofWanted { at: at.clone(), user: user.clone(), key_version: key_version.clone() };
+        assert_eq!(says(more), ("MoreProofWanted", false));
+        assert_eq!(says(ConnectError::RsaNotTaken { at, user, fingerprint, key_version }), ("RsaKeyNotTaken", false));
+    }
 
     #[test]
     fn only_silence_may_be_a_dead_machine() {

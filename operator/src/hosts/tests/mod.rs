@@ -18,6 +18,7 @@ use binder_core::gate::demands::{Demands, Evidence};
 use binder_core::gate::{self, Permit, Request};
 use binder_crds::Mode;
 pub(super) use keys::key_pair;
+pub(crate) use keys::login_key;
 
 /// A session for the tests of those who use one, to the scripted machine with the id `uid-1`, whose tunnels lead to this
 /// computer. It lives as long as what comes with it.
