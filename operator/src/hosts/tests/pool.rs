@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use russh::keys::Algorithm;
 use tokio::time::{Instant, advance};
 
 use super::fake::{Logins, Machine};
-use russh::keys::Algorithm;
-
 use super::keys::{foreign_host_key, login_key, rsa_login_key};
 use super::*;
 
