@@ -95,6 +95,11 @@ pub async fn look(session: &Session, desired: &Desired, around: &Around) -> Look
     }
 }
 
+/// Asks the servers of a host once more, with what is known by now, and nothing else: the rest of the look stays as it is.
+pub async fn ask_servers(session: &Session, desired: &Desired, around: &Around, seen: &mut Observation) {
+    seen.servers = servers::ask(session, desired, around, &seen.settings).await;
+}
+
 fn section(ask: &Ask) -> Section {
     Section {
         name: ask.name,
@@ -202,8 +207,7 @@ pub fn asks_with_api_key(desired: &Desired) -> bool {
 }
 
 /// Whether a server refused the key that it was asked with.
-pub fn key_was_refused(looked: &Looked) -> bool {
-    let Looked::Seen(seen) = looked else { return false };
+pub fn key_was_refused(seen: &Observation) -> bool {
     seen.servers.seen().is_some_and(|servers| servers.keys.values().any(|key| *key == Key::Refused))
 }
 

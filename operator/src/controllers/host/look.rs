@@ -126,8 +126,9 @@ pub(super) async fn look(
     }
     context.key_search.end(namespace, reference);
     around.api_key = Some(key.clone().map_err(|problem| problem.to_string()));
-    let looked = Box::pin(observe::look(session, desired, &around)).await;
-    if !observe::key_was_refused(&looked) {
+    let mut looked = Box::pin(observe::look(session, desired, &around)).await;
+    let Looked::Seen(seen) = &mut looked else { return Ok(looked) };
+    if !observe::key_was_refused(seen) {
         return Ok(looked);
     }
     context.api_keys.forget(namespace, reference);
@@ -137,7 +138,8 @@ pub(super) async fn look(
         return Ok(looked);
     }
     around.api_key = Some(now.map_err(|problem| problem.to_string()));
-    Ok(Box::pin(observe::look(session, desired, &around)).await)
+    observe::ask_servers(session, desired, &around, seen).await;
+    Ok(looked)
 }
 
 /// What a look may use beside the host itself: what the fleet's other hosts are.
