@@ -129,7 +129,8 @@ pub struct BinderHostStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseStatus>,
     /// The login that the machine has refused: `USER@ADDRESS:PORT` and the version of the key's Secret (UID and
-    /// resourceVersion). It is not tried again, also after a restart of the operator.
+    /// resourceVersion), and a word more where the key itself may be right (`rsa-sha2`, `further-proof`). It is not tried
+    /// again, also after a restart of the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_login: Option<String>,
 }

@@ -80,13 +80,19 @@ pub struct Surroundings {
 impl Surroundings {
     /// The real ones, as the flags say.
     pub fn real(config: &Config) -> Self {
+        let limits = Limits { room: Room::new(config.look_bytes()), ..Limits::default() };
+        Self::over(Ssh::over(Arc::new(Tcp), limits), random_jitter(), config)
+    }
+
+    /// The real ones, with machines that are reached so.
+    pub fn over(ssh: Ssh, jitter: Jitter, config: &Config) -> Self {
         let outside = Real {
-            ssh: Ssh::over(Arc::new(Tcp), Limits { room: Room::new(config.look_bytes()), ..Limits::default() }),
+            ssh,
             gce: Gce::new(config.gce_endpoint.clone()),
             volume: config.backups_dir.clone(),
             ambient_identity: config.allow_ambient_cloud_identity,
         };
-        Self { outside: Arc::new(outside), clock: Clock::system(), dice: Dice::random(), jitter: random_jitter() }
+        Self { outside: Arc::new(outside), clock: Clock::system(), dice: Dice::random(), jitter }
     }
 }
 

@@ -244,9 +244,8 @@ async fn look(database: &mongodb::Database, names: bool) -> Result<Database, mon
     };
     let fields = doc! { "_id": 0, "name": 1, "startTime": 1, "repo": 1, "error": 1 };
     let mut running = Vec::new();
-    // Oldest first, what has no time would come before all that hang. Only a date is compared with a date.
-    let filter = doc! { "status": "running", "startTime": { "$gte": DateTime::from_millis(0) } };
-    for row in rows(&builds, filter, fields.clone(), Some(doc! { "startTime": 1 }), RUNNING + 1).await? {
+    let (filter, sort) = running_builds();
+    for row in rows(&builds, filter, fields.clone(), Some(sort), RUNNING + 1).await? {
         running.push(build(&row));
     }
     let mut owed = Vec::new();
@@ -264,6 +263,13 @@ async fn look(database: &mongodb::Database, names: bool) -> Result<Database, mon
         owed,
         names: if names { Some(self::names(&builds, &templates).await?) } else { None },
     })
+}
+
+/// Which builds run, and which of them first: the oldest. What has no time would come before all that hang, in MongoDB's order of
+/// values, and many of them would hide those: a condition on a date fits dates only.
+fn running_builds() -> (Document, Document) {
+    let filter = doc! { "status": "running", "startTime": { "$gte": DateTime::from_millis(0) } };
+    (filter, doc! { "startTime": 1 })
 }
 
 async fn names(
@@ -382,6 +388,23 @@ mod tests {
     fn said(by: u16, words: &str) -> String {
         let place = Place { port: 9050, name: "binder".to_owned() };
         lasting_words(&words.replace("PORT", &by.to_string()), &format!("127.0.0.1:{by}"), &place)
+    }
+
+    #[test]
+    fn builds_without_a_time_hide_none_that_hangs() {
+        use mongodb::bson::Bson;
+        let (filter, sort) = running_builds();
+        assert_eq!(sort, doc! { "startTime": 1 });
+        let from = filter.get_document("startTime").and_then(|of| of.get_datetime("$gte")).copied();
+        // As MongoDB compares: values of one type only; a field that is not there is none of them.
+        let asked = |row: &Document| {
+            filter.get("status") == row.get("status")
+                && matches!((row.get("startTime"), &from), (Some(Bson::DateTime(at)), Ok(from)) if at >= from)
+        };
+        let row = |started: Bson| doc! { "status": "running", "startTime": started };
+        assert!(asked(&row(DateTime::from_millis(1_464_782_400_000).into())));
+        assert!(!asked(&doc! { "status": "running" }) && !asked(&row(Bson::Null)) && !asked(&row("2016".into())));
+        assert!(!asked(&doc! { "status": "completed", "startTime": DateTime::from_millis(1) }));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::observe::{self, Around, Eyes};
 use binder_core::facets::Step;
 use binder_core::gate::Permit;
 use binder_core::plan::Looked;
-use binder_core::seen::keys::{Found, FoundKey, KeySearch, Put, Told, candidate, together};
+use binder_core::seen::keys::{Found, FoundKey, InLog, KeySearch, Put, Told, candidate, together};
 use binder_core::seen::{Known, servers};
 use binder_core::status::conditions::find;
 use binder_crds::references::SecretKeyRef;
@@ -94,32 +94,42 @@ pub(super) async fn look(
     };
     let place = (about.namespace.to_owned(), reference.clone());
     around.search_logs = true;
-    let mut tried = candidate(context.key_search.told(&place).values());
-    loop {
-        around.api_key = Some(tried.as_ref().map_or_else(unknown, |key| Ok(key.secret().clone())));
-        let mut looked = session.look(desired, &around).await;
-        let Looked::Seen(seen) = &mut looked else { return looked };
-        let mut told = Told { host: about.name.to_owned(), ..Told::default() };
-        match &seen.log_keys {
-            Known::Seen(logs) => told.logs = logs.clone(),
-            Known::Unknown(blind) => told.unseen = Some(blind.message.clone()),
-            Known::NotAsked => {}
-        }
-        // What was tried is in nobody's hands but ours; what is seen of the logs ends here.
-        seen.log_keys = Known::NotAsked;
-        if let (Some(key), Known::Seen(servers)) = (&tried, &seen.servers) {
-            told.tried = Some(key.clone());
-            told.answers = servers.keys.iter().filter_map(|(name, key)| Some((name.clone(), taken(key)?))).collect();
-        }
-        context.key_search.tell(&place, about.uid, told);
-        let now = candidate(context.key_search.told(&place).values());
-        if now.is_some() && tried.is_none() {
-            tried = now;
-            continue;
-        }
-        seen.key_search = Some(state(context, about, &place, problem));
-        return looked;
+    let tried = candidate(context.key_search.told(&place).values());
+    around.api_key = Some(tried.as_ref().map_or_else(unknown, |key| Ok(key.secret().clone())));
+    let mut looked = session.look(desired, &around).await;
+    let Looked::Seen(seen) = &mut looked else { return looked };
+    // What is seen of the logs ends here: what was found is in nobody's hands but ours.
+    let logs = std::mem::replace(&mut seen.log_keys, Known::NotAsked);
+    context.key_search.tell(&place, about.uid, told(about.name, &logs, tried.as_ref(), &seen.servers));
+    let now = candidate(context.key_search.told(&place).values());
+    if let (None, Some(key)) = (&tried, now) {
+        // Now that there is one, the servers are asked what they make of it.
+        around.api_key = Some(Ok(key.secret().clone()));
+        session.ask_servers(desired, &around, seen).await;
+        context.key_search.tell(&place, about.uid, told(about.name, &logs, Some(&key), &seen.servers));
     }
+    seen.key_search = Some(state(context, about, &place, problem));
+    looked
+}
+
+/// What one look at a host tells: what its servers' logs hold, and what its servers make of the key that was tried.
+fn told(
+    host: &str,
+    logs: &Known<BTreeMap<String, InLog>>,
+    tried: Option<&FoundKey>,
+    servers: &Known<servers::Servers>,
+) -> Told {
+    let mut told = Told { host: host.to_owned(), ..Told::default() };
+    match logs {
+        Known::Seen(logs) => told.logs = logs.clone(),
+        Known::Unknown(blind) => told.unseen = Some(blind.message.clone()),
+        Known::NotAsked => {}
+    }
+    if let (Some(key), Known::Seen(servers)) = (tried, servers) {
+        told.tried = Some(key.clone());
+        told.answers = servers.keys.iter().filter_map(|(name, key)| Some((name.clone(), taken(key)?))).collect();
+    }
+    told
 }
 
 fn taken(key: &servers::Key) -> Option<bool> {

@@ -482,6 +482,37 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// The most characters that the API takes for a field of a BinderAction's spec.
+    fn most(field: &str) -> usize {
+        let crd = serde_json::to_value(<BinderAction as kube::CustomResourceExt>::crd()).unwrap();
+        let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+        usize::try_from(spec[field]["maxLength"].as_u64().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn whatever_may_be_described_can_be_recorded() {
+        use binder_core::facets::{DriftKind, modules};
+        use binder_crds::desired::{Disk, Module};
+        use binder_crds::text::Checked;
+        // A host's object may be named as any object, and its action is named after it.
+        for host in ["web.example".to_owned(), "a".repeat(63)] {
+            assert!(ObjectName(host).checked().is_ok());
+        }
+        assert!(DriftKind::ALL.iter().all(|kind| kind.as_str().len() <= most("drift")));
+        let disk = Disk { path: format!("/{}", "x".repeat(254)).as_str().into(), max_used: "85%".into() };
+        assert!(disk.path.checked().is_ok());
+        let module = Module {
+            name: "m".repeat(100).as_str().into(),
+            folder: Some(disk.path.clone()),
+            ..serde_json::from_value(json!({"name": "m", "version": "1.0.0"})).unwrap()
+        };
+        assert!(module.name.checked().is_ok());
+        for subject in [format!("disk {}", disk.path), modules::subject(&module).to_string(), "p".repeat(64)] {
+            assert!(subject.chars().count() <= most("subject"), "{subject}");
+        }
+        assert!(DESCRIPTION <= most("description") && EVIDENCE <= most("evidence"));
+    }
+
     /// An action as the API gives it back.
     fn action(spec: serde_json::Value) -> BinderAction {
         let mut whole = json!({

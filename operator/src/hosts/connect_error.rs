@@ -84,6 +84,24 @@ pub enum ConnectError {
         /// [`LoginKey::version`](super::LoginKey::version).
         key_version: String,
     },
+    /// The machine refuses an RSA key and does not say that it knows the signatures that it gets: an sshd before OpenSSH 7.2
+    /// (2016) knows those of SHA-1 alone, which are broken and not made here. Whether it knows the key cannot be told. Final
+    /// as [`ConnectError::LoginRefused`] is.
+    #[error(
+        "{at} refuses the login as `{user}` with the RSA key {fingerprint}, and does not say that it knows RSA signatures with \
+         SHA-2: an sshd before OpenSSH 7.2 knows `ssh-rsa` with SHA-1 alone, which is broken. Log in with an Ed25519 key: \
+         ssh-keygen -t ed25519, its public half into the machine's authorized_keys, the key into the Secret"
+    )]
+    RsaNotTaken {
+        /// The machine.
+        at: Endpoint,
+        /// The login user.
+        user: String,
+        /// The public half of the key.
+        fingerprint: String,
+        /// [`LoginKey::version`](super::LoginKey::version).
+        key_version: String,
+    },
     /// The key was accepted, and the machine wants something more, such as a code that a person types.
     #[error("{at} accepts the key of `{user}` but asks for a further proof, which an operator cannot give")]
     MoreProofWanted {
@@ -116,6 +134,7 @@ impl ConnectError {
             | Self::HostKeyMismatch { at, .. }
             | Self::NoHostKeyPinned { at }
             | Self::LoginRefused { at, .. }
+            | Self::RsaNotTaken { at, .. }
             | Self::MoreProofWanted { at, .. }
             | Self::Unsteady { at, .. } => at,
         }

@@ -296,24 +296,29 @@ impl<S: Kept + ?Sized + 'static> Hosts<S> {
     pub fn refused_login(&self, id: &str) -> Option<String> {
         let slot = Arc::clone(locked(&self.shared.slots).get(id)?);
         let state = locked(&slot.state);
-        state.refused.last().map(|(target, _)| target.login())
+        let refused = |(target, why): &(Target, Arc<ConnectError>)| match why.as_ref() {
+            ConnectError::RsaNotTaken { .. } => target.login() + OF_RSA,
+            ConnectError::MoreProofWanted { .. } => target.login() + NOT_ENOUGH,
+            _ => target.login(),
+        };
+        state.refused.last().map(refused)
     }
 
     /// Takes over from an earlier process which login a machine has refused ([`Hosts::refused_login`]): it is not tried again.
     /// Of a machine that this process has tried by itself, it knows better.
     pub fn remember_refusal(&self, target: &Target, refused: Option<&str>) {
-        if refused != Some(target.login().as_str()) {
-            return;
-        }
+        let Some(how) = refused.and_then(|refused| refused.strip_prefix(target.login().as_str())) else { return };
         let slot = Arc::clone(locked(&self.shared.slots).entry(target.id.clone()).or_default());
         let mut state = locked(&slot.state);
         if state.attempts == 0 && !state.taken_over {
             state.taken_over = true;
-            let why = ConnectError::LoginRefused {
-                at: target.endpoint(),
-                user: target.user.clone(),
-                fingerprint: target.key.fingerprint().to_owned(),
-                key_version: target.key.version().to_owned(),
+            let (at, user) = (target.endpoint(), target.user.clone());
+            let (fingerprint, key_version) = (target.key.fingerprint().to_owned(), target.key.version().to_owned());
+            let why = match how {
+                "" => ConnectError::LoginRefused { at, user, fingerprint, key_version },
+                OF_RSA => ConnectError::RsaNotTaken { at, user, fingerprint, key_version },
+                NOT_ENOUGH => ConnectError::MoreProofWanted { at, user, key_version },
+                _ => return,
             };
             state.refused.push((target.clone(), Arc::new(why)));
         }
@@ -446,15 +451,23 @@ impl<S: Kept + ?Sized + 'static> State<S> {
     }
 }
 
+/// What stands after a refused login of which the machine may only be too old for RSA ([`ConnectError::RsaNotTaken`]).
+const OF_RSA: &str = " rsa-sha2";
+/// What stands after one of which the key was right and not enough ([`ConnectError::MoreProofWanted`]).
+const NOT_ENOUGH: &str = " further-proof";
+
 /// Whether a failure is remembered against any further attempt with the same login.
 fn is_final(why: &ConnectError) -> bool {
-    matches!(why, ConnectError::LoginRefused { .. } | ConnectError::MoreProofWanted { .. })
+    matches!(
+        why,
+        ConnectError::LoginRefused { .. } | ConnectError::RsaNotTaken { .. } | ConnectError::MoreProofWanted { .. }
+    )
 }
 
 /// When to try again after a failure, on the wall's clock and on ours.
 fn not_connected(why: Arc<ConnectError>, failures: u32, chance: &Chance) -> (NotConnected, Option<Instant>) {
     let wait = match why.as_ref() {
-        ConnectError::LoginRefused { .. } | ConnectError::MoreProofWanted { .. } => {
+        ConnectError::LoginRefused { .. } | ConnectError::RsaNotTaken { .. } | ConnectError::MoreProofWanted { .. } => {
             return (NotConnected { why, retry: Retry::WhenLoginChanges }, None);
         }
         ConnectError::NoHostKeyPinned { .. } => {

@@ -236,7 +236,9 @@ impl Handshake<'_> {
     /// One attempt, with the one key.
     async fn log_in(&self, handle: &mut Handle<Client>) -> Result<(), ConnectError> {
         let key = &self.target.key;
-        let hash = if key.is_rsa() { Some(self.rsa_hash(handle).await?) } else { None };
+        let announced = if key.is_rsa() { Some(self.rsa_hash(handle).await?) } else { None };
+        // A server that does not say what it takes gets SHA-256, which it refuses if it is too old to know it.
+        let hash = announced.map(|announced| announced.unwrap_or(HashAlg::Sha256));
         let proof = PrivateKeyWithHashAlg::new(key.private(), hash);
         let result =
             handle.authenticate_publickey(self.target.user.as_str(), proof).await.map_err(|error| self.lost(&error))?;
@@ -252,6 +254,12 @@ impl Handshake<'_> {
             // goodbye ("Too many authentication failures").
             AuthResult::Failure { remaining_methods, .. } => match self.notes.ending() {
                 Some(Ending::Broke(why)) if remaining_methods.is_empty() => Err(self.broke_off(why)),
+                _ if announced == Some(None) => Err(ConnectError::RsaNotTaken {
+                    at: self.at.clone(),
+                    user: self.target.user.clone(),
+                    fingerprint: key.fingerprint().to_owned(),
+                    key_version: key.version().to_owned(),
+                }),
                 _ => Err(ConnectError::LoginRefused {
                     at: self.at.clone(),
                     user: self.target.user.clone(),
@@ -262,12 +270,11 @@ impl Handshake<'_> {
         }
     }
 
-    /// The hash to sign with: never SHA-1. A server that does not say what it takes (before OpenSSH 7.2) gets SHA-256,
-    /// which it will refuse if it is too old to know it.
-    async fn rsa_hash(&self, handle: &Handle<Client>) -> Result<HashAlg, ConnectError> {
+    /// The hash to sign with, as the server says: never SHA-1. `None`: it does not say what it takes (before OpenSSH 7.2).
+    async fn rsa_hash(&self, handle: &Handle<Client>) -> Result<Option<HashAlg>, ConnectError> {
         match handle.best_supported_rsa_hash().await.map_err(|error| self.lost(&error))? {
-            Some(Some(hash)) => Ok(hash),
-            None => Ok(HashAlg::Sha256),
+            Some(Some(hash)) => Ok(Some(hash)),
+            None => Ok(None),
             Some(None) => Err(ConnectError::Protocol {
                 at: self.at.clone(),
                 why: "it takes RSA keys only with SHA-1, which is broken; use an Ed25519 or ECDSA key".to_owned(),

@@ -58,6 +58,14 @@ pub trait Eyes: Send + Sync + std::fmt::Debug {
     /// One look at the machine.
     fn look<'a>(&'a self, desired: &'a Desired, around: &'a Around) -> BoxFuture<'a, Looked>;
 
+    /// Asks the servers of the machine once more, with what is known by now, and nothing else: the rest of the look stays.
+    fn ask_servers<'a>(
+        &'a self,
+        desired: &'a Desired,
+        around: &'a Around,
+        seen: &'a mut Observation,
+    ) -> BoxFuture<'a, ()>;
+
     /// What the machine tells of the cluster behind its kubectl proxy, which is to be the described one.
     fn cluster<'a>(&'a self, way: &'a kubernetes::Way, spec: &'a KubernetesApi) -> BoxFuture<'a, kubernetes::Through>;
 
@@ -71,6 +79,15 @@ pub trait Eyes: Send + Sync + std::fmt::Debug {
 impl Eyes for Session {
     fn look<'a>(&'a self, desired: &'a Desired, around: &'a Around) -> BoxFuture<'a, Looked> {
         look(self, desired, around).boxed()
+    }
+
+    fn ask_servers<'a>(
+        &'a self,
+        desired: &'a Desired,
+        around: &'a Around,
+        seen: &'a mut Observation,
+    ) -> BoxFuture<'a, ()> {
+        async move { seen.servers = servers::ask(self, desired, around, &seen.settings).await }.boxed()
     }
 
     fn cluster<'a>(&'a self, way: &'a kubernetes::Way, spec: &'a KubernetesApi) -> BoxFuture<'a, kubernetes::Through> {
@@ -183,13 +200,15 @@ pub fn not_connected(failed: &NotConnected, key: &LoginKey) -> LookFailure {
         ConnectError::LoginRefused { .. } => {
             ("LoginRefused", FailureKind::Refused { public_key: key.authorized_line() })
         }
+        // Whether the key is there is not known, so that to add it is no remedy.
+        ConnectError::RsaNotTaken { .. } => ("RsaKeyNotTaken", FailureKind::Person),
         ConnectError::MoreProofWanted { .. } => ("MoreProofWanted", FailureKind::Person),
     };
     let remedy = match reason {
         "HostKeyMismatch" => {
             "; if the machine was replaced, put its new key into hostKeys, else somebody may stand between"
         }
-        "LoginRefused" => {
+        "LoginRefused" | "RsaKeyNotTaken" => {
             "; so as not to be locked out it is tried again only when the Secret changes (kubectl annotate secret counts)"
         }
         _ => "",
@@ -235,14 +254,36 @@ pub fn asks_with_api_key(desired: &Desired) -> bool {
 }
 
 /// Whether a server refused the key that it was asked with.
-pub fn key_was_refused(looked: &Looked) -> bool {
-    let Looked::Seen(seen) = looked else { return false };
+pub fn key_was_refused(seen: &Observation) -> bool {
     seen.servers.seen().is_some_and(|servers| servers.keys.values().any(|key| *key == Key::Refused))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_added_only_where_it_is_surely_refused() {
+        let key = crate::hosts::tests::login_key("secret/1");
+        let at = crate::hosts::Endpoint { name: "web".to_owned(), address: "192.0.2.1".to_owned(), port: 22 };
+        let (user, fingerprint, key_version) = ("andrew".to_owned(), "SHA256:x".to_owned(), "secret/1".to_owned());
+        let says = |why| {
+            let failed = NotConnected { why: std::sync::Arc::new(why), retry: Retry::WhenLoginChanges };
+            let failure = not_connected(&failed, &key);
+            (failure.reason, matches!(failure.kind, FailureKind::Refused { .. }))
+        };
+        let refused = ConnectError::LoginRefused {
+            at: at.clone(),
+            user: user.clone(),
+            fingerprint: fingerprint.clone(),
+            key_version: key_version.clone(),
+        };
+        assert_eq!(says(refused), ("LoginRefused", true));
+        let more =
+            ConnectError::MoreProofWanted { at: at.clone(), user: user.clone(), key_version: key_version.clone() };
+        assert_eq!(says(more), ("MoreProofWanted", false));
+        assert_eq!(says(ConnectError::RsaNotTaken { at, user, fingerprint, key_version }), ("RsaKeyNotTaken", false));
+    }
 
     #[test]
     fn only_silence_may_be_a_dead_machine() {

@@ -147,6 +147,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_servers_are_asked_again_and_the_rest_of_the_look_stays() {
+        let (_machine, session) = session().await;
+        let (port, mut questions) = server().await;
+        let desired = Desired { servers: vec![Server::Build], ..Desired::default() };
+        let mut seen = binder_core::seen::Observation::nothing(jiff::Timestamp::UNIX_EPOCH);
+        seen.settings = said(&format!("conf build {{\"port\": {port}}}\nend\n"));
+        let before = seen.clone();
+        let around = Around { api_key: Some(Ok("k".to_owned().into())), ..Around::default() };
+        crate::observe::Eyes::ask_servers(&session, &desired, &around, &mut seen).await;
+        assert!(matches!(&seen.servers, Known::Seen(servers) if servers.keys["build"] == Key::Accepted));
+        assert!(questions.recv().await.unwrap().contains("/templates/"));
+        assert_eq!(binder_core::seen::Observation { servers: Known::NotAsked, ..seen }, before);
+    }
+
+    #[tokio::test]
     async fn where_settings_cannot_be_read_nobody_is_asked() {
         let (_machine, session) = session().await;
         let desired = Desired { servers: vec![Server::Build, Server::Health], ..Desired::default() };

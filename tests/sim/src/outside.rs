@@ -534,6 +534,15 @@ impl Eyes for Connection {
         })
     }
 
+    fn ask_servers<'a>(&'a self, _: &'a Desired, around: &'a Around, seen: &'a mut Observation) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            // A question of its own; what a world says of its servers, it says in a look.
+            if let Looked::Seen(now) = Connection::look(self, around).await {
+                seen.servers = now.servers;
+            }
+        })
+    }
+
     fn cluster<'a>(&'a self, way: &'a Way, _: &'a KubernetesApi) -> BoxFuture<'a, Through> {
         Box::pin(async move {
             let nothing = "no cluster is simulated".to_owned();

@@ -3,11 +3,12 @@
 use crate::operator::Operator;
 use crate::outage::sees_it_dead;
 use crate::well;
-use binder_core::plan::WATCH;
+use binder_core::catalogue;
 use binder_core::plan::evidence::Demanded;
+use binder_core::plan::{Looked, Next, WATCH};
 use binder_core::seen::pm2::State;
-use binder_crds::{Mode, conditions};
-use binder_world::World;
+use binder_crds::{ActionOutcome, Mode, conditions};
+use binder_world::{World, web};
 
 /// A server that pm2 says is stopped: its entry is to be deleted.
 fn stopped(world: &mut World) {
@@ -182,4 +183,30 @@ fn a_machine_is_restarted_once_a_day_over_all_incidents() {
     world.pass(86_400);
     operator.run(&mut world, 3);
     assert_eq!(operator.ran[0], "PowerCycle");
+}
+
+#[test]
+fn of_two_operators_that_decide_on_different_steps_only_one_can_record_its_own() {
+    let (operator, mut world) = well();
+    world.delete("binder-web-start");
+    let name = |operator: &Operator, world: &World| {
+        let decision = operator.decide(&Looked::Seen(Box::new(world.observe())), world.now);
+        let Next::Run(run) = decision.next else { panic!("{:?}", decision.next) };
+        (run.step.kind(), run.permit.action().to_owned())
+    };
+    let (one, first) = name(&operator, &world);
+    // The other one looked a moment later, and has the same memory.
+    let mut later = world.clone();
+    let component = catalogue::described(&web()).into_iter().find(|component| component.name == "web").unwrap();
+    later.start(&component);
+    later.redirects = 0;
+    let (other, second) = name(&operator, &later);
+    assert_ne!(one, other);
+    assert_eq!(first, second, "the API lets one writer create it");
+    // Once either is remembered, the next attempt has another name.
+    let mut after = operator;
+    after.pass_with(&mut world, |_, _| ());
+    let past = after.memory.actions.last_mut().unwrap();
+    past.outcome = Some(ActionOutcome::Abandoned);
+    assert_ne!(name(&after, &later).1, second);
 }

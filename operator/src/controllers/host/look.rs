@@ -132,8 +132,9 @@ pub(super) async fn look(described: &Described, context: &Context, session: &dyn
     }
     context.key_search.end(namespace, reference);
     around.api_key = Some(key.clone().map_err(|problem| problem.to_string()));
-    let looked = session.look(desired, &around).await;
-    if !observe::key_was_refused(&looked) {
+    let mut looked = session.look(desired, &around).await;
+    let Looked::Seen(seen) = &mut looked else { return Ok(looked) };
+    if !observe::key_was_refused(seen) {
         return Ok(looked);
     }
     let now = access::api_key(context, namespace, reference, Age::now()).await?;
@@ -142,7 +143,8 @@ pub(super) async fn look(described: &Described, context: &Context, session: &dyn
         return Ok(looked);
     }
     around.api_key = Some(now.map_err(|problem| problem.to_string()));
-    Ok(session.look(desired, &around).await)
+    session.ask_servers(desired, &around, seen).await;
+    Ok(looked)
 }
 
 /// What a look may use beside the host itself: what the fleet's other hosts are.

@@ -8,6 +8,7 @@ mod server;
 
 use super::*;
 use crate::config::CommandLine;
+use crate::hosts::Ssh;
 use clap::Parser;
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
@@ -30,17 +31,18 @@ fn stored(hosts: &[BinderHost]) -> Store<BinderHost> {
 
 /// What a process that has just started shares, over an API in memory, where nothing is described.
 fn context(server: &Server) -> Arc<Context> {
-    process(server, &[], Hosts::default())
+    process(server, &[], Ssh::default())
 }
 
 /// The same where these hosts are described, and machines are reached so.
-fn process(server: &Server, described: &[BinderHost], ssh: Hosts) -> Arc<Context> {
+fn process(server: &Server, described: &[BinderHost], ssh: Ssh) -> Arc<Context> {
     let client = server.client();
     let config = CommandLine::parse_from(["binder-operator"]).config;
     let hosts = stored(described);
+    let Surroundings { outside, clock, dice, jitter } = Surroundings::over(ssh, Arc::new(|ceiling| ceiling), &config);
     let (fleets, _) = reflector::store();
     Arc::new(Context {
-        ssh,
+        ssh: Hosts::by(outside.clone(), jitter, clock.clone()),
         metrics: Arc::default(),
         recorder: Recorder::new(client.clone(), Reporter { controller: MANAGER.to_owned(), instance: None }),
         hosts,
@@ -49,11 +51,13 @@ fn process(server: &Server, described: &[BinderHost], ssh: Hosts) -> Arc<Context
         stop: CancellationToken::new(),
         members: Arc::default(),
         secrets: secrets::Secrets::default(),
-        gce: Gce::new(config.gce_endpoint.clone()),
         disrupting: tokio::sync::Mutex::default(),
         key_search: keys::Search::default(),
         backups: backups::Seen::default(),
-        brakes: brake::Brakes::default(),
+        brakes: brake::Brakes::of_a_start(clock.now()),
+        outside,
+        clock,
+        dice,
         altered: fleet::Altered::default(),
         neighbours: Arc::default(),
         read: watch::channel(true).1,

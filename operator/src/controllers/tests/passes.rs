@@ -1,6 +1,7 @@
 //! Whole passes over one host: what is written, what is remembered, how often a login is tried.
 
 use super::*;
+use crate::hosts::Ssh;
 use crate::hosts::tests::Lodge;
 use base64::Engine;
 use kube::runtime::controller::Action;
@@ -49,7 +50,7 @@ async fn pass(context: &Arc<Context>, host: &BinderHost) -> Result<Action, Error
 async fn a_status_that_was_not_written_is_not_remembered_as_written() {
     let (server, lodge) = (Server::default(), Lodge::new(true));
     let host = described(&server, &lodge, json!({"suspend": true}), json!(null));
-    let context = process(&server, &[host.clone()], lodge.hosts());
+    let context = process(&server, &[host.clone()], lodge.ssh());
     server.refuse(|method, path| (*method == http::Method::PATCH && path.ends_with("/status")).then_some(409));
     assert!(matches!(pass(&context, &host).await, Err(Error::Conflict(_))));
     assert!(context.known()["h"].status.is_none());
@@ -66,10 +67,10 @@ async fn a_status_that_was_not_written_is_not_remembered_as_written() {
 async fn a_session_that_was_opened_while_its_host_went_is_closed() {
     let (server, lodge) = (Server::default(), Lodge::new(true));
     let host = described(&server, &lodge, json!({}), json!(null));
-    let there = process(&server, &[host.clone()], lodge.hosts());
+    let there = process(&server, &[host.clone()], lodge.ssh());
     assert!(pass(&there, &host).await.is_ok());
     assert_eq!(there.ssh.open_sessions(), 1, "as long as it is described");
-    let gone = process(&server, &[], lodge.hosts());
+    let gone = process(&server, &[], lodge.ssh());
     assert_eq!(pass(&gone, &host).await.unwrap(), Action::await_change());
     assert_eq!(lodge.keys_shown(), 2, "it was logged in to");
     assert_eq!(gone.ssh.open_sessions(), 0);
@@ -79,7 +80,7 @@ async fn a_session_that_was_opened_while_its_host_went_is_closed() {
 #[tokio::test]
 async fn a_cache_that_stays_behind_makes_no_hot_loop() {
     let server = Server::default();
-    let context = process(&server, &[host("h")], Hosts::default());
+    let context = process(&server, &[host("h")], Ssh::default());
     context.known().insert("h".to_owned(), Known::default());
     let pause = || host::on_error(Arc::new(host("h")), &Error::Behind("it".to_owned()), Arc::clone(&context));
     let seconds = |seconds| Action::requeue(Duration::from_secs(seconds));
@@ -90,7 +91,7 @@ async fn a_cache_that_stays_behind_makes_no_hot_loop() {
 #[tokio::test]
 async fn a_fleets_errors_are_its_own_and_end_with_a_pass_that_does_not_fail() {
     let server = Server::default();
-    let context = process(&server, &[], Hosts::default());
+    let context = process(&server, &[], Ssh::default());
     let fleet: BinderFleet = object(json!({
         "apiVersion": "fleet.binder-project.org/v1alpha1", "kind": "BinderFleet",
         "metadata": {"name": "binder", "namespace": "binder", "uid": "f"},
@@ -109,7 +110,7 @@ async fn a_refused_login_is_tried_once_for_a_version_of_its_key_over_all_restart
     let (server, lodge) = (Server::default(), Lodge::new(false));
     let mut host = described(&server, &lodge, json!({}), json!(null));
     for _ in 0..3 {
-        let context = process(&server, &[host.clone()], lodge.hosts());
+        let context = process(&server, &[host.clone()], lodge.ssh());
         for _ in 0..3 {
             pass(&context, &host).await.unwrap();
         }
@@ -122,7 +123,7 @@ async fn a_refused_login_is_tried_once_for_a_version_of_its_key_over_all_restart
     secret["metadata"]["annotations"] = json!({"rotated": "yes"});
     server.put(SECRETS, secret);
     for _ in 0..2 {
-        let context = process(&server, &[host.clone()], lodge.hosts());
+        let context = process(&server, &[host.clone()], lodge.ssh());
         pass(&context, &host).await.unwrap();
         host = object(server.get(&format!("{HOSTS}/web")).unwrap());
     }
@@ -133,7 +134,7 @@ async fn a_refused_login_is_tried_once_for_a_version_of_its_key_over_all_restart
 async fn a_key_that_is_being_authorized_has_the_login_tried_once_more_and_not_in_each_pass() {
     let (server, lodge) = (Server::default(), Lodge::new(false));
     let host = described(&server, &lodge, json!({}), json!(null));
-    let context = process(&server, &[host.clone()], lodge.hosts());
+    let context = process(&server, &[host.clone()], lodge.ssh());
     pass(&context, &host).await.unwrap();
     let mut authorized = action("web-1", "h");
     let now = Timestamp::now();
@@ -154,7 +155,7 @@ async fn a_key_that_is_being_authorized_has_the_login_tried_once_more_and_not_in
 async fn a_secret_is_read_once_for_a_whole_fleet_and_forgotten_when_it_is_old() {
     let (server, lodge) = (Server::default(), Lodge::new(true));
     let host = described(&server, &lodge, json!({}), json!(null));
-    let context = process(&server, &[host.clone()], lodge.hosts());
+    let context = process(&server, &[host.clone()], lodge.ssh());
     let reads = || server.asked().iter().filter(|asked| asked.contains("/secrets/")).count();
     for _ in 0..5 {
         pass(&context, &host).await.unwrap();

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use russh::keys::{Algorithm, HashAlg};
+
 use super::fake::{Logins, Machine};
-use super::keys::foreign_host_key;
+use super::keys::{foreign_host_key, rsa_login_key};
 use super::*;
 
 async fn refused(machine: &Machine) -> ConnectError {
@@ -71,6 +73,24 @@ async fn a_refused_login_is_one_key_shown_once() {
         assert_eq!(fingerprint, machine.target.key.fingerprint());
         assert_eq!(machine.seen.keys_shown(), 1);
     }
+}
+
+#[tokio::test]
+async fn an_rsa_key_that_an_old_sshd_may_not_know_the_signature_of_is_told_from_one_that_is_not_there() {
+    let sha256 = Algorithm::Rsa { hash: Some(HashAlg::Sha256) };
+    for (kinds, old) in [(vec![Algorithm::Ed25519], true), (vec![Algorithm::Ed25519, sha256], false)] {
+        let mut machine = Machine::new().logins(Logins::Refused).announces(&kinds);
+        machine.target.key = rsa_login_key("secret/1");
+        let error = refused(&machine).await;
+        assert_eq!(matches!(error, ConnectError::RsaNotTaken { .. }), old, "{error:?}");
+        assert_eq!(matches!(error, ConnectError::LoginRefused { .. }), !old, "{error:?}");
+        assert_eq!(error.to_string().contains("ssh-keygen -t ed25519"), old, "{error}");
+        assert_eq!(machine.seen.keys_shown(), 1);
+    }
+    // One that knows it lets us in all the same.
+    let mut machine = Machine::new().announces(&[Algorithm::Ed25519]);
+    machine.target.key = rsa_login_key("secret/1");
+    machine.connect().await;
 }
 
 #[tokio::test]

@@ -169,6 +169,19 @@ impl Machine {
         self
     }
 
+    /// Announces these kinds of signature for logins, and no others.
+    pub(super) fn announces(mut self, kinds: &[Algorithm]) -> Self {
+        let mut config = russh::server::Config {
+            keys: self.config.keys.clone(),
+            auth_rejection_time: Duration::from_millis(1),
+            inactivity_timeout: None,
+            ..russh::server::Config::default()
+        };
+        config.preferred.key = kinds.to_vec().into();
+        self.config = Arc::new(config);
+        self
+    }
+
     /// Cuts all its connections.
     pub(super) fn cut(&self) {
         for guard in locked(&self.grips).drain(..) {

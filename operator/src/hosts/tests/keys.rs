@@ -18,8 +18,13 @@ pub(in crate::hosts) fn key_pair(args: &[&str]) -> (SecretString, String) {
 }
 
 /// An Ed25519 key to log in with.
-pub(super) fn login_key(version: &str) -> LoginKey {
+pub(crate) fn login_key(version: &str) -> LoginKey {
     LoginKey::parse(&key_pair(&["-t", "ed25519", "-N", ""]).0, version).unwrap()
+}
+
+/// An RSA key to log in with.
+pub(super) fn rsa_login_key(version: &str) -> LoginKey {
+    LoginKey::parse(&key_pair(&["-t", "rsa", "-b", "2048", "-N", ""]).0, version).unwrap()
 }
 
 /// A pinned key that no machine holds.

@@ -18,6 +18,7 @@ use binder_core::gate::demands::{Demands, Evidence};
 use binder_core::gate::{self, Permit, Request};
 use binder_crds::Mode;
 pub(super) use keys::key_pair;
+pub(crate) use keys::login_key;
 
 /// A session for the tests of those who use one, to the scripted machine with the id `uid-1`, whose tunnels lead to this
 /// computer. It lives as long as what comes with it.
@@ -45,8 +46,8 @@ impl Lodge {
     }
 
     /// What a process that has just started knows of machines: nothing; every address leads to this one.
-    pub(crate) fn hosts(&self) -> Hosts {
-        Hosts::over(std::sync::Arc::new(self.machine.clone()), limits(), std::sync::Arc::new(|ceiling| ceiling))
+    pub(crate) fn ssh(&self) -> Ssh {
+        Ssh::over(std::sync::Arc::new(self.machine.clone()), limits())
     }
 
     /// How often a key was shown to it.

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use russh::keys::Algorithm;
 use tokio::time::{Instant, advance};
 
 use super::fake::{Logins, Machine};
-use super::keys::{foreign_host_key, login_key};
+use super::keys::{foreign_host_key, login_key, rsa_login_key};
 use super::*;
 
 /// Waits as long as it may, so that times are known.
@@ -119,6 +120,30 @@ async fn a_refused_login_is_never_tried_again_until_the_key_or_the_user_changes(
         (target.user, target.key) = ("andrew".into(), first);
         hosts.session(&target).await.unwrap_err();
         assert_eq!(machine.seen.keys_shown(), 3);
+    }
+}
+
+#[tokio::test]
+async fn a_refused_rsa_key_is_remembered_as_one_after_a_restart() {
+    let rsa = || {
+        let mut machine = Machine::new().logins(Logins::Refused).announces(&[Algorithm::Ed25519]);
+        machine.target.key = rsa_login_key("secret/1");
+        machine
+    };
+    for (machine, says) in [
+        (Machine::new().logins(Logins::Refused), "refuses the login"),
+        (Machine::new().logins(Logins::MoreWanted), "further proof"),
+        (rsa(), "OpenSSH 7.2"),
+    ] {
+        let before = hosts(&machine);
+        before.session(&machine.target).await.unwrap_err();
+        let told = before.refused_login("uid-1");
+        let after = hosts(&machine);
+        after.remember_refusal(&machine.target, told.as_deref());
+        let error = after.session(&machine.target).await.unwrap_err();
+        assert_eq!(error.retry, Retry::WhenLoginChanges);
+        assert!(error.why.to_string().contains(says), "{}", error.why);
+        assert_eq!((machine.seen.keys_shown(), after.refused_login("uid-1")), (1, told));
     }
 }
 
