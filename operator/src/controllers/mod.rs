@@ -319,7 +319,11 @@ pub async fn run(clients: Clients, config: Config, shared: Shared) -> Result<(),
         .predicate_filter(changed, Default::default());
 
     let context = Arc::new(Context {
-        ssh: Hosts::new(Limits { room: Room::new(config.look_bytes()), ..Limits::default() }),
+        ssh: Hosts::new(Limits {
+            room: Room::new(config.look_bytes()),
+            networks: config.networks(),
+            ..Limits::default()
+        }),
         metrics,
         recorder: Recorder::new(client.clone(), Reporter { controller: MANAGER.to_owned(), instance: None }),
         hosts: hosts.clone(),

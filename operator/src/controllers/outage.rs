@@ -5,7 +5,7 @@
 //! now and then ([`greet`]). Who was is kept in the host's status, so that it is known after a restart as well.
 
 use super::{Context, Error, chain, fleet, power};
-use crate::hosts::{Greeting as Answer, Reach, Session, knock};
+use crate::hosts::{Greeting as Answer, Networks, Reach, Session, knock};
 use crate::power::{Power, State};
 use binder_core::catalogue;
 use binder_core::facets::Step;
@@ -190,6 +190,10 @@ fn greet(context: &Context, host: &BinderHost, uid: &str, of: &BinderFleet, sess
             let greeted = session.greeting(&address, port, &[]).await == Answer::Ssh;
             if !greeted && !session.is_alive().await {
                 return;
+            // Where the operator itself was never let in, no neighbour is sent to ask either: any address can be described.
+            if !other.uid().is_some_and(|other| remembered.seen.contains_key(&other)) {
+                continue;
+            }
             }
             let at = Instant::now();
             let mut all = neighbours.lock();
@@ -344,11 +348,10 @@ fn neighbours(
 ) -> Vec<(Arc<BinderHost>, Arc<Session>)> {
     let mut others: Vec<(Arc<BinderHost>, Arc<Session>)> = fleet::members(context, fleet)
         .iter()
-        .cloned()
         .filter(|host| host.uid() != of.uid())
         .filter_map(|host| {
             let session = context.ssh.open_session(&host.uid()?)?;
-            Some((host, session))
+            Some((Arc::clone(host), session))
         })
         .collect();
     let near = |host: &BinderHost| of.spec.domain.is_some() && host.spec.domain == of.spec.domain;
@@ -498,7 +501,7 @@ pub(super) async fn objection(
         _ => return None,
     };
     let node = matches!(step, Step::RestartNode { .. });
-    let knocks = async { if node { None } else { Some(knock(&spec.address.0, spec.port, LAST_LOOK).await) } };
+    let knocks = async { if node { None } else { Some(knock(&spec.address.0, spec.port, networks, LAST_LOOK).await) } };
     let (heard, found, address) = tokio::join!(knocks, power.state(), addressed(&spec.address.0));
     match heard {
         None | Some(Answer::Not(Reach::TimedOut { .. }) | Answer::Silent) => {}
@@ -551,6 +554,7 @@ pub(super) fn twin(host: &BinderHost, fleet: &[Arc<BinderHost>]) -> Option<Strin
             }
             Some(instance) => format!("{name} has the same instance, {instance}"),
             None => name,
+    networks: &Networks,
         })
     })
 }

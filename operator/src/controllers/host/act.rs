@@ -173,7 +173,7 @@ pub(super) async fn execute(
     }
     let at = Timestamp::now();
     let means = means(described, context, &run.step, session.as_deref(), fleet_view, key).await?;
-    let sent = match not_any_more(described, &run.step, fleet_view, &means, decided).await {
+    let sent = match not_any_more(described, context, &run.step, fleet_view, &means, decided).await {
         None => execute::carry_out(&run.step, run.permit.recorded(&past.uid), means).await,
         Some(why) => Sent { may_have_run: false, said: why },
     };
@@ -211,6 +211,7 @@ pub(super) async fn means<'s>(
 /// right before the cloud restarts or starts something speaks against it.
 pub(super) async fn not_any_more(
     described: &Described,
+    context: &Context,
     step: &Step,
     fleet: &FleetView,
     means: &Means<'_>,
@@ -220,7 +221,8 @@ pub(super) async fn not_any_more(
         return Some(format!("what it rests on was seen {} s ago: it is looked at and decided anew", age.as_secs()));
     }
     let Some(Ok(power)) = &means.power else { return None };
-    let last = outage::objection(&described.spec, step, power.as_ref(), fleet.patience.dead_after);
+    let networks = context.config.networks();
+    let last = outage::objection(&described.spec, step, power.as_ref(), &networks, fleet.patience.dead_after);
     match tokio::time::timeout(GOOD_FOR, last).await {
         Ok(objection) => objection,
         Err(_) => Some("its cloud did not answer at the last moment: decided anew".to_owned()),
