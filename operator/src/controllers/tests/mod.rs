@@ -35,8 +35,13 @@ fn context(server: &Server) -> Arc<Context> {
 
 /// The same where these hosts are described, and machines are reached so.
 fn process(server: &Server, described: &[BinderHost], ssh: Hosts) -> Arc<Context> {
+    with_flags(server, described, ssh, &[])
+}
+
+/// The same with flags.
+fn with_flags(server: &Server, described: &[BinderHost], ssh: Hosts, flags: &[&str]) -> Arc<Context> {
     let client = server.client();
-    let config = CommandLine::parse_from(["binder-operator"]).config;
+    let config = CommandLine::parse_from(std::iter::once(&"binder-operator").chain(flags)).config;
     let hosts = stored(described);
     let (fleets, _) = reflector::store();
     Arc::new(Context {
