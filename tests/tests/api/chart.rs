@@ -202,6 +202,7 @@ async fn one_at_a_time(place: &Place) -> Outcome {
         "--listen=0.0.0.0:8080",
         "--namespace=binder",
         "--concurrency=7",
+        "--look-memory=96",
         "--keep-actions-hours=168",
         "--min-dead-after=5m",
         "--min-cooldown=10s",
