@@ -1,8 +1,10 @@
 //! The operator's flags, each with its environment variable.
 
 use crate::commands::Command;
+use crate::hosts::Networks;
 use crate::power::gce;
 use binder_crds::text::Span;
+use ipnet::IpNet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,6 +33,16 @@ pub struct Config {
     /// over while it is read.
     #[arg(long, env = "BINDER_LOOK_MEMORY", default_value_t = 96, value_parser = clap::value_parser!(u32).range(16..=65536))]
     pub look_memory: u32,
+
+    /// A network that a host's address may lead to, such as `10.0.0.0/8`; again for each further one. Without any, all may be
+    /// dialled but those of cloud metadata and link-local addresses, which are dialled only where a network given here lies
+    /// within them.
+    #[arg(long = "allow-network", env = "BINDER_ALLOW_NETWORK", value_delimiter = ',', value_name = "CIDR")]
+    pub allow_networks: Vec<IpNet>,
+
+    /// A network that no host's address may lead to; again for each further one. It counts more than one that is allowed.
+    #[arg(long = "deny-network", env = "BINDER_DENY_NETWORK", value_delimiter = ',', value_name = "CIDR")]
+    pub deny_networks: Vec<IpNet>,
 
     /// The Compute Engine API: scheme, host and port. For a private endpoint of Google's, for instance. Plain http is taken
     /// for an address of this computer only.
@@ -98,6 +110,11 @@ fn span(text: &str) -> Result<Duration, String> {
 }
 
 impl Config {
+    /// Which addresses may be dialled.
+    pub fn networks(&self) -> Networks {
+        Networks { allow: self.allow_networks.clone(), deny: self.deny_networks.clone() }
+    }
+
     /// How many bytes the answers of all hosts may take at once.
     pub fn look_bytes(&self) -> usize {
         usize::try_from(self.look_memory).unwrap_or(usize::MAX).saturating_mul(1024 * 1024)

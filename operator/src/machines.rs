@@ -10,7 +10,8 @@ use crate::clock::{Clock, Dice};
 use crate::config::Config;
 use crate::execute::Hands;
 use crate::hosts::{
-    Connect, ConnectError, Greeting, Jitter, Kept, Limits, Room, Session, Ssh, Target, Tcp, knock, random_jitter,
+    Connect, ConnectError, Greeting, Jitter, Kept, Limits, Networks, Room, Session, Ssh, Target, Tcp, knock,
+    random_jitter,
 };
 use crate::observe::Eyes;
 use crate::power::gce::Gce;
@@ -80,14 +81,15 @@ pub struct Surroundings {
 impl Surroundings {
     /// The real ones, as the flags say.
     pub fn real(config: &Config) -> Self {
-        let limits = Limits { room: Room::new(config.look_bytes()), ..Limits::default() };
-        Self::over(Ssh::over(Arc::new(Tcp), limits), random_jitter(), config)
+        let limits = Limits { room: Room::new(config.look_bytes()), networks: config.networks(), ..Limits::default() };
+        Self::over(Ssh::over(Arc::new(Tcp(config.networks())), limits), random_jitter(), config)
     }
 
     /// The real ones, with machines that are reached so.
     pub fn over(ssh: Ssh, jitter: Jitter, config: &Config) -> Self {
         let outside = Real {
             ssh,
+            networks: config.networks(),
             gce: Gce::new(config.gce_endpoint.clone()),
             volume: config.backups_dir.clone(),
             ambient_identity: config.allow_ambient_cloud_identity,
@@ -99,6 +101,7 @@ impl Surroundings {
 /// SSH, Compute Engine, buckets and the operator's own volume.
 struct Real {
     ssh: Ssh,
+    networks: Networks,
     gce: Gce,
     volume: Option<PathBuf>,
     ambient_identity: bool,
@@ -116,7 +119,7 @@ impl Connect<dyn Machine> for Real {
 
 impl Outside for Real {
     fn knock<'a>(&'a self, address: &'a str, port: u16, limit: Duration) -> BoxFuture<'a, Greeting> {
-        knock(address, port, limit).boxed()
+        knock(address, port, &self.networks, limit).boxed()
     }
 
     fn resolve<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Addressed> {

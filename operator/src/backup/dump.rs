@@ -184,8 +184,18 @@ async fn metadata(database: &Database, listed: &Listed) -> Result<String, Backup
     extjson::write(&metadata).map_err(|source| BackupError::Text { file: file(), source })
 }
 
+/// The next document, if there is one and it fits into what a backup may still take in.
+fn fits(document: Option<&[u8]>, left: u64) -> Result<Option<&[u8]>, BackupError> {
+    match document {
+        Some(document) if document.len() as u64 > left => {
+            Err(BackupError::TooLarge { what: format!("a database of over {MOST_BYTES} bytes") })
+        }
+        document => Ok(document),
+    }
+}
+
 /// Writes one collection, of at most `left` bytes.
-async fn write(database: &Database, folder: &Store, listed: &Listed, left: u64) -> Result<Part, BackupError> {
+async fn write(database: &Database, folder: &Store, listed: &Listed, mut left: u64) -> Result<Part, BackupError> {
     let file = format!("{}/{}", database.name(), escaped(&listed.name)?);
     let text = metadata(database, listed).await?;
     let described =
@@ -204,10 +214,20 @@ async fn write(database: &Database, folder: &Store, listed: &Listed, left: u64) 
         said: told(&error),
     };
     let mut reading = Reading::of(database, &listed.name).await?;
-    while let Some(document) = reading.next().await? {
-        writer.write_all(document).await.map_err(failed)?;
-        if reading.tally.bytes() > left {
-            return Err(BackupError::TooLarge { what: format!("a database of over {MOST_BYTES} bytes") });
+    loop {
+        let next = reading.next().await.and_then(|document| fits(document, left));
+        match next {
+            Ok(Some(document)) => {
+                left = left.saturating_sub(document.len() as u64);
+                writer.write_all(document).await.map_err(failed)?;
+            }
+            Ok(None) => break,
+            Err(error) => {
+                // Else a bucket keeps the pieces that it has, and shows them to nobody. That it could not be told to let go
+                // of them changes nothing of what failed.
+                let _ = writer.abort().await;
+                return Err(error);
+            }
         }
     }
     writer.shutdown().await.map_err(failed)?;

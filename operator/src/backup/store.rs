@@ -49,6 +49,8 @@ const ASKED_AGAIN_FOR: Duration = Duration::from_secs(10);
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
     root: Path,
+    /// The directory of this computer below which `root` is; `None` for a bucket.
+    volume: Option<PathBuf>,
     shown: String,
 }
 
@@ -97,7 +99,12 @@ impl Store {
                     BackupError::Place(format!("the operator's volume for backups cannot be used: {said}"))
                 })?;
                 let root = parsed(&[namespace, folder, host])?;
-                Ok(Self { inner: Arc::new(inner), root, shown: format!("the directory {folder}") })
+                Ok(Self {
+                    inner: Arc::new(inner),
+                    root,
+                    volume: Some(volume.to_owned()),
+                    shown: format!("the directory {folder}"),
+                })
             }
             (None, Some(bucket)) => {
                 let url = bucket.url.checked().map_err(|bad| BackupError::Place(format!("to.bucket.url is {bad}")))?;
@@ -123,7 +130,7 @@ impl Store {
                 }
                 let (inner, root) = open(url, entries)?;
                 let root = parsed(&[root.as_ref(), namespace, host])?;
-                Ok(Self { inner, root, shown: url.to_owned() })
+                Ok(Self { inner, root, volume: None, shown: url.to_owned() })
             }
             _ => Err(wrong("say where backups go: to.directory or to.bucket")),
         }
@@ -143,12 +150,12 @@ impl Store {
                 .collect();
             let entries = environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
             let (inner, root) = open(place, entries.collect())?;
-            return Ok(Self { inner, root, shown: place.to_owned() });
+            return Ok(Self { inner, root, volume: None, shown: place.to_owned() });
         }
         let folder = PathBuf::from(place);
         let inner = LocalFileSystem::new_with_prefix(&folder)
             .map_err(|error| BackupError::Place(format!("`{place}` cannot be used: {error}")))?;
-        Ok(Self { inner: Arc::new(inner), root: Path::default(), shown: place.to_owned() })
+        Ok(Self { inner: Arc::new(inner), root: Path::default(), volume: Some(folder), shown: place.to_owned() })
     }
 
     /// The folder of one backup in this store.
@@ -157,7 +164,8 @@ impl Store {
     /// It cannot be a folder's name.
     pub fn folder(&self, name: &str) -> Result<Self, BackupError> {
         let root = parsed(&[self.root.as_ref(), name])?;
-        Ok(Self { inner: Arc::clone(&self.inner), root, shown: format!("{}/{name}", self.shown) })
+        let (inner, volume) = (Arc::clone(&self.inner), self.volume.clone());
+        Ok(Self { inner, root, volume, shown: format!("{}/{name}", self.shown) })
     }
 
     /// Where it is, for people.
@@ -244,6 +252,37 @@ impl Store {
         Ok(Some(manifest))
     }
 
+    /// The folder of this store on a volume; `None` for a bucket.
+    fn on_disk(&self) -> Option<PathBuf> {
+        let parts = self.root.parts();
+        self.volume.as_ref().map(|volume| parts.fold(volume.clone(), |path, part| path.join(part.as_ref())))
+    }
+
+    /// The backups on a volume that were cut off. Not all that lies in them is a file to the library: what it was writing when
+    /// the process was killed has a name with `#` that it never tells, and takes as much room.
+    async fn cut_off_on_disk(&self) -> Result<Vec<String>, BackupError> {
+        let Some(here) = self.on_disk() else { return Ok(Vec::new()) };
+        let failed = |error: std::io::Error| self.disk_failed("list", "the folders", &error);
+        let mut found = match tokio::fs::read_dir(&here).await {
+            Ok(found) => found,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut names = Vec::new();
+        while let Some(entry) = found.next_entry().await.map_err(failed)? {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let ours = begun(&name).is_some() && entry.file_type().await.map_err(failed)?.is_dir();
+            if ours && !tokio::fs::try_exists(here.join(&name).join(FILE)).await.map_err(failed)? {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn disk_failed(&self, verb: &'static str, what: &str, error: &std::io::Error) -> BackupError {
+        BackupError::Store { verb, what: what.to_owned(), place: self.shown.clone(), said: told(error) }
+    }
+
     /// What is there: the good backups, and the last one of them.
     ///
     /// # Errors
@@ -266,7 +305,14 @@ impl Store {
     /// [`BackupError::Store`].
     pub async fn clean(&self, keep: Keep, now: Timestamp) -> Result<usize, BackupError> {
         let files = self.files().await?;
-        let goes = not_kept(&files, keep, now);
+        if files.len() >= MOST_FILES {
+            // A manifest that is not among them would make a good backup pass for one that was cut off.
+            return Err(BackupError::TooLarge {
+                what: format!("over {MOST_FILES} files, of which nothing is deleted"),
+            });
+        }
+        let mut goes = not_kept(&files, keep, now);
+        goes.extend(self.cut_off_on_disk().await?);
         for name in &goes {
             // The manifest first: what is half gone must not pass for a backup.
             let manifest = format!("{name}/{FILE}");
@@ -276,6 +322,13 @@ impl Store {
                 match inner.delete(&path).await {
                     Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
                     Err(error) => return Err(self.failed("delete", file)(error)),
+                }
+            }
+            if let Some(here) = self.on_disk() {
+                match tokio::fs::remove_dir_all(here.join(name)).await {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(self.disk_failed("delete", name, &error)),
                 }
             }
         }
@@ -493,6 +546,33 @@ mod tests {
         assert!(Store::described(&outside, on(Some(volume.path())), "team", "h", &none).is_err());
         let said = Store::described(&place, on(None), "team", "h", &none).unwrap_err().to_string();
         assert!(said.contains("backups.volume"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn what_was_cut_off_leaves_no_byte_behind() {
+        let volume = tempfile::tempdir().unwrap();
+        let place = BackupPlace { directory: Some("binder".into()), bucket: None };
+        let store = Store::described(&place, on(Some(volume.path())), "team", "h", &BTreeMap::new()).unwrap();
+        let keep = Keep { number: 7, age: None };
+        assert_eq!(store.clean(keep, Timestamp::now()).await.unwrap(), 0, "where nothing was ever written");
+        let good = store.folder("20260101T000000Z").unwrap();
+        good.write("binder/builds.bson", b"x".to_vec()).await.unwrap();
+        good.write(FILE, b"{}".to_vec()).await.unwrap();
+        // As a process leaves it that was killed in the middle of a large collection, twice.
+        for name in ["20260102T000000Z", "20260103T000000Z"] {
+            let cut_off = store.folder(name).unwrap();
+            let (inner, path) = cut_off.file("binder/builds.bson").unwrap();
+            let mut upload = inner.put_multipart(&path).await.unwrap();
+            upload.put_part(PutPayload::from(vec![b'x'; 1 << 20])).await.unwrap();
+            std::mem::forget(upload);
+        }
+        store.folder("notes").unwrap().write("read.me", b"x".to_vec()).await.unwrap();
+        assert_eq!(store.clean(keep, Timestamp::now()).await.unwrap(), 2);
+        let here = volume.path().join("team/binder/h");
+        let mut left: Vec<_> = std::fs::read_dir(here).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["20260101T000000Z", "notes"]);
+        assert!(good.read("binder/builds.bson", 10).await.unwrap().is_some());
     }
 
     /// An error with its cause.

@@ -12,8 +12,8 @@ use crate::power::{Power, State};
 use binder_core::catalogue::{self, Component};
 use binder_core::facets::{Step, services};
 use binder_core::plan::outage::{
-    Belongs, Carrier, CloudSays, Greeting, Heard, Instance, Outage, Over, Testimony, Witness, belongs, greets,
-    preference, proven,
+    Addressed, Belongs, Carrier, CloudSays, Greeting, Heard, Instance, Outage, Over, Testimony, Witness, belongs,
+    greets, preference, proven,
 };
 use binder_core::seen::kubernetes::{NodeInstance, Nodes};
 use binder_core::seen::proxy::Cluster;
@@ -21,6 +21,7 @@ use binder_core::seen::settings::Settings;
 use binder_core::seen::{Known, Observation};
 use binder_crds::desired::Server;
 use binder_crds::host::ProvenAt;
+use binder_crds::references::HostPower;
 use binder_crds::text::Checked;
 use binder_crds::{BinderFleet, BinderHost, BinderHostSpec};
 use futures::future::join_all;
@@ -57,6 +58,16 @@ const FEW: usize = 50;
 /// As many are greeted after one look.
 const AT_ONCE: usize = 4;
 
+/// How often a cloud is asked which machine the instance of a host is that can be looked at: one question in an hour for each
+/// host. Compute Engine asks no money for it, and allows 1500 reads a minute in a project.
+const WHICH_AGAIN: Duration = Duration::from_secs(60 * 60);
+
+/// The same where it did not answer.
+const WHICH_MISSED: Duration = Duration::from_secs(10 * 60);
+
+/// As long a look waits for that answer.
+const WHICH: Duration = Duration::from_secs(5);
+
 /// As many ports of what is described are asked beside SSH.
 const PORTS: usize = 8;
 
@@ -74,6 +85,16 @@ type Witnesses = HashMap<String, (String, Greeting<Instant>)>;
 /// By a host's name, the names of those for whom it has to be greeted.
 type Vouching = HashMap<String, BTreeSet<String>>;
 
+/// Which machine an instance is, as its cloud told.
+#[derive(Debug, Clone)]
+struct Asked {
+    at: Instant,
+    /// The host's address and what is described of its power: another description is another question.
+    of: (String, HostPower),
+    instance: Option<Instance>,
+    address: Addressed,
+}
+
 #[derive(Debug, Default)]
 struct Remembered {
     /// By the address and port that greets, and the witness's UID; with the witness's name.
@@ -84,6 +105,8 @@ struct Remembered {
     rounds: HashMap<String, Instant>,
     /// Which cluster each host's kubectl proxy told of last, by UID.
     clusters: HashMap<String, String>,
+    /// What each host's cloud said last of which machine its instance is, by UID.
+    instances: HashMap<String, Asked>,
     /// Who has to be greeted by whom, by the fleet's UID, with the [`shape`] for which it was worked out.
     vouching: HashMap<String, (u64, Arc<Vouching>)>,
     /// What each host's settings said last, by UID: on which ports its servers are asked from elsewhere.
@@ -104,6 +127,7 @@ impl Neighbours {
         all.rounds.remove(uid);
         all.clusters.remove(uid);
         all.settings.remove(uid);
+        all.instances.remove(uid);
     }
 
     /// For whom a host has to be greeted. Worked out once for the hosts of a fleet as they are, since it takes each of them with
@@ -183,6 +207,10 @@ fn greet(context: &Context, host: &BinderHost, uid: &str, of: &BinderFleet, sess
     {
         let remembered = context.neighbours.lock();
         for other in all.iter().filter(|other| vouches_for.contains(&other.name_any())) {
+            // Where the operator itself was never let in, no neighbour is sent to ask either: any address can be described.
+            if !other.uid().is_some_and(|other| remembered.seen.contains_key(&other)) {
+                continue;
+            }
             let place = (other.spec.address.0.clone(), other.spec.port);
             let record = remembered.greetings.get(&place).and_then(|witnesses| witnesses.get(uid));
             let fresh = record.is_some_and(|(_, record)| {
@@ -313,6 +341,43 @@ pub(super) async fn ask_which(
     Ok(Outage { witnesses: Vec::new(), cloud, instance, address, greets: greeted })
 }
 
+/// Which machine a host's instance is, for a host that can be looked at: a mistake in the description is said before it is needed.
+/// The cloud is asked once the host was logged in to, and then seldom; in between, what it said last is so.
+///
+/// # Errors
+/// [`Error`] when the API fails.
+pub(super) async fn which(
+    context: &Context,
+    namespace: &str,
+    uid: &str,
+    spec: &BinderHostSpec,
+) -> Result<(Option<Instance>, Addressed), Error> {
+    let Some(described) = spec.power.clone().filter(|power| power.gce.is_some()) else {
+        return Ok((None, Addressed::NotAsked));
+    };
+    let of = (spec.address.0.clone(), described);
+    let known = context.neighbours.lock().instances.get(uid).filter(|asked| asked.of == of).cloned();
+    if let Some(asked) = known.filter(|asked| {
+        let good_for = if asked.instance.is_some() { WHICH_AGAIN } else { WHICH_MISSED };
+        asked.at.elapsed() < good_for
+    }) {
+        return Ok((asked.instance, asked.address));
+    }
+    let power = power::of(context, namespace, spec, None).await?;
+    let question = async { tokio::join!(cloud(power.as_ref()), context.outside.resolve(&spec.address.0)) };
+    // The look at the host is not to get old over it.
+    let (instance, address) = match tokio::time::timeout(WHICH, question).await {
+        Ok(((said, instance), address)) => {
+            power::doubt(context, namespace, spec, &said);
+            (instance, address)
+        }
+        Err(_) => (None, Addressed::NotAsked),
+    };
+    let asked = Asked { at: Instant::now(), of, instance: instance.clone(), address: address.clone() };
+    context.neighbours.lock().instances.insert(uid.to_owned(), asked);
+    Ok((instance, address))
+}
+
 async fn cloud(power: Option<&Result<Box<dyn Power>, String>>) -> (CloudSays, Option<Instance>) {
     let power = match power {
         None => return (CloudSays::NotAsked, None),
@@ -349,11 +414,10 @@ fn neighbours(
 ) -> Vec<(Arc<BinderHost>, Arc<dyn Machine>)> {
     let mut others: Vec<(Arc<BinderHost>, Arc<dyn Machine>)> = fleet::members(context, fleet)
         .iter()
-        .cloned()
         .filter(|host| host.uid() != of.uid())
         .filter_map(|host| {
             let session = context.ssh.open_session(&host.uid()?)?;
-            Some((host, session))
+            Some((Arc::clone(host), session))
         })
         .collect();
     let near = |host: &BinderHost| of.spec.domain.is_some() && host.spec.domain == of.spec.domain;

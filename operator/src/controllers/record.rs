@@ -124,8 +124,7 @@ pub(super) fn inherited(
     now: Timestamp,
 ) -> Option<Timestamp> {
     let all = context.actions.of(namespace, host);
-    let ours = || all.iter().filter(|recorded| recorded.stranger.is_none());
-    let last = ours().filter(|recorded| recorded.incident.is_some()).next_back()?;
+    let last = all.iter().rfind(|recorded| recorded.stranger.is_none() && recorded.incident.is_some())?;
     let refill = SignedDuration::try_from(refill_after).unwrap_or(DAY);
     let over = last.past.outcome == Some(ActionOutcome::Succeeded)
         && last.past.finished_at.is_some_and(|finished| now.duration_since(finished) >= refill);

@@ -2,6 +2,7 @@
 //!
 //! Knows only numbers. Which limit bounds what stands at each field.
 
+use super::networks::Networks;
 use super::room::Room;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub struct Limits {
     pub http_bytes: usize,
     /// For the bytes of all answers at once, over all machines.
     pub room: Room,
+    /// Which addresses may be dialled.
+    pub networks: Networks,
     /// How long a machine may try to reach a port before the answer is [`Reach::TimedOut`](super::Reach::TimedOut).
     pub reach: Duration,
 }
@@ -57,6 +60,7 @@ impl Default for Limits {
             http: Duration::from_secs(10),
             http_bytes: 4 * 1024 * 1024,
             room: Room::default(),
+            networks: Networks::default(),
             reach: Duration::from_secs(5),
         }
     }

@@ -40,6 +40,7 @@ pub mod limits;
 #[doc(hidden)]
 pub mod local;
 pub mod look;
+pub mod networks;
 pub mod pool;
 pub mod probe;
 pub mod reach;
@@ -58,6 +59,7 @@ pub use forward::{ForwardError, Forwarding, Screen};
 pub use http::{BadPath, HttpAnswer, HttpChanges, HttpError, HttpPath, LocalHttp, LocalHttpChange, Method};
 pub use limits::Limits;
 pub use look::{Look, LookEnd, LookError};
+pub use networks::Networks;
 pub use pool::{Connect, Hosts, Kept, NotConnected, Retry, Ssh};
 pub use probe::{BadProbe, Probe, Section, SectionOutput};
 pub use quote::BadArgument;

@@ -87,7 +87,8 @@ impl Ssh {
 impl Default for Ssh {
     /// Over TCP.
     fn default() -> Self {
-        Self::over(Arc::new(Tcp), Limits::default())
+        let limits = Limits::default();
+        Self::over(Arc::new(Tcp(limits.networks.clone())), limits)
     }
 }
 
@@ -222,7 +223,7 @@ impl Default for Hosts {
 impl Hosts {
     /// Over TCP, with random jitter.
     pub fn new(limits: Limits) -> Self {
-        Self::over(Arc::new(Tcp), limits, random_jitter())
+        Self::over(Arc::new(Tcp(limits.networks.clone())), limits, random_jitter())
     }
 
     /// Over streams from `dial`, with back-off times picked by `jitter`.

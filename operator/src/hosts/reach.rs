@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use super::channel::open;
 use super::client::{Refusal, in_words};
+use super::networks::Networks;
 use super::session::Session;
 use super::wire::{Unreached, dial_tcp};
 
@@ -97,15 +98,15 @@ async fn hear<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, opener: &[u8], 
 
 /// What the operator itself hears from an sshd, over a connection of its own that logs in nowhere: the last look before a
 /// machine is restarted from outside. `limit` is for the connection, and again for the greeting.
-pub async fn knock(address: &str, port: u16, limit: Duration) -> Greeting {
-    match timeout(limit, dial_tcp(address, port)).await {
+pub async fn knock(address: &str, port: u16, networks: &Networks, limit: Duration) -> Greeting {
+    match timeout(limit, dial_tcp(address, port, networks)).await {
         Err(_) => Greeting::Not(Reach::TimedOut { after: limit }),
-        Ok(Err(unreached)) => match unreached {
+        Ok(Err(unreached)) => match &unreached {
             Unreached::Refused | Unreached::Reset => Greeting::Not(Reach::Refused),
             Unreached::NoRoute => Greeting::Not(Reach::NoRoute),
             Unreached::NameNotFound => Greeting::Not(Reach::NameNotFound),
-            Unreached::TimedOut { after } => Greeting::Not(Reach::TimedOut { after }),
-            Unreached::Other(why) => Greeting::Not(Reach::Unknown(why)),
+            Unreached::TimedOut { after } => Greeting::Not(Reach::TimedOut { after: *after }),
+            Unreached::NotAllowed { .. } | Unreached::Other(_) => Greeting::Not(Reach::Unknown(unreached.to_string())),
         },
         Ok(Ok(mut stream)) => hear(&mut stream, &[], limit).await,
     }
@@ -269,10 +270,15 @@ mod tests {
             (b"", true, Greeting::Silent),
             (b"", false, Greeting::Ended),
         ] {
-            assert_eq!(knock("127.0.0.1", port(says, holds).await, limit).await, heard, "{says:?}");
+            let port = port(says, holds).await;
+            assert_eq!(knock("127.0.0.1", port, &Networks::default(), limit).await, heard, "{says:?}");
         }
         let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        assert_eq!(knock("127.0.0.1", closed, limit).await, Greeting::Not(Reach::Refused));
+        let anywhere = Networks::default();
+        assert_eq!(knock("127.0.0.1", closed, &anywhere, limit).await, Greeting::Not(Reach::Refused));
+        let elsewhere = Networks { deny: vec!["127.0.0.0/8".parse().unwrap()], ..Networks::default() };
+        let heard = knock("127.0.0.1", port(b"SSH-2.0-x\r\n", true).await, &elsewhere, limit).await;
+        assert!(matches!(heard, Greeting::Not(Reach::Unknown(_))), "{heard:?}");
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Session {
     /// Connects over TCP, checks the host key and logs in, all within `limits.connect` and `limits.handshake`. Exactly
     /// one login is attempted, with the one key.
     pub async fn connect(target: &Target, limits: &Limits) -> Result<Self, ConnectError> {
-        Self::connect_over(&Tcp, target, limits).await
+        Self::connect_over(&Tcp(limits.networks.clone()), target, limits).await
     }
 
     /// As [`Session::connect`], over a stream from `dial`.

@@ -4,6 +4,7 @@
 //! an in-memory pipe.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::locked;
+use super::networks::Networks;
 use super::target::Target;
 
 /// What a connection runs over.
@@ -47,6 +49,12 @@ pub enum Unreached {
     /// The address is a name that does not resolve.
     #[error("its name cannot be resolved")]
     NameNotFound,
+    /// The operator's administrator does not let it connect there ([`Networks`]). Nothing was sent.
+    #[error("the operator does not connect to {address} (its flags --allow-network and --deny-network)")]
+    NotAllowed {
+        /// What the address of the description is.
+        address: IpAddr,
+    },
     /// Connected, and cut off by the other side at once.
     #[error("the connection was cut (reset)")]
     Reset,
@@ -68,9 +76,9 @@ impl From<&io::Error> for Unreached {
     }
 }
 
-/// Dials over TCP.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Tcp;
+/// Dials over TCP, within these networks.
+#[derive(Debug, Clone, Default)]
+pub struct Tcp(pub Networks);
 
 impl Dial for Tcp {
     fn dial<'a>(
@@ -79,7 +87,7 @@ impl Dial for Tcp {
         limit: Duration,
     ) -> BoxFuture<'a, Result<Box<dyn HostStream>, Unreached>> {
         Box::pin(async move {
-            match tokio::time::timeout(limit, dial_tcp(&target.address, target.port)).await {
+            match tokio::time::timeout(limit, dial_tcp(&target.address, target.port, &self.0)).await {
                 Ok(Ok(stream)) => Ok(Box::new(stream) as Box<dyn HostStream>),
                 Ok(Err(unreached)) => Err(unreached),
                 Err(_) => Err(Unreached::TimedOut { after: limit }),
@@ -88,11 +96,17 @@ impl Dial for Tcp {
     }
 }
 
-/// Tries the addresses of a name in turn; the last failure is told.
-pub(super) async fn dial_tcp(address: &str, port: u16) -> Result<TcpStream, Unreached> {
+/// Tries the addresses of a name in turn, those that are within the networks; the last failure is told.
+pub(super) async fn dial_tcp(address: &str, port: u16, networks: &Networks) -> Result<TcpStream, Unreached> {
     let addresses = tokio::net::lookup_host((address, port)).await.map_err(|_| Unreached::NameNotFound)?;
     let mut failure = Unreached::NameNotFound;
     for address in addresses {
+        if !networks.allow(address.ip()) {
+            if failure == Unreached::NameNotFound {
+                failure = Unreached::NotAllowed { address: address.ip() };
+            }
+            continue;
+        }
         let began = Instant::now();
         match TcpStream::connect(address).await {
             Ok(stream) => {
@@ -235,6 +249,24 @@ mod tests {
         let (near, far) = duplex(1024);
         let guard = Arc::new(StreamGuard::default());
         (MeteredStream::new(Box::new(near), Arc::clone(&guard), allowed), far, guard)
+    }
+
+    #[tokio::test]
+    async fn a_name_leads_nowhere_that_is_not_allowed_and_nothing_is_sent_there() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let parsed = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let denied = Networks { deny: parsed(&["127.0.0.0/8", "::1/128"]), ..Networks::default() };
+        let other = Networks { allow: parsed(&["10.0.0.0/8"]), ..Networks::default() };
+        for networks in [denied, other] {
+            for address in ["localhost", "127.0.0.1", "::ffff:127.0.0.1"] {
+                let failed = dial_tcp(address, port, &networks).await.unwrap_err();
+                assert!(matches!(failed, Unreached::NotAllowed { .. }), "{address}: {failed}");
+            }
+        }
+        let waits = tokio::time::timeout(Duration::from_millis(100), listener.accept()).await;
+        assert!(waits.is_err(), "somebody connected");
+        assert!(dial_tcp("localhost", port, &Networks::default()).await.is_ok());
     }
 
     #[tokio::test]

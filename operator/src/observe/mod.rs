@@ -229,6 +229,8 @@ fn unreached(why: &Unreached) -> (&'static str, FailureKind) {
         Unreached::Reset => ("ConnectionClosed", FailureKind::Passing),
         Unreached::NoRoute => ("NoRoute", FailureKind::Passing),
         Unreached::NameNotFound => ("NameNotFound", FailureKind::Passing),
+        // Another address or another flag must end it.
+        Unreached::NotAllowed { .. } => ("AddressNotAllowed", FailureKind::Person),
         Unreached::Other(_) => ("NotConnected", FailureKind::Passing),
     }
 }
@@ -289,6 +291,8 @@ mod tests {
     fn only_silence_may_be_a_dead_machine() {
         let kind = |why| unreached(&why);
         assert_eq!(kind(Unreached::TimedOut { after: Duration::from_secs(10) }), ("Unreachable", FailureKind::Silent));
+        let metadata = Unreached::NotAllowed { address: std::net::Ipv4Addr::new(169, 254, 169, 254).into() };
+        assert_eq!(kind(metadata), ("AddressNotAllowed", FailureKind::Person));
         for (why, reason) in [
             (Unreached::Refused, "PortClosed"),
             (Unreached::Reset, "ConnectionClosed"),

@@ -38,6 +38,9 @@ const IMAGE: &str = "image.repository=registry.example.org/binder-operator";
 /// A volume for backups.
 const VOLUME: &str = "backups.volume.persistentVolumeClaim.claimName=binder-backups";
 
+/// Who may read the metrics.
+const PEER: &str = "networkPolicy.from[0].namespaceSelector.matchLabels.team=monitoring";
+
 /// The tests of this module.
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     trials.push(trial(place, "chart::lint_finds_nothing", lint));
@@ -46,6 +49,7 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
     trials.push(trial(place, "chart::rights_are_exactly_those_listed", rights));
     trials.push(trial(place, "chart::every_object_is_labelled", labels));
     trials.push(trial(place, "chart::one_operator_at_a_time", one_at_a_time));
+    trials.push(trial(place, "chart::who_reaches_the_operator_and_whom_it_reaches_is_a_value", networks));
     trials.push(trial(place, "chart::the_api_server_takes_it", taken));
     trials.push(trial(place, "chart::its_pod_is_restricted", restricted));
     trials.push(trial(place, "chart::the_api_server_grants_its_rights_and_no_others", granted));
@@ -54,7 +58,8 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
 }
 
 async fn lint(place: &Place) -> Outcome {
-    for values in [&[][..], &[IMAGE], &[IMAGE, "watchNamespace=binder", "metrics.service.enabled=true", VOLUME]] {
+    let all = [IMAGE, "watchNamespace=binder", "metrics.service.enabled=true", "networkPolicy.enabled=true", VOLUME];
+    for values in [&[][..], &[IMAGE], &all] {
         let said = helm(place, &["lint", "--strict"], values).await?;
         ensure(said.ok(), || format!("{values:?}: {}", said.said()))?;
     }
@@ -79,6 +84,9 @@ async fn bad_values(place: &Place) -> Outcome {
         ("concurrency=65536", "concurrency"),
         ("keepActionsHours=0", "keepActionsHours"),
         ("lookMemory=8", "lookMemory"),
+        ("networks.allow={10.0.0.1}", "networks"),
+        ("networks.deny={all}", "networks"),
+        ("networkPolicy.enable=true", "enable"),
         ("minDeadAfter=soon", "minDeadAfter"),
         ("allowAmbientCloudIdentity=perhaps", "allowAmbientCloudIdentity"),
         ("admission.protectAction=false", "protectAction"),
@@ -158,7 +166,7 @@ fn each(group: &str, resource: &str, verbs: &[&str]) -> Vec<String> {
 }
 
 async fn labels(place: &Place) -> Outcome {
-    let objects = rendered(place, &[IMAGE, "metrics.service.enabled=true"]).await?;
+    let objects = rendered(place, &[IMAGE, "metrics.service.enabled=true", "networkPolicy.enabled=true"]).await?;
     for object in &objects {
         let labels = &object["metadata"]["labels"];
         for (label, value) in [
@@ -194,6 +202,7 @@ async fn one_at_a_time(place: &Place) -> Outcome {
         "--listen=0.0.0.0:8080",
         "--namespace=binder",
         "--concurrency=7",
+        "--look-memory=96",
         "--keep-actions-hours=168",
         "--min-dead-after=5m",
         "--min-cooldown=10s",
@@ -209,6 +218,32 @@ async fn one_at_a_time(place: &Place) -> Outcome {
     Ok(())
 }
 
+async fn networks(place: &Place) -> Outcome {
+    let plain = rendered(place, &[IMAGE]).await?;
+    ensure(one(&plain, "NetworkPolicy").is_err(), || "a NetworkPolicy that nobody asked for".to_owned())?;
+    let arguments = |objects: &[Value]| -> Result<Vec<String>, Failed> {
+        Ok(Vec::deserialize(&one(objects, "Deployment")?["spec"]["template"]["spec"]["containers"][0]["args"])?)
+    };
+    let given = |arguments: &[String]| arguments.iter().any(|one| one.contains("-network="));
+    ensure(!given(&arguments(&plain)?), || "networks that nobody gave".to_owned())?;
+
+    let values = [IMAGE, "networks.allow={10.0.0.0/8,2001:db8::/32}", "networks.deny={10.9.0.0/16}"];
+    let flags = arguments(&rendered(place, &values).await?)?;
+    for flag in ["--allow-network=10.0.0.0/8", "--allow-network=2001:db8::/32", "--deny-network=10.9.0.0/16"] {
+        ensure(flags.iter().any(|one| one == flag), || format!("{flag} is not among {flags:?}"))?;
+    }
+
+    let closed = rendered(place, &[IMAGE, "networkPolicy.enabled=true"]).await?;
+    let spec = &one(&closed, "NetworkPolicy")?["spec"];
+    ensure(spec["ingress"] == json!([]) && spec["policyTypes"] == json!(["Ingress"]), || format!("{spec}"))?;
+    let pod = &one(&closed, "Deployment")?["spec"]["selector"]["matchLabels"];
+    ensure(spec["podSelector"]["matchLabels"] == *pod, || format!("{spec} is not about the operator's pod"))?;
+    let open = rendered(place, &[IMAGE, "networkPolicy.enabled=true", PEER]).await?;
+    let rule = &one(&open, "NetworkPolicy")?["spec"]["ingress"][0];
+    let peers = json!([{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}]);
+    ensure(rule["from"] == peers && rule["ports"][0]["port"] == "http", || format!("{rule}"))
+}
+
 /// By `kubectl apply --dry-run=server`, as a pipeline would ask.
 async fn taken(place: &Place) -> Outcome {
     let api = place.api().await?;
@@ -220,6 +255,7 @@ async fn taken(place: &Place) -> Outcome {
         ("scoped", &[IMAGE, "watchNamespace=chart-watched"]),
         ("backups", &[IMAGE, VOLUME]),
         ("all", &[IMAGE, "metrics.service.enabled=true", "runAsUser=null", "podLabels.a=b", "nodeSelector.disk=ssd"]),
+        ("policy", &[IMAGE, "networkPolicy.enabled=true", PEER]),
         ("digest", &[IMAGE, "image.tag=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"]),
     ] {
         let said = helm(place, &["template", "case", "--include-crds", "--namespace", "chart-release"], values).await?;

@@ -95,6 +95,7 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
     if let Some(off) = clock_rules::message(story.seen) {
         list.set(types::CLOCK_IN_SYNC, Is::False, clock_rules::CLOCK_OFF, off);
     }
+    another_machine(&mut list, host, story.fleet);
     for checked in *checks {
         facet(&mut list, checked, story);
     }
@@ -193,14 +194,7 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         list.set(types::RECONCILING, Is::True, failure.reason, "trying to reach the host again, less and less often");
     }
     list.set(types::REACHABLE, Is::False, failure.reason, failure.message.clone());
-    if let Some(mismatch) = outage::mismatch(host, &fleet.outage) {
-        list.set(
-            types::INSTANCE_MISMATCH,
-            Is::True,
-            "OtherAddress",
-            format!("{mismatch}. Nothing is done through the cloud"),
-        );
-    }
+    another_machine(&mut list, host, fleet);
     for facet in crate::facets::FACETS.iter().filter(|facet| facet.in_use(&host.spec.desired)) {
         list.set(facet.condition(), Is::Unknown, "NotSeen", "the host could not be looked at");
     }
@@ -245,6 +239,14 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         schedules: host.previous.schedules.clone(),
         database: host.previous.database.clone(),
         refused_login: None,
+    }
+}
+
+/// Says that the cloud knows the described instance by no address of the host's.
+fn another_machine(list: &mut Conditions, host: &Host<'_>, fleet: &FleetView) {
+    if let Some(mismatch) = outage::mismatch(host, &fleet.outage) {
+        let message = format!("{mismatch}. Nothing is done through the cloud");
+        list.set(types::INSTANCE_MISMATCH, Is::True, "OtherAddress", message);
     }
 }
 

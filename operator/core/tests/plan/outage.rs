@@ -151,6 +151,10 @@ fn an_instance_that_is_another_machine_is_a_condition_and_no_step() {
     assert_eq!(operator.condition(conditions::INSTANCE_MISMATCH), ("True", "OtherAddress"));
     world.silent = false;
     operator.run(&mut world, 3);
+    assert!(operator.healthy(), "the machine is well; its description is not");
+    assert_eq!(operator.condition(conditions::INSTANCE_MISMATCH), ("True", "OtherAddress"));
+    operator.fleet.outage = sees_it_dead();
+    operator.run(&mut world, 3);
     assert!(!operator.status.conditions.iter().any(|one| one.type_ == conditions::INSTANCE_MISMATCH));
 }
 

@@ -28,7 +28,11 @@ pub(super) async fn view(
             outage::ask(context, namespace, object, spec, fleet.as_deref(), greeted).await?
         }
         Looked::Failed(_) => outage::ask_which(context, namespace, spec, greeted).await?,
-        Looked::Seen(_) | Looked::Suspended => Outage { greets: greeted, ..Outage::default() },
+        Looked::Seen(_) => {
+            let (instance, address) = outage::which(context, namespace, uid, spec).await?;
+            Outage { greets: greeted, instance, address, ..Outage::default() }
+        }
+        Looked::Suspended => Outage { greets: greeted, ..Outage::default() },
     };
     let Some(fleet) = &described.fleet else { return Ok(view) };
     // A healthy host has no use for the budget.

@@ -36,8 +36,13 @@ fn context(server: &Server) -> Arc<Context> {
 
 /// The same where these hosts are described, and machines are reached so.
 fn process(server: &Server, described: &[BinderHost], ssh: Ssh) -> Arc<Context> {
+    with_flags(server, described, ssh, &[])
+}
+
+/// The same with flags.
+fn with_flags(server: &Server, described: &[BinderHost], ssh: Ssh, flags: &[&str]) -> Arc<Context> {
     let client = server.client();
-    let config = CommandLine::parse_from(["binder-operator"]).config;
+    let config = CommandLine::parse_from(std::iter::once(&"binder-operator").chain(flags)).config;
     let hosts = stored(described);
     let Surroundings { outside, clock, dice, jitter } = Surroundings::over(ssh, Arc::new(|ceiling| ceiling), &config);
     let (fleets, _) = reflector::store();

@@ -50,7 +50,7 @@ async fn pass(context: &Arc<Context>, host: &BinderHost) -> Result<Action, Error
 async fn a_status_that_was_not_written_is_not_remembered_as_written() {
     let (server, lodge) = (Server::default(), Lodge::new(true));
     let host = described(&server, &lodge, json!({"suspend": true}), json!(null));
-    let context = process(&server, &[host.clone()], lodge.ssh());
+    let context = process(&server, std::slice::from_ref(&host), lodge.ssh());
     server.refuse(|method, path| (*method == http::Method::PATCH && path.ends_with("/status")).then_some(409));
     assert!(matches!(pass(&context, &host).await, Err(Error::Conflict(_))));
     assert!(context.known()["h"].status.is_none());
@@ -67,7 +67,7 @@ async fn a_status_that_was_not_written_is_not_remembered_as_written() {
 async fn a_session_that_was_opened_while_its_host_went_is_closed() {
     let (server, lodge) = (Server::default(), Lodge::new(true));
     let host = described(&server, &lodge, json!({}), json!(null));
-    let there = process(&server, &[host.clone()], lodge.ssh());
+    let there = process(&server, std::slice::from_ref(&host), lodge.ssh());
     assert!(pass(&there, &host).await.is_ok());
     assert_eq!(there.ssh.open_sessions(), 1, "as long as it is described");
     let gone = process(&server, &[], lodge.ssh());
@@ -110,7 +110,7 @@ async fn a_refused_login_is_tried_once_for_a_version_of_its_key_over_all_restart
     let (server, lodge) = (Server::default(), Lodge::new(false));
     let mut host = described(&server, &lodge, json!({}), json!(null));
     for _ in 0..3 {
-        let context = process(&server, &[host.clone()], lodge.ssh());
+        let context = process(&server, std::slice::from_ref(&host), lodge.ssh());
         for _ in 0..3 {
             pass(&context, &host).await.unwrap();
         }
@@ -123,7 +123,7 @@ async fn a_refused_login_is_tried_once_for_a_version_of_its_key_over_all_restart
     secret["metadata"]["annotations"] = json!({"rotated": "yes"});
     server.put(SECRETS, secret);
     for _ in 0..2 {
-        let context = process(&server, &[host.clone()], lodge.ssh());
+        let context = process(&server, std::slice::from_ref(&host), lodge.ssh());
         pass(&context, &host).await.unwrap();
         host = object(server.get(&format!("{HOSTS}/web")).unwrap());
     }
@@ -134,7 +134,7 @@ async fn a_refused_login_is_tried_once_for_a_version_of_its_key_over_all_restart
 async fn a_key_that_is_being_authorized_has_the_login_tried_once_more_and_not_in_each_pass() {
     let (server, lodge) = (Server::default(), Lodge::new(false));
     let host = described(&server, &lodge, json!({}), json!(null));
-    let context = process(&server, &[host.clone()], lodge.ssh());
+    let context = process(&server, std::slice::from_ref(&host), lodge.ssh());
     pass(&context, &host).await.unwrap();
     let mut authorized = action("web-1", "h");
     let now = Timestamp::now();
@@ -155,7 +155,7 @@ async fn a_key_that_is_being_authorized_has_the_login_tried_once_more_and_not_in
 async fn a_secret_is_read_once_for_a_whole_fleet_and_forgotten_when_it_is_old() {
     let (server, lodge) = (Server::default(), Lodge::new(true));
     let host = described(&server, &lodge, json!({}), json!(null));
-    let context = process(&server, &[host.clone()], lodge.ssh());
+    let context = process(&server, std::slice::from_ref(&host), lodge.ssh());
     let reads = || server.asked().iter().filter(|asked| asked.contains("/secrets/")).count();
     for _ in 0..5 {
         pass(&context, &host).await.unwrap();
@@ -168,4 +168,51 @@ async fn a_secret_is_read_once_for_a_whole_fleet_and_forgotten_when_it_is_old() 
     assert_eq!(reads(), 0);
     access::secret(&context, "binder", "login", secrets::Age::now()).await.unwrap();
     assert_eq!(reads(), 1, "for a step it is read at that moment");
+}
+
+/// The conditions that the API has of the host, as type and status.
+fn conditions(server: &Server) -> Vec<(String, String)> {
+    let host: BinderHost = object(server.get(&format!("{HOSTS}/web")).unwrap());
+    host.status.unwrap().conditions.into_iter().map(|condition| (condition.type_, condition.status)).collect()
+}
+
+#[tokio::test]
+async fn an_instance_that_is_another_machine_is_said_while_the_host_is_well() {
+    let address = Arc::new(Mutex::new("10.0.0.9"));
+    let cloud = {
+        let address = Arc::clone(&address);
+        let answer =
+            move || json!({"status": "RUNNING", "networkInterfaces": [{"networkIP": *address.lock().unwrap()}]});
+        crate::power::gce::tests::Cloud::that(move |_, _, _| (200, answer())).await
+    };
+    let (server, lodge) = (Server::default(), Lodge::new(true));
+    let key = base64::engine::general_purpose::STANDARD.encode(cloud.credentials());
+    server.put(
+        SECRETS,
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cloud"},
+            "data": {crate::power::gce::SECRET_KEY: key},
+        }),
+    );
+    let power = json!({"power": {"gce": {
+        "project": "binder-testing", "zone": "us-central1-f", "instance": "web",
+        "credentialsSecretRef": {"name": "cloud"},
+    }}});
+    let host = described(&server, &lodge, power, json!(null));
+    let flags = ["--gce-endpoint", cloud.base.as_str()];
+    let context = with_flags(&server, std::slice::from_ref(&host), lodge.ssh(), &flags);
+    for _ in 0..3 {
+        pass(&context, &host).await.unwrap();
+        let mismatch = ("InstanceMismatch".to_owned(), "True".to_owned());
+        assert!(conditions(&server).contains(&mismatch), "{:?}", conditions(&server));
+    }
+    let asked = || cloud.paths().iter().filter(|asked| asked.starts_with("GET")).count();
+    assert_eq!(asked(), 1, "once, and then at most hourly");
+    *address.lock().unwrap() = "192.0.2.1";
+    let context = with_flags(&server, std::slice::from_ref(&host), lodge.ssh(), &flags);
+    for _ in 0..3 {
+        pass(&context, &host).await.unwrap();
+    }
+    assert!(!conditions(&server).iter().any(|(kind, _)| kind == "InstanceMismatch"));
+    assert_eq!(asked(), 2);
 }

@@ -19,13 +19,15 @@ const TOKEN: &str = "ya29.a-token-that-is-nobodys-to-see";
 type Asked = Arc<Mutex<Vec<(String, String, String, Option<String>)>>>;
 
 /// A cloud that answers by a function of method, path with query, and how often this was asked before.
-struct Cloud {
-    base: String,
+pub(crate) struct Cloud {
+    pub(crate) base: String,
     asked: Asked,
 }
 
 impl Cloud {
-    async fn that(answers: impl Fn(&str, &str, usize) -> (u16, Value) + Clone + Send + Sync + 'static) -> Self {
+    pub(crate) async fn that(
+        answers: impl Fn(&str, &str, usize) -> (u16, Value) + Clone + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let asked = Asked::default();
@@ -60,7 +62,12 @@ impl Cloud {
         instance(&self.base)
     }
 
-    fn paths(&self) -> Vec<String> {
+    /// A key file that is good for its tokens.
+    pub(crate) fn credentials(&self) -> String {
+        key_file(&format!("{}/token", self.base)).to_string()
+    }
+
+    pub(crate) fn paths(&self) -> Vec<String> {
         self.asked.lock().unwrap().iter().map(|entry| format!("{} {}", entry.0, entry.1)).collect()
     }
 }
