@@ -224,7 +224,7 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
 
     record_ends(&described, context, &mut memory, &decision.finish).await?;
     record_status(&described, context, &previous, &decision.status).await?;
-    let busy = memory.open().any(|past| !matches!(past.step, Some(Step::BackUp { .. })))
+    let busy = memory.open().any(|past| !matches!(past.step, Some(Step::Backups(_))))
         || matches!(decision.next, Next::Run(_))
         || status::is_healthy(&decision.status) == Some(false);
     let went = pace::Went { took, timed_out: pace::timed_out(&decision.status), busy };

@@ -8,7 +8,8 @@ use super::{Context, Error, chain, fleet, power};
 use crate::hosts::{Greeting as Answer, Reach, Session, knock};
 use crate::power::{Power, State};
 use binder_core::catalogue;
-use binder_core::facets::Step;
+use binder_core::facets::step::CloudCall;
+use binder_core::facets::{How, Step};
 use binder_core::plan::outage::{
     Addressed, Belongs, Carrier, CloudSays, Greeting, Heard, Instance, Outage, Over, Testimony, Witness, belongs,
     greets, preference, proven,
@@ -426,7 +427,7 @@ async fn node_instance(
             gce.is_some_and(|gce| gce.instance.0 == node && gce.project == own.project && gce.zone == own.zone)
         })
     });
-    let power = power::of(context, namespace, spec, Some(&Step::RestartNode { node: node.to_owned() })).await?;
+    let power = power::of(context, namespace, spec, Some(node)).await?;
     Ok(match power {
         None => Err("the master has no power.gce, which says where instances are".to_owned()),
         Some(Err(why)) => Err(why),
@@ -449,12 +450,13 @@ pub(super) async fn objection(
     power: &dyn Power,
     dead_after: Duration,
 ) -> Option<String> {
-    let wanted = match step {
-        Step::PowerCycle { .. } | Step::RestartNode { .. } => State::Running,
-        Step::PowerOn { .. } => State::Stopped,
-        _ => return None,
+    let How::Cloud(call) = step.how() else { return None };
+    let (wanted, node) = match call {
+        CloudCall::Reset => (State::Running, false),
+        CloudCall::Start => (State::Stopped, false),
+        CloudCall::RestartNode { .. } => (State::Running, true),
+        CloudCall::AddKey { .. } => return None,
     };
-    let node = matches!(step, Step::RestartNode { .. });
     let knocks = async { if node { None } else { Some(knock(&spec.address.0, spec.port, LAST_LOOK).await) } };
     let (heard, found, address) = tokio::join!(knocks, power.state(), addressed(&spec.address.0));
     match heard {

@@ -3,11 +3,11 @@
 
 use super::{Context, Error, access, chain};
 use crate::power::{Power, gce};
-use binder_core::facets::Step;
 use binder_crds::BinderHostSpec;
 use binder_crds::text::CloudName;
 
-/// The power of a host, or of the instance that a step is about: `None` if none is described, else what can reach it, or in words why nothing can.
+/// The power of a host, or of a node, whose instance has its name: `None` if none is described, else what can reach it, or in
+/// words why nothing can.
 ///
 /// # Errors
 /// [`Error`] when the API fails.
@@ -15,12 +15,12 @@ pub(super) async fn of(
     context: &Context,
     namespace: &str,
     spec: &BinderHostSpec,
-    step: Option<&Step>,
+    node: Option<&str>,
 ) -> Result<Option<Result<Box<dyn Power>, String>>, Error> {
     let Some(described) = spec.power.as_ref().and_then(|power| power.gce.as_ref()) else { return Ok(None) };
     let mut described = described.clone();
-    if let Some(Step::RestartNode { node }) = step {
-        described.instance = CloudName(node.clone());
+    if let Some(node) = node {
+        described.instance = CloudName(node.to_owned());
     }
     let name = &described.credentials_secret_ref.name;
     let key = gce::SECRET_KEY;

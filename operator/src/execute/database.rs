@@ -1,55 +1,52 @@
-//! Steps that are done in Binder's database, and by the build server's API.
+//! Edits of Binder's database, and its backup.
 
 use super::{CannotExecute, Means, Sent};
-use crate::binder::build_server;
 use crate::binder::database::{self, DatabaseError};
-use binder_core::facets::Step;
+use crate::hosts::Session;
+use binder_core::catalogue::Place;
+use binder_core::facets::step::Edit;
 use binder_core::gate::Permit;
 use jiff::Timestamp;
 
-/// Carries out a step on the database or by the build server.
+/// Edits the database.
 ///
 /// # Errors
-/// [`CannotExecute`] when something that it needs is not there.
-pub(super) async fn carry_out(step: &Step, permit: Permit, means: Means<'_>) -> Result<Sent, CannotExecute> {
-    match step {
-        Step::FailBuild { place, name, started } => {
-            let session = means.session.ok_or(CannotExecute::NotConnected)?;
-            Ok(edited(database::fail_hung(session, permit, place, name, *started).await))
-        }
-        Step::FailUnusableBuild { place, name } => {
-            let session = means.session.ok_or(CannotExecute::NotConnected)?;
-            Ok(edited(database::fail_unusable(session, permit, place, name).await))
-        }
-        Step::BackUp { place, .. } => {
-            let session = means.session.ok_or(CannotExecute::NotConnected)?;
-            let backups = means.backups.ok_or(CannotExecute::NoPlaceForBackups)?;
-            // Before: what earlier attempts left half written must not keep this one from having room. After: so must not what
-            // this one leaves if it is cut off.
-            let clean = || backups.store.clean(backups.keep, Timestamp::now());
-            let before = clean().await;
-            let made = database::back_up(session, permit, place, &backups.store).await;
-            let cleaned = before.and(clean().await);
-            // What is kept too long is no reason to doubt the backup; the next one cleans up again.
-            let rest = cleaned.err().map(|error| format!("; but older ones stay: {error}")).unwrap_or_default();
-            Ok(Sent {
-                may_have_run: true,
-                said: match made {
-                    Ok(good) => format!("{}: {} documents, {} bytes{rest}", good.name, good.documents, good.bytes),
-                    Err(said) => said + &rest,
-                },
-            })
-        }
-        Step::RebuildBuild { name, repository } => {
-            let key =
-                means.api_key.ok_or_else(|| CannotExecute::NoApiKey { component: format!("a build of {name}") })?;
-            let session = means.build_server.ok_or(CannotExecute::NoBuildServer)?;
-            let permit = permit.by_way_of(session.host());
-            let asked = build_server::build(&session, permit, repository, key).await;
-            Ok(Sent { may_have_run: asked.may_have_run, said: asked.said })
-        }
-        _ => Err(CannotExecute::NotHere),
-    }
+/// [`CannotExecute`] when there is no connection to its host.
+pub(super) async fn edit(
+    place: &Place,
+    edit: Edit,
+    permit: Permit,
+    session: Option<&Session>,
+) -> Result<Sent, CannotExecute> {
+    let session = session.ok_or(CannotExecute::NotConnected)?;
+    Ok(edited(match edit {
+        Edit::FailRunning { name, started } => database::fail_hung(session, permit, place, &name, started).await,
+        Edit::FailUnusable { name } => database::fail_unusable(session, permit, place, &name).await,
+    }))
+}
+
+/// Backs the database up.
+///
+/// # Errors
+/// [`CannotExecute`] when there is no connection to its host, or no place for the backup.
+pub(super) async fn back_up(place: &Place, permit: Permit, means: Means<'_>) -> Result<Sent, CannotExecute> {
+    let session = means.session.ok_or(CannotExecute::NotConnected)?;
+    let backups = means.backups.ok_or(CannotExecute::NoPlaceForBackups)?;
+    // Before: what earlier attempts left half written must not keep this one from having room. After: so must not what
+    // this one leaves if it is cut off.
+    let clean = || backups.store.clean(backups.keep, Timestamp::now());
+    let before = clean().await;
+    let made = database::back_up(session, permit, place, &backups.store).await;
+    let cleaned = before.and(clean().await);
+    // What is kept too long is no reason to doubt the backup; the next one cleans up again.
+    let rest = cleaned.err().map(|error| format!("; but older ones stay: {error}")).unwrap_or_default();
+    Ok(Sent {
+        may_have_run: true,
+        said: match made {
+            Ok(good) => format!("{}: {} documents, {} bytes{rest}", good.name, good.documents, good.bytes),
+            Err(said) => said + &rest,
+        },
+    })
 }
 
 fn edited(result: Result<u64, DatabaseError>) -> Sent {

@@ -3,6 +3,7 @@
 use super::Finish;
 use super::brake::Held;
 use super::outage::Outage;
+use crate::facets::step::OfModules;
 use crate::facets::{Disruption, DriftKind, Step, Subject};
 use binder_crds::ActionOutcome;
 use binder_crds::fleet::{Budget, Purpose, Window};
@@ -93,14 +94,13 @@ impl Memory {
     ) -> impl Iterator<Item = &'m Past> {
         let (kind, subject) = (step.kind(), subject.to_string());
         let whole = step.disruption() == Disruption::Host;
-        let since = if whole { since } else { since.max(self.last_success(|step| step.ends_boot().is_some())) };
-        let since = if step.depends_on_modules() {
-            since.max(self.last_success(|step| step.changes_module().is_some()))
-        } else {
-            since
+        let since = if whole { since } else { since.max(self.last_success(Step::ends_boot)) };
+        let since = match step.nature().modules {
+            OfModules::RunsIn => since.max(self.last_success(|step| step.changes_module().is_some())),
+            OfModules::Apart | OfModules::Changes(_) => since,
         };
         let counts = move |past: &Past| match &past.step {
-            Some(done) if whole => step.same_machine(done),
+            Some(done) if whole => step.kind() == done.kind() && step.restarts_same_machine(done),
             _ => past.kind == kind && (whole || past.subject == subject),
         };
         self.actions.iter().filter(move |past| {
@@ -123,7 +123,7 @@ impl Memory {
     }
 
     /// How many attempts at a step count against its allowance. Those that did their part of a work that has many parts
-    /// count as one in [`Step::parts`]: progress is no failure, and still does not go on for ever.
+    /// count as one in [`parts`](crate::facets::step::Nature::parts): progress is no failure, and still does not go on for ever.
     pub fn made(&self, step: &Step, subject: &Subject, since: Option<Timestamp>) -> u32 {
         let (mut good, mut others) = (0u32, 0u32);
         for past in self.attempts(step, subject, since) {
@@ -132,7 +132,7 @@ impl Memory {
                 _ => others += 1,
             }
         }
-        others + good / step.parts()
+        others + good / step.nature().parts.max(1)
     }
 }
 

@@ -18,8 +18,7 @@ mod updates;
 pub mod windows;
 pub mod witness;
 
-use crate::facets::effect::{Effect, effect};
-use crate::facets::{Check, Drift, FACETS, Step};
+use crate::facets::{Check, Drift, Effect, FACETS, Later, Step};
 use crate::gate::{BlockedBy, Permit};
 use crate::seen::{Blind, Observation};
 use crate::status;
@@ -270,7 +269,7 @@ fn judge(past: &Past, seen: &Observation, checks: &[&Check], now: Timestamp) -> 
     let since = past.sent_at.unwrap_or(past.created);
     let age = Duration::try_from(now.duration_since(since)).unwrap_or_default();
     let late = now >= past.deadline;
-    match effect(step, seen, checks, age) {
+    match step.effect(&Later { seen, checks, age }) {
         Ok(Effect::Seen(evidence)) => {
             let message = if past.sent_at.is_some() {
                 "its effect was seen"
@@ -406,7 +405,7 @@ fn not_seen(host: &Host<'_>, failure: &LookFailure, memory: &Memory, fleet: &Fle
         .open()
         .filter(|past| now >= past.deadline)
         .map(|past| {
-            let way_in = past.step.as_ref().is_some_and(Step::is_for_the_way_in);
+            let way_in = past.step.as_ref().is_some_and(|step| step.nature().opens_way_in);
             let (outcome, message) = if way_in {
                 (ActionOutcome::Failed, "the host still could not be looked at in time")
             } else {

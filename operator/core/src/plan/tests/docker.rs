@@ -1,7 +1,7 @@
 //! Docker's disk and its clean-up: from what is wrong, or due, to what is not.
 
 use super::world::{Operator, World};
-use crate::facets::Step;
+use crate::facets::docker::Step;
 use crate::seen::docker::{Answers, Config, Container, Docker, Image};
 use binder_crds::desired::{Disk, Docker as Described, Reclaim};
 use binder_crds::text::{HostPath, ImagePattern, Percent, Schedule, Span};
@@ -88,7 +88,7 @@ pub(super) fn apply(world: &mut World, step: &Step) {
             docker.configs.retain(|there| there.size > 0 || !paths.contains(&there.path));
         }
         Step::RestartDocker if docker.available > 0 => docker.answers = Answers::Yes,
-        _ => {}
+        Step::RestartDocker => {}
     }
     let freed = before - docker.images.iter().map(|image| image.size).sum::<u64>();
     docker.used -= freed;

@@ -14,7 +14,8 @@ mod world;
 use super::memory::Memory;
 use super::{FailureKind, LookFailure, Looked, Next};
 use crate::catalogue::Start;
-use crate::facets::Step;
+use crate::facets::services;
+use crate::facets::step::Remedy;
 use crate::gate::BlockedBy;
 use crate::seen::pm2::State;
 use binder_crds::desired::Server;
@@ -398,6 +399,6 @@ fn every_blocked_by_has_words() {
     let blocked = BlockedBy::Cooldown { until: "2026-11-22T14:02:10Z".parse().unwrap() };
     assert_eq!(crate::status::blocked_words(&blocked), "cooldown until 14:02:10Z");
     let start = Start::Service { name: "db".to_owned() };
-    let step = Step::StartProcess { component: "db".to_owned(), start, path: None };
+    let step = services::Step::StartProcess { component: "db".to_owned(), start, path: None };
     assert_eq!(step.words(), "start the service db");
 }
