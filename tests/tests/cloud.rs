@@ -106,6 +106,7 @@ fn host() -> GceHost {
 fn permit(action: &str) -> Permit {
     gate::admit(&gate::Request {
         host: "uid",
+        via: None,
         action,
         deleted: false,
         suspended: false,

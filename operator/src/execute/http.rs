@@ -23,7 +23,6 @@ pub(super) async fn carry_out(
         HttpCall::Build { repository } => {
             let key = means.api_key.ok_or_else(|| CannotExecute::NoApiKey { what: what.to_owned() })?;
             let session = means.build_server.ok_or(CannotExecute::NoBuildServer)?;
-            let permit = permit.by_way_of(session.host());
             let asked = build_server::build(&session, permit, &repository, key).await;
             Sent { may_have_run: asked.may_have_run, said: asked.said }
         }

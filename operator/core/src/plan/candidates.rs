@@ -217,6 +217,7 @@ impl Reasoning<'_> {
         };
         let admitted = gate::admit(&Request {
             host: host.uid,
+            via: fleet.build_server.as_ref().filter(|_| step.goes_to_build_server()).map(|build| build.uid.as_str()),
             action: &name,
             deleted: host.deleted,
             suspended: host.suspended.is_some(),

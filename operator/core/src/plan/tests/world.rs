@@ -500,6 +500,12 @@ impl Operator {
         let name = run.permit.action().to_owned();
         assert!(self.memory.actions.iter().all(|past| past.name != name), "{name} is recorded twice");
         assert_eq!(self.memory.open().count(), 0, "two steps at once");
+        // Only a build is asked for elsewhere.
+        let on = match run.step.kind() {
+            "RebuildBuild" => self.fleet.build_server.as_ref().map(|build| build.uid.as_str()),
+            _ => Some("uid-1"),
+        };
+        assert_eq!((run.permit.host(), Some(run.permit.done_on())), ("uid-1", on));
         let second = Timestamp::from_second(now.as_second()).unwrap();
         self.ran.push(run.step.kind().to_owned());
         self.memory.actions.push(Past {
