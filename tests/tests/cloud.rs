@@ -108,7 +108,6 @@ fn permit(action: &str) -> Permit {
         host: "uid",
         via: None,
         action,
-        deleted: false,
         suspended: false,
         mode: Mode::Enforce,
         held: None,

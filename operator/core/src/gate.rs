@@ -61,8 +61,6 @@ pub struct Request<'a> {
     pub via: Option<&'a str>,
     /// The name that the `BinderAction` will have.
     pub action: &'a str,
-    /// Whether the host's object is being deleted.
-    pub deleted: bool,
     /// Whether host or fleet is suspended.
     pub suspended: bool,
     /// The mode: the lower one of the fleet's and the host's.
@@ -96,8 +94,6 @@ pub struct Request<'a> {
 /// What blocks a step. The order of the arms is the order in which the gate asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BlockedBy {
-    /// The host's object is being deleted: nothing is asked of the machine any more.
-    Deleted,
     /// Host or fleet is suspended.
     Suspended,
     /// The mode is `Observe`.
@@ -177,8 +173,7 @@ impl BlockedBy {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Attempts { .. } | Self::Unwarranted { .. } | Self::PerDay { .. } => true,
-            Self::Deleted
-            | Self::Suspended
+            Self::Suspended
             | Self::Observe
             | Self::Approval
             | Self::Held { .. }
@@ -205,8 +200,7 @@ impl BlockedBy {
             Self::PerDay { until, .. } => *until,
             // At once.
             Self::SecondLook => Some(Timestamp::MIN),
-            Self::Deleted
-            | Self::Suspended
+            Self::Suspended
             | Self::Observe
             | Self::Approval
             | Self::Held { .. }
@@ -224,9 +218,6 @@ impl BlockedBy {
 /// # Errors
 /// [`BlockedBy`] names the first check that does not pass.
 pub fn admit(request: &Request<'_>) -> Result<Permit, BlockedBy> {
-    if request.deleted {
-        return Err(BlockedBy::Deleted);
-    }
     if request.suspended {
         return Err(BlockedBy::Suspended);
     }
@@ -294,7 +285,6 @@ mod tests {
             host: "uid",
             via: None,
             action: "web-1",
-            deleted: false,
             suspended: false,
             mode: Mode::Enforce,
             held: None,
@@ -316,7 +306,6 @@ mod tests {
     fn each_check_blocks_by_itself() {
         let later = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(9);
         let cases = [
-            (Request { deleted: true, ..request() }, BlockedBy::Deleted),
             (Request { suspended: true, ..request() }, BlockedBy::Suspended),
             (Request { mode: Mode::Observe, ..request() }, BlockedBy::Observe),
             (Request { mode: Mode::Approve, ..request() }, BlockedBy::Approval),

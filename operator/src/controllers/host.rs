@@ -214,7 +214,6 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
         spec: &described.spec,
         mode: described.mode,
         suspended: described.suspended.as_deref(),
-        deleted: false,
         previous: &previous,
         demanded: &known.demanded,
     };

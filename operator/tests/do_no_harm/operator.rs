@@ -150,7 +150,6 @@ impl<'a> Operator<'a> {
             spec: self.spec,
             mode: Mode::Enforce,
             suspended: None,
-            deleted: false,
             previous: &self.status,
             demanded: &self.demanded,
         };

@@ -219,7 +219,6 @@ impl Reasoning<'_> {
             host: host.uid,
             via: fleet.build_server.as_ref().filter(|_| step.goes_to_build_server()).map(|build| build.uid.as_str()),
             action: &name,
-            deleted: host.deleted,
             suspended: host.suspended.is_some(),
             mode: host.mode,
             held: held.as_deref(),

@@ -205,7 +205,6 @@ mod tests {
             spec: &spec,
             mode: Mode::Enforce,
             suspended: None,
-            deleted: false,
             previous,
             demanded: &crate::plan::evidence::Demanded::default(),
         };

@@ -48,8 +48,6 @@ pub struct Host<'a> {
     pub mode: Mode,
     /// Why nothing is looked at, if so: `the fleet is suspended`.
     pub suspended: Option<&'a str>,
-    /// Whether the object is being deleted.
-    pub deleted: bool,
     /// Its status as it was last written.
     pub previous: &'a BinderHostStatus,
     /// The steps that the last look led to.

@@ -340,7 +340,6 @@ mod tests {
             spec,
             mode: Mode::Enforce,
             suspended: None,
-            deleted: false,
             previous: &previous,
             demanded: &crate::plan::evidence::Demanded::default(),
         };

@@ -497,7 +497,6 @@ fn next_words(candidate: &Candidate) -> String {
 /// What blocks a step, in a few words.
 pub fn blocked_words(blocked: &BlockedBy) -> String {
     match blocked {
-        BlockedBy::Deleted => "nothing: the host is being deleted".to_owned(),
         BlockedBy::Suspended => "suspend to be taken back".to_owned(),
         BlockedBy::Observe => "mode Enforce".to_owned(),
         BlockedBy::Approval => "approval".to_owned(),

@@ -38,7 +38,6 @@ pub(crate) fn permit_by_way_of(host: &str, via: Option<&str>, action: &str) -> P
         host,
         via,
         action,
-        deleted: false,
         suspended: false,
         mode: Mode::Enforce,
         held: None,

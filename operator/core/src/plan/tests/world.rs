@@ -443,7 +443,6 @@ impl Operator {
             spec: &self.spec,
             mode: self.mode,
             suspended: None,
-            deleted: false,
             previous: &self.status,
             demanded: &self.demanded,
         };
