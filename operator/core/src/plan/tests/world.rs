@@ -8,7 +8,7 @@ use crate::facets::{
 };
 use crate::plan::evidence::Demanded;
 use crate::plan::memory::{FleetView, Memory, Past, Patience};
-use crate::plan::{Decision, FailureKind, Host, LookFailure, Looked, Next, Run, WATCH, decide};
+use crate::plan::{Decision, FailureKind, Finish, Host, LookFailure, Looked, Next, Run, WATCH, decide};
 use crate::seen::backups::{Backups, Good};
 use crate::seen::database::{Build, Database};
 use crate::seen::keys::KeySearch;
@@ -21,6 +21,7 @@ use crate::seen::restarts::Climb;
 use crate::seen::routes::{AppId, Routes};
 use crate::seen::servers::{Health, JUDGED, Key, Servers, Verdict};
 use crate::seen::{Blind, Known, Observation, Reason, disks, docker, nat};
+use crate::status;
 use binder_crds::desired::{Disk, KubectlProxy, PortRedirect, Server};
 use binder_crds::text::{HostPath, InterfaceName, Percent};
 use binder_crds::{BinderHostSpec, BinderHostStatus, Desired, Mode, conditions};
@@ -399,6 +400,15 @@ pub(super) struct Operator {
     pub(super) demanded: Demanded,
 }
 
+/// What was decided, with the status that is made of it.
+pub(super) struct Decided {
+    pub(super) status: BinderHostStatus,
+    pub(super) finish: Vec<Finish>,
+    pub(super) next: Next,
+    pub(super) look_again: Duration,
+    pub(super) demanded: Demanded,
+}
+
 impl Operator {
     pub(super) fn new(mode: Mode) -> Self {
         let patience = Patience {
@@ -435,7 +445,7 @@ impl Operator {
         }
     }
 
-    pub(super) fn decide(&self, looked: &Looked, now: Timestamp) -> Decision {
+    pub(super) fn decide(&self, looked: &Looked, now: Timestamp) -> Decided {
         let host = Host {
             name: "web",
             uid: "uid-1",
@@ -446,7 +456,10 @@ impl Operator {
             previous: &self.status,
             demanded: &self.demanded,
         };
-        decide(&host, looked, &self.memory, &self.fleet, now)
+        let decision = decide(&host, looked, &self.memory, &self.fleet, now);
+        let status = status::of(&host, looked, &decision, &self.fleet, now);
+        let Decision { finish, next, look_again, demanded, .. } = decision;
+        Decided { status, finish, next, look_again, demanded }
     }
 
     /// One pass, as the controller makes it; gives how long it would wait.
