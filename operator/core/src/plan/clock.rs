@@ -10,9 +10,9 @@
 //! The clock is read at the beginning of a look, and a look is dated when all of its answers are there. A clock that agrees
 //! may therefore seem to be behind by as long as a look lasts ([`LOOK`]); what is ahead is ahead.
 
+use crate::conditions::find;
 use crate::facets::{DriftKind, Rung};
 use crate::seen::Observation;
-use crate::status::conditions::find;
 use binder_crds::{BinderHostStatus, conditions};
 use jiff::{SignedDuration, Timestamp};
 
@@ -78,10 +78,10 @@ pub fn waits_for(previous: &BinderHostStatus, seen: &Observation, drift: DriftKi
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
+    use crate::conditions::{Conditions, Is};
     use crate::facets::docker::Step;
     use crate::seen::Known;
     use crate::seen::machine::Machine;
-    use crate::status::conditions::{Conditions, Is};
 
     fn at() -> Timestamp {
         "2026-11-22T03:00:00Z".parse().unwrap()

@@ -8,9 +8,10 @@
 use super::memory::FleetView;
 pub use super::witness::{Carrier, Greeting, Heard, Over, Says, Testimony, Witness, greets, judge, preference};
 use super::{Host, LookFailure};
+use crate::conditions::find;
 use crate::facets::machine::{BOOTS_WITHIN, Step};
 use crate::facets::{Drift, DriftKind, Rung, Subject};
-use crate::status::conditions::find;
+use crate::words::time_of_day;
 use binder_crds::host::ProvenAt;
 use binder_crds::{BinderHostSpec, conditions};
 use jiff::{SignedDuration, Timestamp};
@@ -206,7 +207,7 @@ pub fn diagnose(host: &Host<'_>, failure: &LookFailure, fleet: &FleetView, now: 
         drift: Drift {
             kind,
             subject: Subject::Machine,
-            short: format!("{short} since {}", crate::status::clock(since)),
+            short: format!("{short} since {}", time_of_day(since)),
             evidence,
         },
         ladder,

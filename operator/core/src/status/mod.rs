@@ -4,22 +4,23 @@
 //! Pure. Made of a [`Decision`], which is data; nothing is decided here. The same facts give the same words: nothing here changes by the passing of time alone, so that a converged fleet
 //! writes nothing.
 
-pub mod conditions;
 mod database;
 pub mod events;
 pub mod failed;
 pub mod fleet;
 
+pub use crate::conditions;
 use crate::facets::Subject;
 use crate::gate::BlockedBy;
 use crate::plan::clock as clock_rules;
 use crate::plan::memory::{FleetView, Memory, Past};
 use crate::plan::{Candidate, Checked, Decision, FailureKind, Grounds, Host, LookFailure, Looked, outage};
 use crate::seen::Observation;
+use crate::words::{shorten, time_of_day};
 use binder_crds::conditions as types;
 use binder_crds::host::{PastAction, PlannedStep, ProvenAt};
 use binder_crds::{ActionOutcome, BinderHostStatus, Mode};
-use conditions::{Conditions, Is, find, shorten};
+use conditions::{Conditions, Is, find};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -185,7 +186,7 @@ fn not_seen(story: &Story<'_>, failure: &LookFailure) -> BinderHostStatus {
     let since = list
         .iter()
         .find(|condition| condition.type_ == types::REACHABLE)
-        .map(|condition| clock(condition.last_transition_time.0))
+        .map(|condition| time_of_day(condition.last_transition_time.0))
         .unwrap_or_default();
     BinderHostStatus {
         observed_generation: host.generation,
@@ -479,8 +480,8 @@ pub fn blocked_words(blocked: &BlockedBy) -> String {
         BlockedBy::Approval => "approval".to_owned(),
         BlockedBy::Attempts { made } => format!("a person: {made} attempts are used up"),
         BlockedBy::Order { what } => what.clone(),
-        BlockedBy::TakingEffect { step, until } => format!("the effect of \"{step}\", until {}", clock(*until)),
-        BlockedBy::Cooldown { until } => format!("cooldown until {}", clock(*until)),
+        BlockedBy::TakingEffect { step, until } => format!("the effect of \"{step}\", until {}", time_of_day(*until)),
+        BlockedBy::Cooldown { until } => format!("cooldown until {}", time_of_day(*until)),
         BlockedBy::Unwarranted { what } => what.clone(),
         BlockedBy::PerDay { done, until } => {
             let again = until.map(|until| format!(", or {}", until.strftime("%Y-%m-%d %H:%MZ"))).unwrap_or_default();
@@ -488,8 +489,8 @@ pub fn blocked_words(blocked: &BlockedBy) -> String {
                 "a person{again}: the machine was restarted {done} times within 24 hours, as often as remedies.perDay allows"
             )
         }
-        BlockedBy::MayPass { until } => format!("it to come back by itself, until {}", clock(*until)),
-        BlockedBy::Booting { until } => format!("the machine to finish booting, until {}", clock(*until)),
+        BlockedBy::MayPass { until } => format!("it to come back by itself, until {}", time_of_day(*until)),
+        BlockedBy::Booting { until } => format!("the machine to finish booting, until {}", time_of_day(*until)),
         BlockedBy::SecondLook => "a second look that shows the same".to_owned(),
         BlockedBy::Window { opens: Some(opens) } => {
             format!("the window that opens at {}", opens.strftime("%Y-%m-%d %H:%MZ"))
@@ -497,11 +498,6 @@ pub fn blocked_words(blocked: &BlockedBy) -> String {
         BlockedBy::Window { opens: None } => "a window, and none that is described ever opens".to_owned(),
         BlockedBy::Held { what } | BlockedBy::Witness { what } | BlockedBy::Budget { what } => what.clone(),
     }
-}
-
-/// A time of day as status says it.
-pub(crate) fn clock(at: Timestamp) -> String {
-    at.strftime("%H:%M:%SZ").to_string()
 }
 
 fn plan(candidates: &[Candidate]) -> Vec<PlannedStep> {

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 
 use super::*;
+use crate::conditions::{Conditions, Is};
 use crate::facets::{machine, port_redirects, services};
-use crate::status::conditions::{Conditions, Is};
 
 fn at(seconds: i64) -> Timestamp {
     "2026-11-22T12:00:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_secs(seconds)
