@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 
-use binder_core::facets::DriftKind;
+use binder_core::facets::{DriftKind, Step};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -71,14 +71,7 @@ fn difference(have: &BTreeSet<String>, want: &BTreeSet<String>) -> Vec<String> {
 
 #[test]
 fn steps_are_those_of_the_code() {
-    let step = read("operator/core/src/facets/step.rs");
-    let kinds: BTreeSet<String> = step
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Self::")?.split_once("=> \""))
-        .filter_map(|(arm, kind)| Some((arm.split([' ', '{']).next()?, kind.strip_suffix("\",")?)))
-        .filter(|(arm, kind)| arm == kind)
-        .map(|(_, kind)| kind.to_owned())
-        .collect();
+    let kinds: BTreeSet<String> = Step::kinds().map(str::to_owned).collect();
     assert!(kinds.len() >= 26, "{kinds:?}");
     let page = read("docs/steps.md");
     let told: BTreeSet<String> =

@@ -106,8 +106,8 @@ fn host() -> GceHost {
 fn permit(action: &str) -> Permit {
     gate::admit(&gate::Request {
         host: "uid",
+        via: None,
         action,
-        deleted: false,
         suspended: false,
         mode: Mode::Enforce,
         held: None,

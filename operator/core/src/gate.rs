@@ -3,7 +3,8 @@
 //! One function with one answer. [`admit`] gives a [`Permit`] or says what blocks; nothing that changes a host can be
 //! sent without a permit, because [`Permit`] has no other constructor and the transport asks for one by value.
 //!
-//! Knows plain data only: no transport, no clock, no facet; of steps, what each demands as evidence ([`demands`]). Later
+//! Knows plain data only: no transport, no clock, no facet and no step; what a step demands as evidence
+//! ([`demands`]) comes with the request. Later
 //! checks (frozen, approval, lease) are further fields of [`Request`] and further arms of [`BlockedBy`].
 
 pub mod demands;
@@ -12,19 +13,26 @@ use binder_crds::Mode;
 use demands::{Demands, Evidence, Missing};
 use jiff::Timestamp;
 
-/// Proof that the gate was passed, for one command on one host. Not `Clone`: one permit, one command.
+/// Proof that the gate was passed, for one step on one host. It says which host the step is about and which one may be acted
+/// on; nobody can turn it to another. Not `Clone`: one permit, one step.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Permit {
     host: String,
+    via: Option<String>,
     action: String,
     record: String,
 }
 
 impl Permit {
-    /// The UID of the `BinderHost` this permit is for.
+    /// The UID of the `BinderHost` that the step is about; its action is recorded there.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// The UID of the one `BinderHost` that may be acted on: the host by way of which the step is done, else the host itself.
+    pub fn done_on(&self) -> &str {
+        self.via.as_deref().unwrap_or(&self.host)
     }
 
     /// The name of the `BinderAction` that records the intention.
@@ -41,13 +49,6 @@ impl Permit {
     pub fn recorded(self, uid: &str) -> Self {
         Self { record: uid.to_owned(), ..self }
     }
-
-    /// The same permit, for a step on one host that is done by way of another: a build is asked for where the build server
-    /// is, about a row of the database that is elsewhere. The action stays the one that was recorded; whoever calls this
-    /// answers for it that the other host may be acted on too.
-    pub fn by_way_of(self, host: &str) -> Self {
-        Self { host: host.to_owned(), ..self }
-    }
 }
 
 /// Everything that the gate looks at.
@@ -55,10 +56,11 @@ impl Permit {
 pub struct Request<'a> {
     /// The UID of the `BinderHost`.
     pub host: &'a str,
+    /// The UID of the `BinderHost` by way of which the step is done, if it is not done on the host itself: a build is asked for
+    /// where the build server is, about a row of the database that is elsewhere.
+    pub via: Option<&'a str>,
     /// The name that the `BinderAction` will have.
     pub action: &'a str,
-    /// Whether the host's object is being deleted.
-    pub deleted: bool,
     /// Whether host or fleet is suspended.
     pub suspended: bool,
     /// The mode: the lower one of the fleet's and the host's.
@@ -92,8 +94,6 @@ pub struct Request<'a> {
 /// What blocks a step. The order of the arms is the order in which the gate asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BlockedBy {
-    /// The host's object is being deleted: nothing is asked of the machine any more.
-    Deleted,
     /// Host or fleet is suspended.
     Suspended,
     /// The mode is `Observe`.
@@ -173,8 +173,7 @@ impl BlockedBy {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Attempts { .. } | Self::Unwarranted { .. } | Self::PerDay { .. } => true,
-            Self::Deleted
-            | Self::Suspended
+            Self::Suspended
             | Self::Observe
             | Self::Approval
             | Self::Held { .. }
@@ -201,8 +200,7 @@ impl BlockedBy {
             Self::PerDay { until, .. } => *until,
             // At once.
             Self::SecondLook => Some(Timestamp::MIN),
-            Self::Deleted
-            | Self::Suspended
+            Self::Suspended
             | Self::Observe
             | Self::Approval
             | Self::Held { .. }
@@ -220,9 +218,6 @@ impl BlockedBy {
 /// # Errors
 /// [`BlockedBy`] names the first check that does not pass.
 pub fn admit(request: &Request<'_>) -> Result<Permit, BlockedBy> {
-    if request.deleted {
-        return Err(BlockedBy::Deleted);
-    }
     if request.suspended {
         return Err(BlockedBy::Suspended);
     }
@@ -267,7 +262,12 @@ pub fn admit(request: &Request<'_>) -> Result<Permit, BlockedBy> {
     if let Some(what) = request.over_budget {
         return Err(BlockedBy::Budget { what: what.to_owned() });
     }
-    Ok(Permit { host: request.host.to_owned(), action: request.action.to_owned(), record: String::new() })
+    Ok(Permit {
+        host: request.host.to_owned(),
+        via: request.via.map(str::to_owned),
+        action: request.action.to_owned(),
+        record: String::new(),
+    })
 }
 
 #[cfg(test)]
@@ -283,8 +283,8 @@ mod tests {
     fn request() -> Request<'static> {
         Request {
             host: "uid",
+            via: None,
             action: "web-1",
-            deleted: false,
             suspended: false,
             mode: Mode::Enforce,
             held: None,
@@ -306,7 +306,6 @@ mod tests {
     fn each_check_blocks_by_itself() {
         let later = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(9);
         let cases = [
-            (Request { deleted: true, ..request() }, BlockedBy::Deleted),
             (Request { suspended: true, ..request() }, BlockedBy::Suspended),
             (Request { mode: Mode::Observe, ..request() }, BlockedBy::Observe),
             (Request { mode: Mode::Approve, ..request() }, BlockedBy::Approval),
@@ -353,6 +352,20 @@ mod tests {
     #[test]
     fn a_permit_is_for_one_host_and_one_action() {
         let permit = admit(&Request { cooldown_until: Some(Timestamp::UNIX_EPOCH), ..request() });
-        assert_eq!(permit, Ok(Permit { host: "uid".to_owned(), action: "web-1".to_owned(), record: String::new() }));
+        let expected = Permit { host: "uid".to_owned(), via: None, action: "web-1".to_owned(), record: String::new() };
+        assert_eq!(expected.done_on(), "uid");
+        assert_eq!(permit, Ok(expected));
+    }
+
+    #[test]
+    fn a_step_by_way_of_another_host_is_recorded_here_and_done_there() {
+        let there = Permit {
+            host: "uid".to_owned(),
+            via: Some("builder".to_owned()),
+            action: "web-1".to_owned(),
+            record: String::new(),
+        };
+        assert_eq!((there.host(), there.done_on()), ("uid", "builder"));
+        assert_eq!(admit(&Request { via: Some("builder"), ..request() }), Ok(there));
     }
 }

@@ -14,9 +14,11 @@
 //! - [`seen`] - what a look found: the probe's sections and their parsers;
 //! - [`catalogue`] - what runs under pm2, as data;
 //! - [`schedule`] - the owner's schedules as moments;
+//! - [`conditions`] and [`words`] - lists of conditions and text, as several rooms shape them;
 //! - [`mod@sanitize`] - bytes from a host become text that a person can be shown.
 
 pub mod catalogue;
+pub mod conditions;
 pub mod facets;
 pub mod gate;
 pub mod inspect;
@@ -25,5 +27,6 @@ pub mod sanitize;
 pub mod schedule;
 pub mod seen;
 pub mod status;
+pub mod words;
 
 pub use sanitize::{sanitize, sanitize_tail};

@@ -210,8 +210,8 @@ where
 /// # Errors
 /// In words, clean and bounded.
 pub async fn back_up(session: &Session, permit: Permit, place: &Place, store: &Store) -> Result<Good, String> {
-    if permit.host() != session.host() {
-        let (permitted, host) = (permit.host().to_owned(), session.host().to_owned());
+    if permit.done_on() != session.host() {
+        let (permitted, host) = (permit.done_on().to_owned(), session.host().to_owned());
         return Err(DatabaseError::WrongHost { permitted, host }.to_string());
     }
     tracing::info!(host = %session.endpoint(), action = permit.action(), to = store.shown(), "backing up");
@@ -369,8 +369,11 @@ async fn edit(
     filter: Document,
     error: &str,
 ) -> Result<u64, DatabaseError> {
-    if permit.host() != session.host() {
-        return Err(DatabaseError::WrongHost { permitted: permit.host().to_owned(), host: session.host().to_owned() });
+    if permit.done_on() != session.host() {
+        return Err(DatabaseError::WrongHost {
+            permitted: permit.done_on().to_owned(),
+            host: session.host().to_owned(),
+        });
     }
     tracing::info!(host = %session.endpoint(), action = permit.action(), database = place.name, "editing one build");
     with(session, place, EDIT, BRIEF, |database| async move {

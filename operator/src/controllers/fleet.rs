@@ -217,7 +217,7 @@ async fn tell(fleet: &BinderFleet, context: &Context, told: Vec<events::Tell>) {
         let event = Event {
             type_: if tell.warning { EventType::Warning } else { EventType::Normal },
             reason: tell.reason,
-            note: Some(binder_core::status::conditions::shorten(&tell.note, 500)),
+            note: Some(binder_core::words::shorten(&tell.note, 500)),
             action: tell.action,
             secondary: None,
         };

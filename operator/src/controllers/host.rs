@@ -209,20 +209,20 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
         spec: &described.spec,
         mode: described.mode,
         suspended: described.suspended.as_deref(),
-        deleted: false,
         previous: &previous,
         demanded: &known.demanded,
     };
     let now = context.clock.now();
-    let mut decision = plan::decide(&host, &looked, &memory, &fleet_view, now);
-    decision.status.refused_login = refused_login(&looked, session.is_some(), &previous, context, &described);
+    let decision = plan::decide(&host, &looked, &memory, &fleet_view, now);
+    let mut status = status::of(&host, &looked, &decision, &fleet_view, now);
+    status.refused_login = refused_login(&looked, session.is_some(), &previous, context, &described);
 
     record_ends(&described, context, &mut memory, &decision.finish).await?;
-    record_status(&described, context, &previous, &decision.status).await?;
-    let busy = memory.open().any(|past| !matches!(past.step, Some(Step::BackUp { .. })))
+    record_status(&described, context, &previous, &status).await?;
+    let busy = memory.open().any(|past| !matches!(past.step, Some(Step::Backups(_))))
         || matches!(decision.next, Next::Run(_))
-        || status::is_healthy(&decision.status) == Some(false);
-    let went = pace::Went { took, timed_out: pace::timed_out(&decision.status), busy };
+        || status::is_healthy(&status) == Some(false);
+    let went = pace::Went { took, timed_out: pace::timed_out(&status), busy };
     let mut slowness = known.slowness;
     if let Some(known) = context.known().get_mut(&described.uid) {
         known.demanded = decision.demanded.clone();
@@ -241,7 +241,7 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
         again = slowness.pause(again, plan::usual(&described.spec), went);
     }
     if let Next::Run(run) = decision.next {
-        let incident = decision.status.incident_since.as_ref().map(|since| since.0);
+        let incident = status.incident_since.as_ref().map(|since| since.0);
         let decided = Decided { at: now, evidence_at, incident, remembered: Remembered::of(&memory) };
         Box::pin(execute(&described, context, *run, session, &looked, &fleet_view, decided)).await?;
         again = plan::WATCH.max(took);

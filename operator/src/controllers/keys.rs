@@ -8,7 +8,7 @@ use super::{Context, Error, MANAGER, fleet};
 use crate::execute::{KeyPlace, Sent};
 use crate::metrics::Metrics;
 use crate::observe::{self, Around, Eyes};
-use binder_core::facets::Step;
+use binder_core::facets::{How, Step};
 use binder_core::gate::Permit;
 use binder_core::plan::Looked;
 use binder_core::seen::keys::{Found, FoundKey, InLog, KeySearch, Put, Told, candidate, together};
@@ -262,10 +262,10 @@ fn by_hand(members: &[Member], told: &BTreeMap<String, Told>) -> String {
 
 /// Where the key goes, for the step that puts it there.
 pub(super) fn place(context: &Context, namespace: &str, step: &Step) -> Option<Box<dyn KeyPlace>> {
-    let Step::WriteApiKey { secret, entry } = step else { return None };
+    let How::Secret { name: secret, entry } = step.how() else { return None };
     let api = context.api::<Secret>(namespace);
     let metrics = context.metrics.clone();
-    Some(Box::new(SecretEntry { api, secret: secret.clone(), entry: entry.clone(), metrics }))
+    Some(Box::new(SecretEntry { api, secret, entry, metrics }))
 }
 
 /// An entry of a Secret.

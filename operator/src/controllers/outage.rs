@@ -4,13 +4,16 @@
 //! A witness is believed only where it was greeted before, so while hosts are well, a few neighbours of each are greeted by it
 //! now and then ([`greet`]). Who was is kept in the host's status, so that it is known after a restart as well.
 
+use super::secrets::Age;
 use super::{Context, Error, chain, fleet, power};
 use crate::hosts::{Greeting as Answer, Reach};
 use crate::machines::{Machine, Outside};
 use crate::observe::Eyes;
 use crate::power::{Power, State};
 use binder_core::catalogue::{self, Component};
-use binder_core::facets::{Step, services};
+use binder_core::facets::step::CloudCall;
+use binder_core::facets::{How, Step, services};
+use binder_core::plan;
 use binder_core::plan::outage::{
     Addressed, Belongs, Carrier, CloudSays, Greeting, Heard, Instance, Outage, Over, Testimony, Witness, belongs,
     greets, preference, proven,
@@ -312,7 +315,7 @@ pub(super) async fn ask(
     greeted: BTreeSet<String>,
 ) -> Result<Outage, Error> {
     let neighbours = of.map(|of| neighbours(context, host, of, &greeted)).unwrap_or_default();
-    let power = power::of(context, namespace, spec, None).await?;
+    let power = power::of(context, namespace, spec, None, Age::for_looks(plan::usual(spec))).await?;
     let settings = host.uid().map_or(Known::NotAsked, |uid| context.neighbours.settings(&uid));
     let asked = questions(spec, &settings);
     let (witnesses, (cloud, instance), address) = tokio::join!(
@@ -335,7 +338,7 @@ pub(super) async fn ask_which(
     spec: &BinderHostSpec,
     greeted: BTreeSet<String>,
 ) -> Result<Outage, Error> {
-    let power = power::of(context, namespace, spec, None).await?;
+    let power = power::of(context, namespace, spec, None, Age::for_looks(plan::usual(spec))).await?;
     let ((cloud, instance), address) = tokio::join!(cloud(power.as_ref()), context.outside.resolve(&spec.address.0));
     power::doubt(context, namespace, spec, &cloud);
     Ok(Outage { witnesses: Vec::new(), cloud, instance, address, greets: greeted })
@@ -363,7 +366,7 @@ pub(super) async fn which(
     }) {
         return Ok((asked.instance, asked.address));
     }
-    let power = power::of(context, namespace, spec, None).await?;
+    let power = power::of(context, namespace, spec, None, Age::for_looks(plan::usual(spec))).await?;
     let question = async { tokio::join!(cloud(power.as_ref()), context.outside.resolve(&spec.address.0)) };
     // The look at the host is not to get old over it.
     let (instance, address) = match tokio::time::timeout(WHICH, question).await {
@@ -546,7 +549,7 @@ async fn node_instance(
             gce.is_some_and(|gce| gce.instance.0 == node && gce.project == own.project && gce.zone == own.zone)
         })
     });
-    let power = power::of(context, namespace, spec, Some(&Step::RestartNode { node: node.to_owned() })).await?;
+    let power = power::of(context, namespace, spec, Some(node), Age::for_looks(plan::usual(spec))).await?;
     Ok(match power {
         None => Err("the master has no power.gce, which says where instances are".to_owned()),
         Some(Err(why)) => Err(why),
@@ -570,12 +573,13 @@ pub(super) async fn objection(
     power: &dyn Power,
     dead_after: Duration,
 ) -> Option<String> {
-    let wanted = match step {
-        Step::PowerCycle { .. } | Step::RestartNode { .. } => State::Running,
-        Step::PowerOn { .. } => State::Stopped,
-        _ => return None,
+    let How::Cloud(call) = step.how() else { return None };
+    let (wanted, node) = match call {
+        CloudCall::Reset => (State::Running, false),
+        CloudCall::Start => (State::Stopped, false),
+        CloudCall::RestartNode { .. } => (State::Running, true),
+        CloudCall::AddKey { .. } => return None,
     };
-    let node = matches!(step, Step::RestartNode { .. });
     let knocks = async { if node { None } else { Some(outside.knock(&spec.address.0, spec.port, LAST_LOOK).await) } };
     let (heard, found, address) = tokio::join!(knocks, power.state(), outside.resolve(&spec.address.0));
     match heard {

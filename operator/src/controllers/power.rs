@@ -4,13 +4,12 @@
 use super::secrets::Age;
 use super::{Context, Error, access, chain};
 use crate::power::{Power, gce};
-use binder_core::facets::Step;
-use binder_core::plan;
 use binder_core::plan::outage::CloudSays;
 use binder_crds::BinderHostSpec;
 use binder_crds::text::CloudName;
 
-/// The power of a host, or of the instance that a step is about: `None` if none is described, else what can reach it, or in words why nothing can.
+/// The power of a host, or of a node, whose instance has its name: `None` if none is described, else what can reach it, or in
+/// words why nothing can.
 ///
 /// # Errors
 /// [`Error`] when the API fails.
@@ -18,16 +17,16 @@ pub(super) async fn of(
     context: &Context,
     namespace: &str,
     spec: &BinderHostSpec,
-    step: Option<&Step>,
+    node: Option<&str>,
+    age: Age,
 ) -> Result<Option<Result<Box<dyn Power>, String>>, Error> {
     let Some(described) = spec.power.as_ref().and_then(|power| power.gce.as_ref()) else { return Ok(None) };
     let mut described = described.clone();
-    if let Some(Step::RestartNode { node }) = step {
-        described.instance = CloudName(node.clone());
+    if let Some(node) = node {
+        described.instance = CloudName(node.to_owned());
     }
     let name = &described.credentials_secret_ref.name;
     let key = gce::SECRET_KEY;
-    let age = if step.is_some() { Age::now() } else { Age::for_looks(plan::usual(spec)) };
     let Some(secret) = access::secret(context, namespace, &name.0, age).await? else {
         return Ok(Some(Err(format!("the Secret {name} with the cloud's credentials does not exist"))));
     };

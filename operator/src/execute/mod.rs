@@ -1,18 +1,20 @@
-//! A step as what carries it out: a command on the host, a call to one of its servers, a call to the cloud. No judgement
-//! here: which step, and whether, was decided above; whether it worked is seen by a later look.
+//! Carries a step out. Knows *how* a step is done ([`How`]: a command on the host, a call to the cloud or to a server, an edit
+//! of the database, an entry of a Secret, a backup), and no step by name. No judgement here: which step, and whether, was
+//! decided above; whether it worked is seen by a later look.
 //!
 //! [`carry_out`] is the only way from a step to a side effect. It takes the gate's [`Permit`] by value, and so does
 //! everything below it that changes something.
 
-mod command;
 mod database;
+mod http;
 mod routes;
 
 use crate::backup::store::{Keep, Store};
 use crate::chain::chain;
-use crate::hosts::Session;
+use crate::hosts::{Change, Session};
 use crate::power::{KeyAdded, Power, SshKey, State};
-use binder_core::facets::Step;
+use binder_core::facets::step::{CloudCall, Command, HttpCall, Stdin};
+use binder_core::facets::{How, Step};
 use binder_core::gate::Permit;
 use binder_core::plan::memory::EXIT_CODE;
 use futures::future::BoxFuture;
@@ -57,9 +59,9 @@ pub struct Means<'a> {
     /// The open connection to the host with the build server, and that server's port, for the steps that are done there
     /// ([`Step::goes_to_build_server`]).
     pub build_server: Option<(Arc<dyn Hands>, u16)>,
-    /// The Secret that is to have the API key, for the step that puts it there ([`Step::WriteApiKey`]).
+    /// The Secret that is to have the API key, for the step that puts it there ([`How::Secret`]).
     pub key_place: Option<Box<dyn KeyPlace>>,
-    /// Where backups lie, for the step that makes one ([`Step::BackUp`]).
+    /// Where backups lie, for the step that makes one ([`How::Backup`]).
     pub backups: Option<Backups>,
 }
 
@@ -83,23 +85,17 @@ pub struct Backups {
 #[derive(Debug, thiserror::Error)]
 pub enum CannotExecute {
     /// The step needs the API key and the fleet names no Secret for it.
-    #[error("starting {component} needs the API key, and no Secret is named for it: set spec.apiKeySecretRef")]
+    #[error("to {what} takes the API key, and no Secret is named for it: set spec.apiKeySecretRef")]
     NoApiKey {
-        /// The component.
-        component: String,
+        /// The step in words.
+        what: String,
     },
-    /// An owner's own process has an empty start command.
-    #[error("{component} has no command to start it: set processes[].start")]
-    NoCommand {
-        /// The component.
-        component: String,
-    },
+    /// What is described is not enough to do it.
+    #[error("{0}")]
+    Impossible(String),
     /// The step is done by the host's cloud, and nobody says how to ask it.
     #[error("nobody described how to power-cycle the machine: set spec.power")]
     NoPower,
-    /// The step is no command: [`carry_out`] knows another way.
-    #[error("this step is no command on the host")]
-    NoCommandLine,
     /// The cloud cannot be asked.
     #[error("the machine's cloud cannot be asked: {0}")]
     PowerUnusable(String),
@@ -118,7 +114,7 @@ pub enum CannotExecute {
     /// A backup has nowhere to go.
     #[error("there is no place for backups that can be used")]
     NoPlaceForBackups,
-    /// A step came to where steps of another kind are carried out: a bug.
+    /// A connection to a machine is no way to do it.
     #[error("the step is carried out elsewhere")]
     NotHere,
 }
@@ -140,56 +136,31 @@ impl From<CannotExecute> for Sent {
 
 /// Carries a step out and says what became of it.
 pub async fn carry_out(step: &Step, permit: Permit, means: Means<'_>) -> Sent {
-    let sent = match step {
-        Step::PowerCycle { .. } | Step::PowerOn { .. } | Step::AuthorizeKey { .. } | Step::RestartNode { .. } => {
-            by_the_cloud(step, permit, means).await
+    let sent = match step.how() {
+        How::Cloud(call) => by_the_cloud(call, permit, means.power).await,
+        How::Http(HttpCall::Build { .. }) => match means.build_server {
+            Some((build, port)) => {
+                let with = With { api_key: means.api_key, build_server: Some(port), ..With::default() };
+                build.carry_out(step, permit, with).await
+            }
+            None => Err(CannotExecute::NoBuildServer),
+        },
+        How::Command(_) | How::Http(HttpCall::DeleteRoutes { .. }) | How::Database { .. } | How::Backup { .. } => {
+            match means.session {
+                Some(session) => {
+                    let with = With { api_key: means.api_key, backups: means.backups, ..With::default() };
+                    session.carry_out(step, permit, with).await
+                }
+                None => Err(CannotExecute::NotConnected),
+            }
         }
-        Step::WriteApiKey { .. } => match (means.key_place, means.api_key) {
+        How::Secret { .. } => match (means.key_place, means.api_key) {
             (Some(place), Some(key)) => Ok(place.put(permit, key).await),
             _ => Err(CannotExecute::NoKeyPlace),
         },
-        _ => {
-            let build_server = means.build_server.as_ref().map(|(_, port)| *port);
-            let with = With { api_key: means.api_key, backups: means.backups, build_server };
-            match (means.build_server, means.session) {
-                (Some((build, _)), _) if step.goes_to_build_server() => {
-                    let permit = permit.by_way_of(build.host());
-                    build.carry_out(step, permit, with).await
-                }
-                (None, _) if step.goes_to_build_server() => Err(CannotExecute::NoBuildServer),
-                (_, Some(session)) => session.carry_out(step, permit, with).await,
-                (_, None) => Err(CannotExecute::NotConnected),
-            }
-        }
+        How::Impossible(why) => Err(CannotExecute::Impossible(why)),
     };
     sent.unwrap_or_else(Sent::from)
-}
-
-/// A step that the machine's cloud does.
-async fn by_the_cloud(step: &Step, permit: Permit, means: Means<'_>) -> Result<Sent, CannotExecute> {
-    let power = means.power.ok_or(CannotExecute::NoPower)?.map_err(CannotExecute::PowerUnusable)?;
-    let done = match step {
-        Step::PowerOn { .. } => power.start(permit).await.map(|()| "the cloud has started it"),
-        Step::AuthorizeKey { user, public_key } => {
-            let key = SshKey::new(user, public_key).map_err(CannotExecute::BadKey)?;
-            power.add_ssh_key(permit, key).await.map(|added| match added {
-                KeyAdded::Added => "the key was added",
-                KeyAdded::AlreadyThere => "the key was there already: what refuses the login is on the machine",
-            })
-        }
-        Step::RestartNode { .. } => match power.state().await {
-            Ok(instance) if instance.state == State::Stopped => {
-                power.start(permit).await.map(|()| "the cloud has started it")
-            }
-            Ok(_) => power.reset(permit).await.map(|()| "the cloud has reset it"),
-            Err(error) => Err(error),
-        },
-        _ => power.reset(permit).await.map(|()| "the cloud has reset it"),
-    };
-    Ok(match done {
-        Ok(said) => Sent { may_have_run: true, said: said.to_owned() },
-        Err(error) => Sent { may_have_run: error.may_have_happened(), said: chain(&error) },
-    })
 }
 
 impl Hands for Session {
@@ -204,22 +175,70 @@ impl Hands for Session {
         with: With,
     ) -> BoxFuture<'a, Result<Sent, CannotExecute>> {
         Box::pin(async move {
-            match step {
-                Step::DeleteRoutes { routes, port } => Ok(routes::delete(self, permit, routes, *port).await),
-                Step::FailBuild { .. }
-                | Step::RebuildBuild { .. }
-                | Step::FailUnusableBuild { .. }
-                | Step::BackUp { .. } => database::carry_out(self, step, permit, with).await,
-                _ => on_the_host(self, step, permit, with).await,
+            match step.how() {
+                How::Command(command) => {
+                    Ok(on_the_host(change(command, &step.words(), with.api_key)?, permit, self).await)
+                }
+                How::Http(call) => http::carry_out(call, &step.words(), permit, self, with).await,
+                How::Database { place, edit } => Ok(database::edit(&place, edit, permit, self).await),
+                How::Backup { place } => database::back_up(&place, permit, self, with.backups).await,
+                How::Cloud(_) | How::Secret { .. } => Err(CannotExecute::NotHere),
+                How::Impossible(why) => Err(CannotExecute::Impossible(why)),
             }
         })
     }
 }
 
-/// A step that is a command over SSH.
-async fn on_the_host(session: &Session, step: &Step, permit: Permit, with: With) -> Result<Sent, CannotExecute> {
-    let change = command::command(step, with.api_key)?;
-    Ok(match session.change(permit, change).await {
+/// How much of what a command says is kept, in characters.
+const SAID: usize = 400;
+
+/// A command as the transport takes it; `what` it is for, in words.
+///
+/// # Errors
+/// [`CannotExecute::NoApiKey`] when it reads the API key and there is none.
+fn change(command: Command, what: &str, api_key: Option<SecretString>) -> Result<Change, CannotExecute> {
+    let Command { name, script, args, stdin, limit } = command;
+    let stdin = match stdin {
+        Stdin::Nothing => None,
+        Stdin::ApiKey => Some(api_key.ok_or_else(|| CannotExecute::NoApiKey { what: what.to_owned() })?),
+    };
+    Ok(Change { name, script, args, stdin, limit, max_output: SAID })
+}
+
+/// A call to the machine's cloud.
+async fn by_the_cloud(
+    call: CloudCall,
+    permit: Permit,
+    power: Option<Result<Box<dyn Power>, String>>,
+) -> Result<Sent, CannotExecute> {
+    let power = power.ok_or(CannotExecute::NoPower)?.map_err(CannotExecute::PowerUnusable)?;
+    let started = "the cloud has started it";
+    let reset = "the cloud has reset it";
+    let done = match call {
+        CloudCall::Reset => power.reset(permit).await.map(|()| reset),
+        CloudCall::Start => power.start(permit).await.map(|()| started),
+        CloudCall::RestartNode { .. } => match power.state().await {
+            Ok(instance) if instance.state == State::Stopped => power.start(permit).await.map(|()| started),
+            Ok(_) => power.reset(permit).await.map(|()| reset),
+            Err(error) => Err(error),
+        },
+        CloudCall::AddKey { user, public_key } => {
+            let key = SshKey::new(&user, &public_key).map_err(CannotExecute::BadKey)?;
+            power.add_ssh_key(permit, key).await.map(|added| match added {
+                KeyAdded::Added => "the key was added",
+                KeyAdded::AlreadyThere => "the key was there already: what refuses the login is on the machine",
+            })
+        }
+    };
+    Ok(match done {
+        Ok(said) => Sent { may_have_run: true, said: said.to_owned() },
+        Err(error) => Sent { may_have_run: error.may_have_happened(), said: chain(&error) },
+    })
+}
+
+/// A command over SSH.
+async fn on_the_host(change: Change, permit: Permit, session: &Session) -> Sent {
+    match session.change(permit, change).await {
         Ok(ran) => {
             let end = match (ran.timed_out, ran.exit, &ran.signal) {
                 (true, ..) => "stopped at its time limit".to_owned(),
@@ -231,5 +250,39 @@ async fn on_the_host(session: &Session, step: &Step, permit: Permit, with: With)
             Sent { may_have_run: true, said }
         }
         Err(error) => Sent { may_have_run: error.may_have_run(), said: error.to_string() },
-    })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+mod tests {
+    use super::*;
+    use binder_core::catalogue::Start;
+    use binder_core::facets::services;
+
+    fn start_web() -> Step {
+        let start = Start::Server { name: "web".to_owned() };
+        services::Step::StartProcess { component: "web".to_owned(), start, path: None }.into()
+    }
+
+    #[test]
+    fn the_api_key_is_in_no_argument() {
+        let How::Command(command) = start_web().how() else { panic!("{:?}", start_web().how()) };
+        let change = change(command, "start web", Some("s3cret-key".into())).unwrap();
+        assert!(change.stdin.is_some());
+        assert!(!format!("{change:?}").contains("s3cret-key"));
+    }
+
+    #[tokio::test]
+    async fn what_lacks_its_means_is_surely_not_done() {
+        let permit = || crate::hosts::tests::permit("uid-1", "web-1");
+        let sent = carry_out(&start_web(), permit(), Means::default()).await;
+        assert!(!sent.may_have_run && sent.said.contains("set spec.apiKeySecretRef"), "{sent:?}");
+        let steps: Vec<serde_json::Value> = serde_json::from_str(include_str!("../../core/tests/steps.json")).unwrap();
+        for step in steps {
+            let step: Step = serde_json::from_value(step["parameters"].clone()).unwrap();
+            let sent = carry_out(&step, permit(), Means::default()).await;
+            assert!(!sent.may_have_run && !sent.said.is_empty(), "{step:?}: {sent:?}");
+        }
+    }
 }

@@ -124,8 +124,8 @@ impl Session {
     /// refused. When the caller goes away in the middle, the command is not cut off: it goes on to its end or its
     /// limit for as long as the session lives.
     pub async fn change(&self, permit: Permit, change: Change) -> Result<Ran, ChangeError> {
-        if permit.host() != self.host {
-            return Err(ChangeError::WrongHost { permitted: permit.host().to_owned(), host: self.host.clone() });
+        if permit.done_on() != self.host {
+            return Err(ChangeError::WrongHost { permitted: permit.done_on().to_owned(), host: self.host.clone() });
         }
         let name = change.name;
         let limit = change.limit.min(self.limits.change);

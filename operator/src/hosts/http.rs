@@ -250,8 +250,8 @@ impl Session {
     /// Has a server change something. The permit is spent, whatever comes of it, and a permit for another host is
     /// refused.
     pub async fn http_change(&self, permit: Permit, change: LocalHttpChange) -> Result<HttpAnswer, HttpError> {
-        if permit.host() != self.host {
-            return Err(HttpError::WrongHost { permitted: permit.host().to_owned(), host: self.host.clone() });
+        if permit.done_on() != self.host {
+            return Err(HttpError::WrongHost { permitted: permit.done_on().to_owned(), host: self.host.clone() });
         }
         tracing::info!(host = %self.at, action = permit.action(), to = %url(&change.to, false), "changing");
         self.exchange(change.to, change.method.into(), change.json, false).await
@@ -263,8 +263,8 @@ impl Session {
     /// # Errors
     /// [`HttpError::WrongHost`]; nothing is sent then.
     pub fn http_changes(&self, permit: Permit) -> Result<HttpChanges<'_>, HttpError> {
-        if permit.host() != self.host {
-            return Err(HttpError::WrongHost { permitted: permit.host().to_owned(), host: self.host.clone() });
+        if permit.done_on() != self.host {
+            return Err(HttpError::WrongHost { permitted: permit.done_on().to_owned(), host: self.host.clone() });
         }
         Ok(HttpChanges { session: self, permit })
     }

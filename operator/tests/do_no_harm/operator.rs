@@ -149,7 +149,6 @@ impl<'a> Operator<'a> {
             spec: self.spec,
             mode: Mode::Enforce,
             suspended: None,
-            deleted: false,
             previous: &self.status,
             demanded: &self.demanded,
         };
@@ -158,7 +157,10 @@ impl<'a> Operator<'a> {
             self.steps.push(format!("{}: {} ({})", run.step.kind(), run.step.words(), run.drift.evidence));
         }
         // As the API gives it back.
-        self.status = serde_json::from_value(serde_json::to_value(&decision.status).unwrap()).unwrap();
+        self.status = serde_json::from_value(
+            serde_json::to_value(binder_core::status::of(&host, &looked, &decision, fleet, now)).unwrap(),
+        )
+        .unwrap();
         self.demanded = decision.demanded;
         decision.look_again
     }

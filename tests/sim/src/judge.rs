@@ -8,7 +8,7 @@ use crate::api::{Kind, Store, text};
 use crate::case::Case;
 use crate::machine::Power;
 use crate::state::State;
-use binder_core::facets::{Disruption, Step};
+use binder_core::facets::{Disruption, Step, builds};
 use binder_core::gate::Permit;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -328,7 +328,7 @@ fn allowed(state: &mut State, who: usize, host: &str, now: Duration) {
 
 fn warranted(state: &mut State, who: usize, host: &str, step: &Step, now: Duration) {
     // A chore is due by the clock, on a healthy host.
-    if matches!(step, Step::BackUp { .. } | Step::RebuildBuild { .. }) {
+    if matches!(step, Step::Backups(_) | Step::Builds(builds::Step::RebuildBuild { .. })) {
         return;
     }
     if let Some(Snapshot { well: Some(true) }) = state.judge.snapshots.get(&(who, host.to_owned())) {
@@ -341,7 +341,7 @@ fn fresh(state: &mut State, who: usize, host: &str, step: &Step, now: Duration) 
     let limit = if step.needs_power() { GOOD_FOR * 2 + WAY } else { GOOD_FOR + WAY };
     let learned = state.judge.evidence.get(&(who, host.to_owned())).copied();
     let age = learned.map(|at| now.saturating_sub(at));
-    if age.is_none_or(|age| age > limit) && !matches!(step, Step::BackUp { .. }) {
+    if age.is_none_or(|age| age > limit) && !matches!(step, Step::Backups(_)) {
         state.judge.finds("fresh", now, format!("{} on {host} rests on what was seen {age:?} ago", step.words()));
     }
 }

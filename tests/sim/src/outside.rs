@@ -5,7 +5,7 @@ use crate::api::Kind;
 use crate::case::{End, Fault};
 use crate::machine::Power;
 use crate::state::{Call, NAMESPACE, Sim, Site};
-use binder_core::facets::Step;
+use binder_core::facets::{Step, machine};
 use binder_core::gate::Permit;
 use binder_core::plan::outage::Addressed;
 use binder_core::plan::{FailureKind, LookFailure, Looked};
@@ -415,7 +415,7 @@ impl Connection {
         sleep(Duration::from_millis(call.rng.between(50, 2_500))).await;
         runs(&out.sim, self.machine, step);
         out.back(&mut call).await;
-        if matches!(step, Step::Reboot { .. }) || call.fault == Some(Fault::LostAnswer) {
+        if matches!(step, Step::Machine(machine::Step::Reboot { .. })) || call.fault == Some(Fault::LostAnswer) {
             self.close();
             return Sent { may_have_run: true, said: "the connection was lost".to_owned() };
         }
@@ -432,7 +432,7 @@ fn runs(sim: &Arc<Sim>, machine: usize, step: &Step) {
         return;
     }
     there.sync(now);
-    if let Step::Reboot { boot_id } = step {
+    if let Step::Machine(machine::Step::Reboot { boot_id }) = step {
         let deaf = there.world.deaf || there.world.boot_id() != *boot_id;
         drop(state);
         if !deaf {
@@ -730,11 +730,11 @@ impl Cloud for InCloud {
     }
 
     fn reset(&self, permit: Permit) -> BoxFuture<'_, Result<(), PowerError>> {
-        Box::pin(self.change(Operation::Reset, Step::PowerCycle { boot_id: None }, permit))
+        Box::pin(self.change(Operation::Reset, machine::Step::PowerCycle { boot_id: None }.into(), permit))
     }
 
     fn start(&self, permit: Permit) -> BoxFuture<'_, Result<(), PowerError>> {
-        Box::pin(self.change(Operation::Start, Step::PowerOn { boot_id: None }, permit))
+        Box::pin(self.change(Operation::Start, machine::Step::PowerOn { boot_id: None }.into(), permit))
     }
 
     fn add_ssh_key(&self, permit: Permit, _: SshKey) -> BoxFuture<'_, Result<KeyAdded, PowerError>> {

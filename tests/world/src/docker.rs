@@ -1,7 +1,7 @@
 //! Docker, and the disk that holds its data.
 
 use crate::host::World;
-use binder_core::facets::Step;
+use binder_core::facets::docker::Step;
 use binder_core::seen::docker::Answers;
 
 /// What a step does to this Docker.
@@ -24,7 +24,7 @@ pub(crate) fn apply(world: &mut World, step: &Step) {
             docker.configs.retain(|there| there.size > 0 || !paths.contains(&there.path));
         }
         Step::RestartDocker if docker.available > 0 => docker.answers = Answers::Yes,
-        _ => {}
+        Step::RestartDocker => {}
     }
     let freed = before - docker.images.iter().map(|image| image.size).sum::<u64>();
     docker.used -= freed;

@@ -2,7 +2,10 @@
 
 use crate::{docker, web};
 use binder_core::catalogue::{self, Component};
-use binder_core::facets::Step;
+use binder_core::facets::{
+    Step, api_keys, backups, builds, kubectl_proxy, kubernetes_api, machine, modules, names, port_redirects,
+    proxy_routes, services, stopped,
+};
 use binder_core::seen::backups::{Backups, Good};
 use binder_core::seen::database::{Build, Database};
 use binder_core::seen::docker::Docker;
@@ -240,14 +243,17 @@ impl World {
             return;
         }
         match step {
-            Step::StartProcess { component, .. } => {
+            Step::Services(services::Step::StartProcess { component, .. }) => {
                 if let Some(component) = self.component(component) {
                     self.start(&component);
                 }
             }
-            Step::StopProcess { process, .. } => self.delete(process),
-            Step::DeleteEntries { processes, .. } => processes.iter().for_each(|name| self.delete(name)),
-            Step::EndOrphan { orphan: process, .. } | Step::EndKubectlProxy { process, .. } => {
+            Step::Stopped(stopped::Step::StopProcess { process, .. }) => self.delete(process),
+            Step::Services(services::Step::DeleteEntries { processes, .. }) => {
+                processes.iter().for_each(|name| self.delete(name));
+            }
+            Step::Services(services::Step::EndOrphan { orphan: process, .. })
+            | Step::KubectlProxy(kubectl_proxy::Step::EndKubectlProxy { process, .. }) => {
                 let same = self.processes.get(&process.pid).is_some_and(|found| {
                     found.started_ticks == process.started_ticks && found.command.contains(&process.signature)
                 });
@@ -255,24 +261,26 @@ impl World {
                     self.end(process.pid);
                 }
             }
-            Step::StartKubectlProxy { port, .. } => {
+            Step::KubectlProxy(kubectl_proxy::Step::StartKubectlProxy { port, .. }) => {
                 let pid = self.spawn("/usr/bin/kubectl proxy --port=8085");
                 self.listeners.insert(*port, pid);
             }
-            Step::AuthorizeKey { .. } => self.refuses = false,
-            Step::WriteApiKey { .. } => self.key_search = None,
-            Step::RestartNode { .. } => {}
-            Step::Reboot { boot_id } if *boot_id != self.boot_id() => {}
-            Step::Reboot { .. } | Step::PowerCycle { .. } | Step::PowerOn { .. } => self.restart(),
-            Step::DeleteRoutes { routes, .. } => self.orphans.retain(|id| !routes.contains(id)),
-            Step::InsertRedirect { .. } => self.redirects = self.redirects.max(1),
-            Step::DeleteExtraRedirects { .. } => self.redirects = self.redirects.min(1),
-            Step::RemoveContainers { .. }
-            | Step::RemoveImages { .. }
-            | Step::EmptyPackageCache
-            | Step::DeleteEmptyDockerConfig { .. }
-            | Step::RestartDocker => docker::apply(self, step),
-            Step::FailBuild { name, started, .. } => {
+            Step::Machine(machine::Step::AuthorizeKey { .. }) => self.refuses = false,
+            Step::ApiKeys(api_keys::Step::WriteApiKey { .. }) => self.key_search = None,
+            Step::KubernetesApi(kubernetes_api::Step::RestartNode { .. }) => {}
+            Step::Machine(machine::Step::Reboot { boot_id }) if *boot_id != self.boot_id() => {}
+            Step::Machine(
+                machine::Step::Reboot { .. } | machine::Step::PowerCycle { .. } | machine::Step::PowerOn { .. },
+            ) => self.restart(),
+            Step::ProxyRoutes(proxy_routes::Step::DeleteRoutes { routes, .. }) => {
+                self.orphans.retain(|id| !routes.contains(id));
+            }
+            Step::PortRedirects(port_redirects::Step::InsertRedirect { .. }) => self.redirects = self.redirects.max(1),
+            Step::PortRedirects(port_redirects::Step::DeleteExtraRedirects { .. }) => {
+                self.redirects = self.redirects.min(1);
+            }
+            Step::Docker(step) => docker::apply(self, step),
+            Step::Builds(builds::Step::FailBuild { name, started, .. }) => {
                 let Some(database) = self.database.as_mut() else { return };
                 let same = |build: &Build| build.name.plain() == Some(name) && build.started == Some(*started);
                 let (hung, others) = std::mem::take(&mut database.running).into_iter().partition(same);
@@ -280,7 +288,7 @@ impl World {
                 let hung: Vec<Build> = hung;
                 database.owed.extend(hung.into_iter().map(|build| Build { marked: true, ..build }));
             }
-            Step::RebuildBuild { name, .. } => {
+            Step::Builds(builds::Step::RebuildBuild { name, .. }) => {
                 let now = self.now;
                 let Some(database) = self.database.as_mut() else { return };
                 let named = |build: &Build| build.name.plain() == Some(name);
@@ -289,16 +297,16 @@ impl World {
                 let owed: Vec<Build> = owed;
                 database.running.extend(owed.into_iter().map(|build| Build { started: Some(now), ..build }));
             }
-            Step::BackUp { .. } if self.backups_fail => {}
-            Step::BackUp { .. } => {
+            Step::Backups(backups::Step::BackUp { .. }) if self.backups_fail => {}
+            Step::Backups(backups::Step::BackUp { .. }) => {
                 let Some(backups) = self.backups.as_mut() else { return };
                 backups.count += 1;
                 let name = format!("backup-{}", backups.count);
                 backups.last = Some(Good { name, at: self.now, documents: 1, bytes: 1 });
             }
-            Step::FailUnusableBuild { .. } => {}
-            Step::InstallModule { .. } | Step::RevertModule { .. } if self.npm_fails => {}
-            Step::InstallModule { change } | Step::RevertModule { change } => {
+            Step::Names(names::Step::FailUnusableBuild { .. }) => {}
+            Step::Modules(_) if self.npm_fails => {}
+            Step::Modules(modules::Step::InstallModule { change } | modules::Step::RevertModule { change }) => {
                 self.web_module = Some((change.to.0.clone(), self.now.as_second() + 1));
             }
         }

@@ -2,12 +2,16 @@
 //! another one (an environment of somebody's, or a key that was replaced since), and whoever calls it is turned away.
 
 use super::services;
-use super::{Check, Drift, DriftKind, Facet, Rung, Step, Subject};
+use super::step::{Effect, How, Later, Nature, OfModules, Recovers, Remedy, Touches, kinds_of_steps, plain};
+use super::{Check, Drift, DriftKind, Facet, Rung, Subject};
 use crate::catalogue;
+use crate::gate::demands::Demands;
 use crate::seen::keys::{Found, KeySearch, Put, few};
 use crate::seen::servers::Key;
 use crate::seen::{Ask, Blind, Observation, Reason, pm2};
+use binder_crds::text::{BadText, Checked, ObjectName};
 use binder_crds::{Desired, PURPOSE_API_KEY, PURPOSE_LABEL, conditions};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// The facet.
@@ -77,7 +81,7 @@ impl Facet for ApiKeys {
         if let Some(search) = seen.key_search.as_ref().filter(|_| drift.subject == Subject::ApiKey) {
             let may = matches!(search.found, Found::Agreed { .. }) && !matches!(search.put, Put::ByHand(_));
             let step = Step::WriteApiKey { secret: search.secret.clone(), entry: search.entry.clone() };
-            return if may { vec![Rung { step, takes_effect: WRITTEN_WITHIN }] } else { Vec::new() };
+            return if may { vec![Rung::new(step, WRITTEN_WITHIN)] } else { Vec::new() };
         }
         // What is then missing is started with the key that the Secret holds.
         let components = catalogue::described(desired);
@@ -155,4 +159,59 @@ fn few_groups(groups: &[String]) -> String {
     let more = groups.len() - shown.len();
     let rest = if more > 0 { format!("; and {more} more keys") } else { String::new() };
     format!("{}{rest}", shown.join("; "))
+}
+
+/// A step against an API key that its Secret lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all_fields = "camelCase")]
+pub enum Step {
+    /// Put the API key that the servers' logs agree on into the Secret that lacks it. The key itself is in no step.
+    WriteApiKey {
+        /// The Secret's name.
+        secret: String,
+        /// The entry.
+        entry: String,
+    },
+}
+
+kinds_of_steps!(Step: WriteApiKey);
+
+impl Remedy for Step {
+    fn words(&self) -> String {
+        let Self::WriteApiKey { secret, .. } = self;
+        format!("put the API key from the servers' logs into the Secret {secret}")
+    }
+
+    fn nature(&self) -> Nature<'_> {
+        Nature {
+            touches: Touches::Nothing,
+            demands: Demands::ONE_LOOK,
+            in_turn: false,
+            parts: 1,
+            modules: OfModules::Apart,
+            opens_way_in: false,
+            rests_on_age: false,
+            starts: false,
+            recovers: Recovers::Nothing,
+        }
+    }
+
+    fn checked(&self) -> Result<(), BadText> {
+        let Self::WriteApiKey { secret, entry } = self;
+        ObjectName(secret.clone()).checked()?;
+        plain("entry", entry)
+    }
+
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+        let Self::WriteApiKey { secret, .. } = self;
+        Ok(match &later.seen.key_search {
+            None => Effect::Seen(format!("the Secret {secret} has the API key")),
+            Some(_) => Effect::NotYet(format!("the Secret {secret} still lacks the API key")),
+        })
+    }
+
+    fn how(&self) -> How {
+        let Self::WriteApiKey { secret, entry } = self;
+        How::Secret { name: secret.clone(), entry: entry.clone() }
+    }
 }

@@ -4,13 +4,17 @@
 //! That a scheduled backup is due is a chore and no fault. An edit that finds no fresh backup waits for one
 //! ([`plan::order`](crate::plan::order)), and a backup that cannot be made blocks every edit.
 
-use super::{Check, Chore, Done, Drift, DriftKind, Facet, Rung, Step, Subject};
+use super::step::{Effect, How, Later, Nature, OfModules, Recovers, Remedy, Touches, all_plain, kinds_of_steps, plain};
+use super::{Check, Chore, Done, Drift, DriftKind, Facet, Rung, Subject};
 use crate::catalogue::Place;
 use crate::facets::{builds, names};
+use crate::gate::demands::Demands;
 use crate::seen::{Ask, Blind, Observation};
 use binder_crds::desired::Backups as Spec;
+use binder_crds::text::BadText;
 use binder_crds::{Desired, conditions};
 use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// How long a backup that was made may take to show in its place of storage.
@@ -96,7 +100,7 @@ impl Facet for Backups {
         match drift.kind {
             DriftKind::NoFreshBackup | DriftKind::BackupDue if backups.unusable.is_none() => {
                 let last = backups.last.as_ref().map(|last| last.name.clone());
-                vec![Rung { step: Step::BackUp { place: Place::of(database), last }, takes_effect: MADE_WITHIN }]
+                vec![Rung::new(Step::BackUp { place: Place::of(database), last }, MADE_WITHIN)]
             }
             _ => Vec::new(),
         }
@@ -110,6 +114,64 @@ fn spec(desired: &Desired) -> Option<&Spec> {
 /// Whether some row of the database is about to be changed.
 fn edits(desired: &Desired, seen: &Observation) -> bool {
     builds::edits(desired, seen) || names::edits(desired, seen)
+}
+
+/// A step for backups of the database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all_fields = "camelCase")]
+pub enum Step {
+    /// Back the database up.
+    BackUp {
+        /// The database.
+        place: Place,
+        /// The name of the last good backup before this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last: Option<String>,
+    },
+}
+
+kinds_of_steps!(Step: BackUp);
+
+impl Remedy for Step {
+    fn words(&self) -> String {
+        "back up the database".to_owned()
+    }
+
+    fn nature(&self) -> Nature<'_> {
+        Nature {
+            touches: Touches::Nothing,
+            demands: Demands::ONE_LOOK,
+            in_turn: false,
+            parts: 1,
+            modules: OfModules::Apart,
+            opens_way_in: false,
+            // Due by the operator's clock, and one too many does no harm.
+            rests_on_age: false,
+            starts: false,
+            recovers: Recovers::Nothing,
+        }
+    }
+
+    fn checked(&self) -> Result<(), BadText> {
+        let Self::BackUp { place, last } = self;
+        plain("database", &place.name)?;
+        all_plain("backup", last)
+    }
+
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+        let Self::BackUp { last, .. } = self;
+        Ok(match &later.seen.backups.get()?.last {
+            Some(good) if Some(&good.name) != last.as_ref() => {
+                Effect::Seen(format!("the backup {} was verified: {} documents", good.name, good.documents))
+            }
+            _ => Effect::NotYet("there is no new backup that was verified".to_owned()),
+        })
+    }
+
+    fn how(&self) -> How {
+        let Self::BackUp { place, .. } = self;
+        How::Backup { place: place.clone() }
+    }
 }
 
 #[cfg(test)]

@@ -8,12 +8,18 @@
 //! When a build was started was written by the build server's clock. It is compared with that of the host of the database, and
 //! only while that one agrees with ours; the step waits while the build server's own does not (`plan::order`).
 
-use super::{Check, Drift, DriftKind, Facet, Rung, Step, Subject};
+use super::step::{
+    Edit, Effect, How, HttpCall, Later, Nature, OfModules, Recovers, Remedy, Touches, kinds_of_steps, plain,
+};
+use super::{Check, Drift, DriftKind, Facet, Rung, Subject};
 use crate::catalogue::Place;
+use crate::gate::demands::Demands;
 use crate::seen::database::{Build, RUNNING, built_as};
 use crate::seen::{Ask, Blind, Observation, Reason, clock};
+use binder_crds::text::BadText;
 use binder_crds::{Desired, conditions};
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// How long the database may take to show an edit.
@@ -110,7 +116,7 @@ impl Facet for Builds {
                 let step = build.and_then(|build| {
                     Some(Step::FailBuild { place, name: build.name.plain()?.to_owned(), started: build.started? })
                 });
-                step.map(|step| Rung { step, takes_effect: SHOWS }).into_iter().collect()
+                step.map(|step| Rung::new(step, SHOWS)).into_iter().collect()
             }
             DriftKind::BuildNotRebuilt => {
                 let build = database.owed.iter().find(of);
@@ -118,7 +124,7 @@ impl Facet for Builds {
                     let name = build.name.plain()?.to_owned();
                     Some(Step::RebuildBuild { name, repository: repository(build)?.to_owned() })
                 });
-                step.map(|step| Rung { step, takes_effect: BEGINS }).into_iter().collect()
+                step.map(|step| Rung::new(step, BEGINS)).into_iter().collect()
             }
             _ => Vec::new(),
         }
@@ -163,6 +169,105 @@ pub(super) fn few(names: &[String]) -> String {
         words.push_str(&format!(" and {} more", names.len() - NAMED));
     }
     words
+}
+
+/// A step against builds that hang.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all_fields = "camelCase")]
+pub enum Step {
+    /// Set a build to `failed`, if it still is the running one that was seen.
+    FailBuild {
+        /// The database.
+        place: Place,
+        /// The build's name.
+        name: String,
+        /// When it was started, as the database says.
+        started: Timestamp,
+    },
+    /// Have the build server build a repository again.
+    RebuildBuild {
+        /// The name that the build has and will have.
+        name: String,
+        /// The repository.
+        repository: String,
+    },
+}
+
+kinds_of_steps!(Step: FailBuild, RebuildBuild);
+
+impl Remedy for Step {
+    fn words(&self) -> String {
+        match self {
+            Self::FailBuild { name, .. } => format!("set the hung build {name} to failed"),
+            Self::RebuildBuild { name, .. } => format!("have {name} built again"),
+        }
+    }
+
+    fn nature(&self) -> Nature<'_> {
+        let (demands, rests_on_age) = match self {
+            // It has been running for longer than a build takes.
+            Self::FailBuild { .. } => (Demands::TWO_LOOKS, true),
+            // What is owed another try has a mark, whatever its age.
+            Self::RebuildBuild { .. } => (Demands::ONE_LOOK, false),
+        };
+        Nature {
+            touches: Touches::Nothing,
+            demands,
+            in_turn: false,
+            parts: 1,
+            modules: OfModules::Apart,
+            opens_way_in: false,
+            rests_on_age,
+            starts: false,
+            recovers: Recovers::Nothing,
+        }
+    }
+
+    fn checked(&self) -> Result<(), BadText> {
+        match self {
+            Self::FailBuild { place, name, .. } => {
+                plain("database", &place.name)?;
+                plain("build", name)
+            }
+            Self::RebuildBuild { name, repository } => {
+                plain("build", name)?;
+                plain("repository", repository)
+            }
+        }
+    }
+
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+        let database = later.seen.database.get()?;
+        Ok(match self {
+            Self::FailBuild { name, started, .. } => {
+                // The running builds are listed oldest first: one as old as this cannot be beyond the end of the list.
+                let there =
+                    |build: &Build| build.name.plain() == Some(name.as_str()) && build.started == Some(*started);
+                if database.running.iter().any(there) {
+                    Effect::NotYet(format!("the build {name} is still said to be running"))
+                } else {
+                    Effect::Seen(format!("the build {name} of that start is not running any more"))
+                }
+            }
+            Self::RebuildBuild { name, .. } => {
+                if database.owed.iter().any(|build| build.name.plain() == Some(name.as_str())) {
+                    Effect::NotYet(format!("the build {name} has not begun anew"))
+                } else {
+                    Effect::Seen(format!("a new build of {name} has begun"))
+                }
+            }
+        })
+    }
+
+    fn how(&self) -> How {
+        match self {
+            Self::FailBuild { place, name, started } => How::Database {
+                place: place.clone(),
+                edit: Edit::FailRunning { name: name.clone(), started: *started },
+            },
+            Self::RebuildBuild { repository, .. } => How::Http(HttpCall::Build { repository: repository.clone() }),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -231,7 +336,7 @@ mod tests {
         let ladder = Builds.ladder(&desired(true), &seen, &check.drifts[0]);
         let started = "2026-05-01T08:59:59Z".parse().unwrap();
         assert!(
-            matches!(&ladder[..], [Rung { step: Step::FailBuild { name, started: at, .. }, .. }] if name == "a-old" && *at == started)
+            matches!(&ladder[..], [Rung { step: super::super::Step::Builds(Step::FailBuild { name, started: at, .. }), .. }] if name == "a-old" && *at == started)
         );
     }
 

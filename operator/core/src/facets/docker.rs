@@ -9,8 +9,11 @@
 //! Docker is started where its daemon does not run, and restarted where it has hung for minutes. What its client says is no
 //! proof of more: a daemon that runs and refuses is well, and a person is told what was said.
 
-use super::step::{StoppedContainer, UnusedImage};
-use super::{BLIP, Check, Chore, Done, Drift, DriftKind, Facet, Rung, Step, Subject};
+mod steps;
+
+pub use steps::{Step, StoppedContainer, UnusedImage};
+
+use super::{BLIP, Check, Chore, Done, Drift, DriftKind, Facet, Rung, Subject};
 use crate::catalogue::{self, Component};
 use crate::schedule::Timetable;
 use crate::seen::docker::{Answers, Container, Docker as Seen, Image, Left, Trouble};
@@ -152,14 +155,14 @@ impl Facet for Docker {
         match drift.kind {
             DriftKind::DockerConfigEmpty => {
                 let paths = empty_configs(docker).into_iter().map(str::to_owned).collect();
-                vec![Rung { step: Step::DeleteEmptyDockerConfig { paths }, takes_effect: AT_ONCE }]
+                vec![Rung::new(Step::DeleteEmptyDockerConfig { paths }, AT_ONCE)]
             }
             DriftKind::DockerNotAnswering if docker.has_less_than(NO_ROOM) => make_room(docker),
             DriftKind::DockerNotAnswering => {
                 let Some(machine) = seen.machine.seen() else { return Vec::new() };
                 let helps = state(machine, docker).is_some_and(|state| state.remedy());
                 if helps && ended_by_restart(desired, seen, machine).is_none() {
-                    vec![Rung { step: Step::RestartDocker, takes_effect: ANSWERS_WITHIN }]
+                    vec![Rung::new(Step::RestartDocker, ANSWERS_WITHIN)]
                 } else {
                     Vec::new()
                 }
@@ -330,7 +333,7 @@ fn empty_configs(docker: &Seen) -> Vec<&str> {
 /// needs them. Logs stay, since they are somebody's evidence, and so does everything whose owner is not known.
 pub(super) fn make_room(docker: &Seen) -> Vec<Rung> {
     let worth_it = docker.answers != Answers::Yes && docker.has_less_than(NO_ROOM) && docker.apt_cache >= NO_ROOM;
-    if worth_it { vec![Rung { step: Step::EmptyPackageCache, takes_effect: AT_ONCE }] } else { Vec::new() }
+    if worth_it { vec![Rung::new(Step::EmptyPackageCache, AT_ONCE)] } else { Vec::new() }
 }
 
 /// The next step of the clean-up. `over`: the threshold of a disk, in per cent, below which it is to be brought; `None`:
@@ -370,7 +373,7 @@ pub(super) fn reclaim(desired: &Desired, seen: &Observation, over: Option<u8>) -
         }
     };
     let nothing = matches!(&step, Step::RemoveImages { images } if images.is_empty());
-    if nothing { Vec::new() } else { vec![Rung { step, takes_effect: REMOVED_WITHIN }] }
+    if nothing { Vec::new() } else { vec![Rung::new(step, REMOVED_WITHIN)] }
 }
 
 /// How many bytes must go for a disk to be [`MARGIN`] points below its threshold; at least one, since it is over it.

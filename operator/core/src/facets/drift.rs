@@ -53,61 +53,29 @@ pub enum OnMany {
 }
 
 /// A cell of the table below: the word of its column, or a dash. Anything else is no row.
+#[rustfmt::skip]
 macro_rules! cell {
-    (-) => {
-        Waits::Nothing
-    };
-    (needs) => {
-        Waits::Needs
-    };
-    (update) => {
-        Waits::Update
-    };
-    (cluster) => {
-        Waits::Cluster
-    };
-    (machine) => {
-        Waits::OtherMachine
-    };
-    (backup) => {
-        Waits::Backup
-    };
-    (builder) => {
-        Waits::BuildersClock
-    };
-    (server) => {
-        Waits::BuildServer
-    };
-    (told) => {
-        OnMany::Told
-    };
-    (mild) => {
-        OnMany::Mild
-    };
-    (grave) => {
-        OnMany::Grave
-    };
-    (reboot reboot) => {
-        true
-    };
-    (table table) => {
-        true
-    };
-    (down down) => {
-        true
-    };
-    (aged aged) => {
-        true
-    };
-    (version version) => {
-        true
-    };
-    (chore chore) => {
-        true
-    };
-    ($column:ident -) => {
-        false
-    };
+    (-) => { Waits::Nothing };
+    (needs) => { Waits::Needs };
+    (update) => { Waits::Update };
+    (cluster) => { Waits::Cluster };
+    (machine) => { Waits::OtherMachine };
+    (backup) => { Waits::Backup };
+    (builder) => { Waits::BuildersClock };
+    (server) => { Waits::BuildServer };
+    (told) => { OnMany::Told };
+    (mild) => { OnMany::Mild };
+    (grave) => { OnMany::Grave };
+    (reboot reboot) => { true };
+    (table table) => { true };
+    (down down) => { true };
+    (down all) => { true };
+    (all all) => { true };
+    (all down) => { false };
+    (aged aged) => { true };
+    (version version) => { true };
+    (chore chore) => { true };
+    ($column:ident -) => { false };
 }
 
 /// Declares the kinds of drift. Each row answers every column: there is no default.
@@ -160,6 +128,11 @@ macro_rules! kinds {
                 match self { $(Self::$kind => cell!(down $down),)* }
             }
 
+            /// Whether nothing of what the machine is for serves.
+            pub fn is_machine_down(self) -> bool {
+                match self { $(Self::$kind => cell!(all $down),)* }
+            }
+
             /// Whether it is seen by comparing a time that was written on the host with its clock. A clock that was set
             /// meanwhile makes what is a second old look as if it were days old.
             pub fn rests_on_age(self) -> bool {
@@ -180,7 +153,8 @@ macro_rules! kinds {
 }
 
 // The columns: the page of the runbook; what the remedies wait for; what many hosts at once mean; whether a reboot helps; whether
-// only pm2's table tells it; whether the subject is down; whether it rests on an age; whether a new version may have brought
+// only pm2's table tells it; whether the subject is
+// down, or all of the machine; whether it rests on an age; whether a new version may have brought
 // it about; whether it is a chore.
 kinds! {
     /// pm2 does not know the process, and nothing of it runs.
@@ -270,13 +244,13 @@ kinds! {
     /// `/health/` says down of what works.
     HealthWrong          "health"          needs    grave  -       -      -     aged  -        -;
     /// The Kubernetes API does not answer, or not well.
-    ApiNotAnswering      "kubernetes-api"  -        grave  -       -      down  -     -        -;
+    ApiNotAnswering      "kubernetes-api"  -        grave  -       -      all   -     -        -;
     /// The Kubernetes API answers too slowly.
     ApiSlow              "kubernetes-api"  -        grave  -       -      -     -     -        -;
     /// Fewer nodes are Ready than described.
     NodesNotReady        "kubernetes-api"  -        grave  -       -      -     -     -        -;
     /// The API that the host serves is slow, and the machine has next to no memory left.
-    ApiStarved           "kubernetes-api"  -        grave  -       -      down  -     -        -;
+    ApiStarved           "kubernetes-api"  -        grave  -       -      all   -     -        -;
     /// The proxy holds routes to apps that are gone.
     RoutesStale          "routes"          -        mild   -       -      -     -     -        -;
     /// The proxy holds a route that no app can have.

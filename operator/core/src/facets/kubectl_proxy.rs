@@ -3,9 +3,13 @@
 //! Who serves it does not matter (a person's `screen`, pm2's `binder-kubernetes-proxy`, the operator): what counts is what
 //! `deploy-kubernetes` meets on the port.
 
-use super::step::ProcessId;
-use super::{Check, Drift, DriftKind, Facet, Rung, Step, Subject, services};
-use crate::catalogue::{self, Component, KUBECTL_PROXY};
+mod steps;
+
+pub use steps::Step;
+
+use super::process::ProcessId;
+use super::{Check, Drift, DriftKind, Facet, Rung, Subject, services};
+use crate::catalogue::{self, KUBECTL_PROXY};
 use crate::seen::machine::Machine;
 use crate::seen::proxy::{Cluster, Kubectl, Proxy};
 use crate::seen::{Ask, Blind, Observation, Reason, proxy};
@@ -63,13 +67,13 @@ impl Facet for KubectlProxy {
 
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung> {
         let (Some(spec), Some(machine)) = (&desired.kubectl_proxy, seen.machine.seen()) else { return Vec::new() };
-        let rung = |step| Rung { step, takes_effect: TAKES_EFFECT };
-        let deletion = |step| Rung { step, takes_effect: GONE_WITHIN };
+        let rung = |step: Step| Rung::new(step, TAKES_EFFECT);
+        let deletion = |step: services::Step| Rung::new(step, GONE_WITHIN);
         match drift.kind {
             DriftKind::NothingListens => {
                 let early = services::started_without_proxy(desired, seen);
                 let start = Step::StartKubectlProxy { port: spec.port, kubectl: spec.kubectl.0.clone() };
-                early.map(|component| deletion(delete(component))).into_iter().chain([rung(start)]).collect()
+                early.map(|component| deletion(services::delete(&component))).into_iter().chain([rung(start)]).collect()
             }
             // The wrong one is ended only if it is a kubectl proxy of the login's own; the right one is started after.
             // What was started while it served has met the wrong cluster and goes first: a start after the right proxy is
@@ -224,7 +228,7 @@ fn which<'p>(proxy: &'p Proxy, described: &str) -> Which<'p> {
 }
 
 /// Deletes the first component that depends on the proxy and was started after a process that served it wrongly.
-fn misled(desired: &Desired, seen: &Observation, since: u64) -> Option<Step> {
+fn misled(desired: &Desired, seen: &Observation, since: u64) -> Option<services::Step> {
     let (machine, table) = (seen.machine.seen()?, seen.pm2.seen()?);
     let component = catalogue::described(desired).into_iter().find(|component| {
         component.after.iter().any(|name| name == KUBECTL_PROXY)
@@ -233,24 +237,21 @@ fn misled(desired: &Desired, seen: &Observation, since: u64) -> Option<Step> {
                 .filter_map(|row| machine.processes.get(&row.pid?))
                 .any(|process| process.started_ticks > since)
     })?;
-    Some(delete(component))
-}
-
-/// Deletes a component with its children: what is then missing is started once the proxy is in place.
-fn delete(component: Component) -> Step {
-    let processes = component.processes().map(str::to_owned).collect();
-    Step::DeleteEntries { component: component.name, processes }
+    Some(services::delete(&component))
 }
 
 /// Deletes the entry of pm2 that the wrong proxy runs under, if it is one that a component starts: pm2 would start what is
 /// only ended again. This is `binder-kubernetes-proxy` when `deploy-kubernetes` found another `kubectl.sh` on its `PATH`.
-fn held_by_pm2(desired: &Desired, seen: &Observation, pid: u32) -> Option<Step> {
+fn held_by_pm2(desired: &Desired, seen: &Observation, pid: u32) -> Option<services::Step> {
     let (machine, table) = (seen.machine.seen()?, seen.pm2.seen()?);
     let row = table.rows.iter().find(|row| row.pid.is_some_and(|own| machine.descends(pid, own)))?;
     let known = catalogue::described(desired)
         .iter()
         .any(|component| component.children.iter().any(|child| child.process == row.name && !child.required));
-    known.then(|| Step::DeleteEntries { component: KUBECTL_PROXY.to_owned(), processes: vec![row.name.clone()] })
+    known.then(|| services::Step::DeleteEntries {
+        component: KUBECTL_PROXY.to_owned(),
+        processes: vec![row.name.clone()],
+    })
 }
 
 fn own_kubectl(port: u16, machine: &Machine) -> Option<ProcessId> {
@@ -265,6 +266,7 @@ fn own_kubectl(port: u16, machine: &Machine) -> Option<ProcessId> {
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
+    use crate::facets::Step as AnyStep;
     use crate::seen::Known;
     use crate::seen::machine::Process;
     use crate::seen::pm2::{Row, State, Table};
@@ -323,7 +325,7 @@ mod tests {
     const PROXY: &str = "/opt/other/kubectl --kubeconfig=/opt/other/config proxy --port=8085";
     const DEPLOY: &str = "node binder-deploy-kubernetes/lib/cli.js start";
 
-    fn steps(seen: &Observation) -> Vec<Step> {
+    fn steps(seen: &Observation) -> Vec<AnyStep> {
         let check = KubectlProxy.check(&described(), seen).unwrap();
         assert_eq!(check.drifts[0].kind, DriftKind::WrongCluster);
         KubectlProxy.ladder(&described(), seen, &check.drifts[0]).into_iter().map(|rung| rung.step).collect()
@@ -333,7 +335,9 @@ mod tests {
     fn the_wrong_proxy_is_ended_if_it_is_the_logins_own() {
         let own =
             seen(&[(50, 900, LOGIN, PROXY, None), (40, 500, LOGIN, DEPLOY, Some("binder-deploy-kubernetes-start"))]);
-        assert!(matches!(&steps(&own)[..], [Step::EndKubectlProxy { process, .. }] if process.pid == 50));
+        assert!(
+            matches!(&steps(&own)[..], [AnyStep::KubectlProxy(Step::EndKubectlProxy { process, .. })] if process.pid == 50)
+        );
         let others = seen(&[(50, 900, 0, PROXY, None)]);
         assert_eq!(steps(&others), []);
     }
@@ -344,7 +348,7 @@ mod tests {
             seen(&[(50, 100, LOGIN, PROXY, None), (40, 500, LOGIN, DEPLOY, Some("binder-deploy-kubernetes-start"))]);
         let steps = steps(&seen);
         assert!(
-            matches!(&steps[..], [Step::DeleteEntries { component, .. }, _] if component == "deploy-kubernetes"),
+            matches!(&steps[..], [AnyStep::Services(services::Step::DeleteEntries { component, .. }), _] if component == "deploy-kubernetes"),
             "{steps:?}"
         );
     }
@@ -353,12 +357,16 @@ mod tests {
     fn one_that_pm2_would_start_again_is_deleted_there_and_somebody_elses_entry_is_not() {
         let held = |name| seen(&[(50, 900, LOGIN, PROXY, Some(name))]);
         let steps_of = steps(&held("binder-kubernetes-proxy"));
-        let [Step::DeleteEntries { processes, .. }, Step::EndKubectlProxy { .. }] = &steps_of[..] else {
+        let [
+            AnyStep::Services(services::Step::DeleteEntries { processes, .. }),
+            AnyStep::KubectlProxy(Step::EndKubectlProxy { .. }),
+        ] = &steps_of[..]
+        else {
             panic!("{steps_of:?}")
         };
         assert_eq!(processes, &["binder-kubernetes-proxy"]);
         // An owner's own proxy under pm2 is no child of a component: its process is ended, its entry is theirs.
-        assert!(matches!(&steps(&held("my-proxy"))[..], [Step::EndKubectlProxy { .. }]));
+        assert!(matches!(&steps(&held("my-proxy"))[..], [AnyStep::KubectlProxy(Step::EndKubectlProxy { .. })]));
     }
 
     /// A proxy as it is: the described path, the resolved kubectl, its file, the program, its file, scripts, the command.

@@ -2,11 +2,15 @@
 //! "Kubernetes master unresponsive": `kubectl get nodes`). Asked through another host's kubectl proxy, as Binder asks, and on the
 //! machine's own loopback: nothing is done unless both agree.
 
-use super::step::BOOTS_WITHIN;
-use super::{BLIP, Check, Drift, DriftKind, Facet, Rung, Step, Subject};
+use super::machine::{self, BOOTS_WITHIN};
+use super::step::{CloudCall, Effect, How, Later, Nature, OfModules, Recovers, Remedy, Touches, kinds_of_steps, plain};
+use super::{BLIP, Check, Drift, DriftKind, Facet, Rung, Subject};
+use crate::gate::demands::Demands;
 use crate::seen::kubernetes::{Api, LATE_MARK, Nodes, OBJECTIVE, SILENT_MARK, SLOW, SLOW_MARK, Verdict, nodes_mark};
 use crate::seen::{Ask, Blind, Observation, Reason};
+use binder_crds::text::BadText;
 use binder_crds::{Desired, conditions, desired};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// The facet.
@@ -111,15 +115,14 @@ impl Facet for KubernetesApi {
             // The runbook restarts the master. That it is slow alone says nothing about the master itself.
             DriftKind::ApiNotAnswering | DriftKind::ApiStarved => seen
                 .boot_id()
-                .map(|boot_id| Rung { step: Step::Reboot { boot_id: boot_id.to_owned() }, takes_effect: BOOTS_WITHIN })
+                .map(|boot_id| Rung::new(machine::Step::Reboot { boot_id: boot_id.to_owned() }, BOOTS_WITHIN))
                 .into_iter()
                 .collect(),
             DriftKind::NodesNotReady => {
                 let (Some(spec), Some(api)) = (&desired.kubernetes_api, seen.kubernetes.seen()) else {
                     return Vec::new();
                 };
-                let rung =
-                    |node: &String| Rung { step: Step::RestartNode { node: node.clone() }, takes_effect: BOOTS_WITHIN };
+                let rung = |node: &String| Rung::new(Step::RestartNode { node: node.clone() }, BOOTS_WITHIN);
                 let nodes = api.nodes.as_ref().map_or(&[][..], |nodes| &nodes.not_ready);
                 nodes.iter().filter(|node| why_kept(spec, api, node).is_none()).map(rung).collect()
             }
@@ -152,6 +155,64 @@ fn kept(spec: &desired::KubernetesApi, api: &Api, nodes: &Nodes) -> String {
 /// Whether the machine's memory is near full.
 fn starved(seen: &Observation) -> bool {
     seen.machine.seen().and_then(|machine| machine.memory_left).is_some_and(|left| left <= STARVED)
+}
+
+/// A step against nodes that are not Ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all_fields = "camelCase")]
+pub enum Step {
+    /// Reset the instance of a node that is not Ready, or start it if it is off. Instances are named as their nodes.
+    RestartNode {
+        /// The node's name.
+        node: String,
+    },
+}
+
+kinds_of_steps!(Step: RestartNode);
+
+impl Remedy for Step {
+    fn words(&self) -> String {
+        let Self::RestartNode { node } = self;
+        format!("restart the instance of the node {node}")
+    }
+
+    fn nature(&self) -> Nature<'_> {
+        let Self::RestartNode { node } = self;
+        Nature {
+            touches: Touches::Node(node),
+            demands: Demands::SILENT,
+            in_turn: true,
+            parts: 1,
+            modules: OfModules::Apart,
+            opens_way_in: false,
+            rests_on_age: false,
+            starts: false,
+            recovers: Recovers::TheDead,
+        }
+    }
+
+    fn checked(&self) -> Result<(), BadText> {
+        let Self::RestartNode { node } = self;
+        plain("node", node)
+    }
+
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+        let Self::RestartNode { node } = self;
+        let api = later.seen.kubernetes.get()?;
+        let unseen = |message: &String| Blind { reason: Reason::NotAnswered, message: message.clone() };
+        let nodes = api.nodes.as_ref().map_err(unseen)?;
+        let all_told = nodes.not_ready.len() == usize::try_from(nodes.not_ready_count).unwrap_or(usize::MAX);
+        Ok(if all_told && !nodes.not_ready.contains(node) {
+            Effect::Seen(format!("{node} is Ready, {} nodes are", nodes.ready))
+        } else {
+            Effect::NotYet(format!("{node} is not Ready yet, {} nodes are", nodes.ready))
+        })
+    }
+
+    fn how(&self) -> How {
+        let Self::RestartNode { node } = self;
+        How::Cloud(CloudCall::RestartNode { node: node.clone() })
+    }
 }
 
 #[cfg(test)]

@@ -6,18 +6,18 @@
 pub mod api_keys;
 pub mod backups;
 pub mod builds;
-mod checked;
 pub mod disks;
 pub mod docker;
 mod drift;
-pub mod effect;
 pub mod endpoints;
 pub mod health_status;
 pub mod kubectl_proxy;
 pub mod kubernetes_api;
+pub mod machine;
 pub mod modules;
 pub mod names;
 pub mod port_redirects;
+pub mod process;
 pub mod proxy_routes;
 pub mod services;
 pub mod step;
@@ -29,7 +29,7 @@ use binder_crds::Desired;
 use binder_crds::text::{Schedule, TimeZone};
 pub use drift::{Drift, DriftKind, OnMany, Waits};
 use std::time::Duration;
-pub use step::Step;
+pub use step::{Disruption, Effect, How, Later, Step};
 pub use subject::Subject;
 
 /// One aspect of a machine.
@@ -130,15 +130,11 @@ pub struct Rung {
     pub takes_effect: Duration,
 }
 
-/// What a step costs; budgets and windows look at this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Disruption {
-    /// Nothing that works is touched.
-    None,
-    /// One service of the host is interrupted.
-    Service,
-    /// The whole host is.
-    Host,
+impl Rung {
+    /// A rung for a facet's step.
+    pub fn new(step: impl Into<Step>, takes_effect: Duration) -> Self {
+        Self { step: step.into(), takes_effect }
+    }
 }
 
 /// Every section that a description needs, each once.

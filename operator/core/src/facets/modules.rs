@@ -4,8 +4,11 @@
 //! taking the description back must work. What is not installed at all is only said, since there is nothing to go back to.
 //! What becomes of a version that does not come up is for `plan::updates` to say, which knows what was tried.
 
-use super::step::ModuleChange;
-use super::{Check, Drift, DriftKind, Facet, Rung, Step, Subject, services};
+mod steps;
+
+pub use steps::{ModuleChange, Step};
+
+use super::{Check, Drift, DriftKind, Facet, Rung, Subject, services};
 use crate::catalogue::{self, Component};
 use crate::seen::modules::{self, Found, Installed};
 use crate::seen::{Ask, Blind, Observation, Reason, pm2};
@@ -111,7 +114,7 @@ impl Facet for Modules {
         match drift.kind {
             DriftKind::ModuleOld | DriftKind::ModuleNewer => {
                 let change = module_of(desired, drift).and_then(|module| change(module, seen));
-                let rung = |change| Rung { step: Step::InstallModule { change }, takes_effect: INSTALLED_WITHIN };
+                let rung = |change| Rung::new(Step::InstallModule { change }, INSTALLED_WITHIN);
                 change.map(rung).into_iter().collect()
             }
             DriftKind::ModuleNotLoaded => {
@@ -289,7 +292,7 @@ mod tests {
         let check = Modules.check(&asked, &old).unwrap();
         assert_eq!(check.drifts[0].kind, DriftKind::ModuleNotLoaded);
         let ladder = Modules.ladder(&asked, &old, &check.drifts[0]);
-        assert!(matches!(&ladder[0].step, Step::DeleteEntries { component, .. } if component == "web"));
+        assert_eq!(ladder[0].step.words(), "delete web from pm2");
         assert_eq!(kinds(&asked, &seen("1.1.17", 1000)), []);
     }
 

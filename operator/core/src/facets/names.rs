@@ -5,11 +5,15 @@
 //! Reported, with what it breaks. Where the owner allows it, a completed build of which nothing can be launched is set to
 //! `failed` with the reason. Nothing is merged, renamed or deleted, and templates are never touched.
 
-use super::{Check, Drift, DriftKind, Facet, Rung, Step, Subject};
+use super::step::{Edit, Effect, How, Later, Nature, OfModules, Recovers, Remedy, Touches, kinds_of_steps, plain};
+use super::{Check, Drift, DriftKind, Facet, Rung, Subject};
 use crate::catalogue::Place;
+use crate::gate::demands::Demands;
 use crate::seen::database::{Cased, NAMES, Names as Seen, Status};
 use crate::seen::{Ask, Blind, Observation};
+use binder_crds::text::BadText;
 use binder_crds::{Desired, conditions};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// How long the database may take to show an edit.
@@ -62,10 +66,7 @@ impl Facet for Names {
         let cased = unusable(desired, names).find(|cased| build(cased) == drift.subject);
         cased
             .and_then(|cased| cased.name.plain())
-            .map(|name| Rung {
-                step: Step::FailUnusableBuild { place: Place::of(database), name: name.to_owned() },
-                takes_effect: SHOWS,
-            })
+            .map(|name| Rung::new(Step::FailUnusableBuild { place: Place::of(database), name: name.to_owned() }, SHOWS))
             .into_iter()
             .collect()
     }
@@ -113,6 +114,64 @@ fn unusable<'s>(desired: &Desired, names: &'s Seen) -> impl Iterator<Item = &'s 
 pub(super) fn edits(desired: &Desired, seen: &Observation) -> bool {
     let names = seen.database.seen().and_then(|database| database.names.as_ref());
     names.is_some_and(|names| unusable(desired, names).next().is_some())
+}
+
+/// A step against builds of which nothing can be launched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all_fields = "camelCase")]
+pub enum Step {
+    /// Set a completed build of which nothing can be launched to `failed`, with the reason.
+    FailUnusableBuild {
+        /// The database.
+        place: Place,
+        /// The build's name.
+        name: String,
+    },
+}
+
+kinds_of_steps!(Step: FailUnusableBuild);
+
+impl Remedy for Step {
+    fn words(&self) -> String {
+        let Self::FailUnusableBuild { name, .. } = self;
+        format!("set the build {name}, which cannot be launched, to failed")
+    }
+
+    fn nature(&self) -> Nature<'_> {
+        Nature {
+            touches: Touches::Nothing,
+            demands: Demands::TWO_LOOKS,
+            in_turn: false,
+            parts: 1,
+            modules: OfModules::Apart,
+            opens_way_in: false,
+            rests_on_age: false,
+            starts: false,
+            recovers: Recovers::Nothing,
+        }
+    }
+
+    fn checked(&self) -> Result<(), BadText> {
+        let Self::FailUnusableBuild { place, name } = self;
+        plain("database", &place.name)?;
+        plain("build", name)
+    }
+
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+        let Self::FailUnusableBuild { name, .. } = self;
+        let names = &later.seen.database.get()?.names;
+        let unusable = |cased: &Cased| cased.name.plain() == Some(name.as_str());
+        Ok(if names.as_ref().is_some_and(|names| names.builds.iter().any(unusable)) {
+            Effect::NotYet(format!("the build {name} is not said to have failed"))
+        } else {
+            Effect::Seen(format!("the build {name} is said to have failed, and why"))
+        })
+    }
+
+    fn how(&self) -> How {
+        let Self::FailUnusableBuild { place, name } = self;
+        How::Database { place: place.clone(), edit: Edit::FailUnusable { name: name.clone() } }
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,15 @@
 //! Facet `port_redirects`: connections to each described port reach the described one, by the runbook's rule, once. Twice works
 //! as well as once until somebody deletes "the" rule; an earlier rule for the same port makes ours useless.
 
-use super::{Check, Drift, DriftKind, Facet, Rung, Step, Subject};
+use super::step::{Effect, How, Later, Nature, OfModules, Recovers, Remedy, Touches, kinds_of_steps};
+use super::{Check, Drift, DriftKind, Facet, Rung, Subject};
+use crate::gate::demands::Demands;
 use crate::seen::nat::{Led, Nat};
 use crate::seen::{Ask, Blind, Observation, Reason, nat};
 use binder_crds::desired::PortRedirect;
+use binder_crds::text::{BadText, Checked, InterfaceName};
 use binder_crds::{Desired, conditions};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// The facet.
@@ -59,7 +63,7 @@ impl Facet for PortRedirects {
             // A rule of somebody else's is not ours to delete.
             _ => return Vec::new(),
         };
-        vec![Rung { step, takes_effect: TAKES_EFFECT }]
+        vec![Rung::new(step, TAKES_EFFECT)]
     }
 }
 
@@ -140,12 +144,125 @@ fn look(wanted: &PortRedirect, nat: &Nat) -> Result<Result<String, Drift>, Blind
     }
 }
 
+/// Appends the rule unless it is there by now. `-w` waits for others, as long as `timeout` lets it: with seconds it came with
+/// iptables 1.6, and not at all before 1.4.20, which refuses it with exit code 2.
+const INSERT_REDIRECT: &str = r#"
+set -u
+wait=-w
+sudo -n timeout 10 iptables -w -t nat -S PREROUTING >/dev/null 2>&1 || [ $? -ne 2 ] || wait=
+rule() { sudo -n timeout 10 iptables $wait -t nat "$1" PREROUTING -i "$2" -p tcp --dport "$3" -j REDIRECT --to-port "$4"; }
+rule -C "$@" 2>/dev/null || rule -A "$@"
+"#;
+
+/// Deletes the rule while it is there more than once, counting anew each time. `-w` as above.
+const DELETE_EXTRA_REDIRECTS: &str = r#"
+set -u
+interface=$1 from=$2 to=$3 wait=-w
+for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do
+  rules=$(sudo -n timeout 10 iptables $wait -t nat -S PREROUTING) || {
+    [ $? -eq 2 ] && [ -n "$wait" ] || exit 1
+    wait=
+    continue
+  }
+  count=$(printf '%s\n' "$rules" | grep -Fxc -- "-A PREROUTING -i $interface -p tcp -m tcp --dport $from -j REDIRECT --to-ports $to")
+  [ "$count" -gt 1 ] || exit 0
+  sudo -n timeout 10 iptables $wait -t nat -D PREROUTING -i "$interface" -p tcp --dport "$from" -j REDIRECT --to-port "$to" || exit 1
+done
+"#;
+
+/// A step against a redirect that is missing or there too often.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all_fields = "camelCase")]
+pub enum Step {
+    /// Insert a redirect that is missing.
+    InsertRedirect {
+        /// The interface.
+        interface: String,
+        /// The port that clients connect to.
+        from: u16,
+        /// The local port that gets them.
+        to: u16,
+    },
+    /// Delete a redirect until it is there once.
+    DeleteExtraRedirects {
+        /// The interface.
+        interface: String,
+        /// The port that clients connect to.
+        from: u16,
+        /// The local port that gets them.
+        to: u16,
+    },
+}
+
+kinds_of_steps!(Step: InsertRedirect, DeleteExtraRedirects);
+
+impl Step {
+    fn redirect(&self) -> (&String, u16, u16) {
+        match self {
+            Self::InsertRedirect { interface, from, to } | Self::DeleteExtraRedirects { interface, from, to } => {
+                (interface, *from, *to)
+            }
+        }
+    }
+}
+
+impl Remedy for Step {
+    fn words(&self) -> String {
+        match self {
+            Self::InsertRedirect { interface, from, to } => format!("insert the redirect {interface} {from} -> {to}"),
+            Self::DeleteExtraRedirects { interface, from, to } => {
+                format!("delete the redirect {interface} {from} -> {to} until it is there once")
+            }
+        }
+    }
+
+    fn nature(&self) -> Nature<'_> {
+        let demands = match self {
+            Self::InsertRedirect { .. } => Demands::ONE_LOOK,
+            Self::DeleteExtraRedirects { .. } => Demands::TWO_LOOKS,
+        };
+        Nature {
+            touches: Touches::Nothing,
+            demands,
+            in_turn: false,
+            parts: 1,
+            modules: OfModules::Apart,
+            opens_way_in: false,
+            rests_on_age: false,
+            starts: false,
+            recovers: Recovers::Nothing,
+        }
+    }
+
+    fn checked(&self) -> Result<(), BadText> {
+        let (interface, ..) = self.redirect();
+        InterfaceName(interface.clone()).checked().map(drop)
+    }
+
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+        later.seen.nat.get()?;
+        let (interface, from, to) = self.redirect();
+        let subject = Subject::Redirect { interface: interface.clone(), from };
+        Ok(later.without_drift(&subject, format!("{interface} {from} -> {to} is there once")))
+    }
+
+    fn how(&self) -> How {
+        let (interface, from, to) = self.redirect();
+        let args = vec![interface.clone(), from.to_string(), to.to_string()];
+        match self {
+            Self::InsertRedirect { .. } => How::command("insert-redirect", INSERT_REDIRECT, args, 20),
+            Self::DeleteExtraRedirects { .. } => {
+                How::command("delete-extra-redirects", DELETE_EXTRA_REDIRECTS, args, 20)
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
     use crate::seen::Known;
-    use binder_crds::text::InterfaceName;
 
     const OURS: &str = "-A PREROUTING -i eth0 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 3000\n";
 

@@ -1,11 +1,15 @@
 //! Facet `proxy_routes`: Binder's proxy holds no route to an app that is gone (the runbook's open issue "proxy server is holding
 //! on to old routes": preloading makes many). A route is stale when its namespace has been missing for a while, in every look.
 
-use super::{Check, Drift, DriftKind, Facet, Rung, Step, Subject};
+use super::step::{Effect, How, HttpCall, Later, Nature, OfModules, Recovers, Remedy, Touches, kinds_of_steps};
+use super::{Check, Drift, DriftKind, Facet, Rung, Subject};
+use crate::gate::demands::Demands;
 use crate::seen::routes::{AppId, mark};
 use crate::seen::{Ask, Blind, Observation};
 use binder_crds::desired::Server;
+use binder_crds::text::BadText;
 use binder_crds::{Desired, conditions};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// The facet.
@@ -75,7 +79,7 @@ impl Facet for ProxyRoutes {
         if routes.is_empty() {
             return Vec::new();
         }
-        vec![Rung { step: Step::DeleteRoutes { routes, port: proxy.port }, takes_effect: TAKES_EFFECT }]
+        vec![Rung::new(Step::DeleteRoutes { routes, port: proxy.port }, TAKES_EFFECT)]
     }
 }
 
@@ -83,6 +87,66 @@ impl Facet for ProxyRoutes {
 fn stale(seen: &Observation) -> impl Iterator<Item = &AppId> {
     let orphans = seen.routes.seen().map(|routes| &routes.orphans).into_iter().flatten();
     orphans.filter(|id| seen.lasting.age(&mark(id), seen.at) >= STALE_AFTER)
+}
+
+/// A step against stale routes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all_fields = "camelCase")]
+pub enum Step {
+    /// Delete stale routes from Binder's proxy.
+    DeleteRoutes {
+        /// The apps whose routes they are; exactly these.
+        routes: Vec<AppId>,
+        /// The kubectl proxy's port, through which the cluster is asked about each of them once more.
+        port: u16,
+    },
+}
+
+kinds_of_steps!(Step: DeleteRoutes);
+
+impl Remedy for Step {
+    fn words(&self) -> String {
+        let Self::DeleteRoutes { routes, .. } = self;
+        match routes.len() {
+            1 => "delete 1 stale route".to_owned(),
+            many => format!("delete {many} stale routes"),
+        }
+    }
+
+    fn nature(&self) -> Nature<'_> {
+        Nature {
+            touches: Touches::Nothing,
+            demands: Demands::TWO_LOOKS,
+            in_turn: false,
+            parts: 1,
+            modules: OfModules::Apart,
+            opens_way_in: false,
+            rests_on_age: false,
+            starts: false,
+            recovers: Recovers::Nothing,
+        }
+    }
+
+    fn checked(&self) -> Result<(), BadText> {
+        // The apps are typed where they are read.
+        Ok(())
+    }
+
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+        let Self::DeleteRoutes { routes, .. } = self;
+        let orphans = &later.seen.routes.get()?.orphans;
+        let left = routes.iter().filter(|id| orphans.contains(*id)).count();
+        Ok(if left == 0 {
+            Effect::Seen("the proxy holds none of them without its app any more".to_owned())
+        } else {
+            Effect::NotYet(format!("the proxy still holds {left} of them"))
+        })
+    }
+
+    fn how(&self) -> How {
+        let Self::DeleteRoutes { routes, port } = self;
+        How::Http(HttpCall::DeleteRoutes { routes: routes.clone(), port: *port })
+    }
 }
 
 #[cfg(test)]
@@ -116,7 +180,7 @@ mod tests {
         let steps = check.drifts.iter().flat_map(|drift| ProxyRoutes.ladder(&desired, seen, drift));
         steps
             .flat_map(|rung| match rung.step {
-                Step::DeleteRoutes { routes, .. } => routes,
+                super::super::Step::ProxyRoutes(Step::DeleteRoutes { routes, .. }) => routes,
                 _ => Vec::new(),
             })
             .collect()

@@ -5,13 +5,14 @@
 
 mod climbing;
 mod owner;
+mod steps;
 #[cfg(test)]
 mod tests;
 
 pub(super) use owner::{elsewhere, lost};
+pub use steps::Step;
 
-use super::step::ProcessId;
-use super::{Check, Drift, DriftKind, Facet, Rung, Step, Subject};
+use super::{Check, Drift, DriftKind, Facet, Rung, Subject};
 use crate::catalogue::{self, Cause, Component, KUBECTL_PROXY};
 use crate::seen::machine::Machine;
 use crate::seen::pm2::{Row, State, Table};
@@ -87,22 +88,18 @@ impl Facet for Services {
         };
         let (Some(machine), Some(table)) = (seen.machine.seen(), seen.pm2.seen()) else { return Vec::new() };
         match drift.kind {
-            DriftKind::ProcessMissing => vec![Rung {
-                step: Step::StartProcess {
-                    component: component.name.clone(),
-                    start: component.start.clone(),
-                    path: kubectl_folder(component, desired),
-                },
-                takes_effect: component.settle,
-            }],
+            DriftKind::ProcessMissing => {
+                let (component, settle) = (component.clone(), component.settle);
+                let path = kubectl_folder(&component, desired);
+                let start = Step::StartProcess { component: component.name, start: component.start, path };
+                vec![Rung::new(start, settle)]
+            }
             DriftKind::LostByPm2 => component
                 .ports
                 .iter()
                 .filter_map(|port| lost(component, *port, machine, table))
-                .map(|orphan| Rung {
-                    step: Step::EndOrphan { component: component.name.clone(), orphan },
-                    takes_effect: GONE_WITHIN,
-                })
+                .map(|orphan| Step::EndOrphan { component: component.name.clone(), orphan })
+                .map(|step| Rung::new(step, GONE_WITHIN))
                 .take(1)
                 .collect(),
             DriftKind::ProcessStopped
@@ -129,13 +126,13 @@ pub(super) fn rank(desired: &Desired, drift: &Drift) -> u8 {
 
 /// Deletes a component's entries; what is then missing is started, with the API key that the Secret holds.
 pub(crate) fn clear(component: &Component) -> Vec<Rung> {
-    vec![Rung {
-        step: Step::DeleteEntries {
-            component: component.name.clone(),
-            processes: component.processes().map(str::to_owned).collect(),
-        },
-        takes_effect: GONE_WITHIN,
-    }]
+    vec![Rung::new(delete(component), GONE_WITHIN)]
+}
+
+/// Deletes a component and its children from pm2's table.
+pub(super) fn delete(component: &Component) -> Step {
+    let processes = component.processes().map(str::to_owned).collect();
+    Step::DeleteEntries { component: component.name.clone(), processes }
 }
 
 /// Whether it is known why a component crashes: something else than the component itself.

@@ -1,13 +1,17 @@
 //! Facet `stopped`: what is described as stopped does not run, under pm2 or outside of it. What is described nowhere is
 //! left as it is; this is how an owner says that something must not run.
 
-use super::services::{elsewhere, lost, settings_ask, with_port};
-use super::{Check, Drift, DriftKind, Facet, Rung, Step, Subject};
+use super::services::{self, elsewhere, lost, settings_ask, with_port};
+use super::step::{Effect, How, Later, Nature, OfModules, Recovers, Remedy, Touches, kinds_of_steps, plain};
+use super::{Check, Drift, DriftKind, Facet, Rung, Subject};
 use crate::catalogue::{self, Component, Start};
+use crate::gate::demands::Demands;
 use crate::seen::machine::Machine;
 use crate::seen::pm2::{State, Table};
 use crate::seen::{Ask, Blind, Observation, pm2};
+use binder_crds::text::{BadText, Checked, ProcessName};
 use binder_crds::{Desired, conditions};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// The facet.
@@ -60,16 +64,14 @@ impl Facet for Stopped {
         let Some(component) = components.iter().find(|component| drift.subject.is(component)) else {
             return Vec::new();
         };
-        let rung = |step| Rung { step, takes_effect: GONE_WITHIN };
-        let stop = rung(Step::StopProcess {
+        let rung = |step: super::Step| Rung::new(step, GONE_WITHIN);
+        let stop = Step::StopProcess {
             component: component.name.clone(),
             process: component.process.clone(),
             service: matches!(component.start, Start::Service { .. }),
-        });
-        let delete = rung(Step::DeleteEntries {
-            component: component.name.clone(),
-            processes: component.processes().map(str::to_owned).collect(),
-        });
+        };
+        let stop = rung(stop.into());
+        let delete = rung(services::delete(component).into());
         let ended = |state| matches!(state, State::Stopped | State::Errored);
         let mut held = table.named(&component.process).peekable();
         if held.peek().is_some() {
@@ -80,7 +82,8 @@ impl Facet for Stopped {
             return vec![delete];
         }
         let orphan = component.ports.iter().find_map(|port| lost(component, *port, machine, table));
-        orphan.map(|orphan| rung(Step::EndOrphan { component: component.name.clone(), orphan })).into_iter().collect()
+        let end = |orphan| services::Step::EndOrphan { component: component.name.clone(), orphan };
+        orphan.map(|orphan| rung(end(orphan).into())).into_iter().collect()
     }
 }
 
@@ -101,6 +104,83 @@ fn still(component: &Component, machine: &Machine, table: &Table) -> Option<Stri
     let (port, orphan) =
         component.ports.iter().find_map(|port| Some((port, lost(component, *port, machine, table)?)))?;
     Some(format!("a {} that pm2 does not know listens on {port} (pid {})", component.name, orphan.pid))
+}
+
+/// Stops a server. It ends its children itself, if pm2 lets it.
+const STOP_SERVER: &str = r#"
+set -u
+cd "$HOME" && exec binder-control "$1" stop </dev/null
+"#;
+
+/// Stops a service. Its exit code is 1 on success and 2 on failure, and nobody looks at it.
+const STOP_SERVICE: &str = r#"
+set -u
+cd "$HOME" && exec binder-control stop-service "$1" </dev/null
+"#;
+
+/// A step against what runs and is described as stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all_fields = "camelCase")]
+pub enum Step {
+    /// Stop a component that must not run, as the runbook does before its entries are deleted.
+    StopProcess {
+        /// The component's name.
+        component: String,
+        /// Its name in pm2's table.
+        process: String,
+        /// Whether it is a service and not a server.
+        service: bool,
+    },
+}
+
+kinds_of_steps!(Step: StopProcess);
+
+impl Remedy for Step {
+    fn words(&self) -> String {
+        match self {
+            Self::StopProcess { component, service: true, .. } => format!("stop the service {component}"),
+            Self::StopProcess { component, service: false, .. } => format!("stop {component}"),
+        }
+    }
+
+    fn nature(&self) -> Nature<'_> {
+        Nature {
+            touches: Touches::Service,
+            demands: Demands::TWO_LOOKS,
+            in_turn: false,
+            parts: 1,
+            modules: OfModules::Apart,
+            opens_way_in: false,
+            rests_on_age: false,
+            starts: false,
+            recovers: Recovers::Nothing,
+        }
+    }
+
+    fn checked(&self) -> Result<(), BadText> {
+        let Self::StopProcess { component, process, .. } = self;
+        plain("component", component)?;
+        ProcessName(process.clone()).checked().map(drop)
+    }
+
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+        let Self::StopProcess { process, .. } = self;
+        Ok(match later.seen.pm2.get()?.named(process).next() {
+            None => Effect::Seen(format!("pm2 does not hold {process} any more")),
+            Some(_) => Effect::NotYet(format!("pm2 still holds {process}")),
+        })
+    }
+
+    fn how(&self) -> How {
+        match self {
+            Self::StopProcess { component, service: true, .. } => {
+                How::command("stop-service", STOP_SERVICE, vec![component.clone()], 40)
+            }
+            Self::StopProcess { component, service: false, .. } => {
+                How::command("stop-server", STOP_SERVER, vec![component.clone()], 40)
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -172,7 +252,7 @@ mod tests {
                 process: "binder-db-service".to_owned(),
                 service: true,
             };
-            assert_eq!(step, stop);
+            assert_eq!(step, stop.into());
         }
     }
 

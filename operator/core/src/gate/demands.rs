@@ -1,13 +1,12 @@
-//! What a step demands as evidence before it may be done: one table, exhaustive over the kinds of step.
+//! What a step demands as evidence before it may be done: four weights, of which each step names its own.
 //!
 //! The heavier a step, the more must speak for it. A step that touches nothing that works needs one whole look. What ends,
 //! deletes or replaces something needs the same step from two looks in a row: a table that is read in the moment between two
 //! changes shows a state that never was. What restarts a whole machine needs time, a machine that is not booting, a subject
 //! that has run before under this description, and is bounded per day.
 //!
-//! Plain data: knows neither clock, host nor facet. Who the second witness of an outage is, is `plan::outage`'s to say.
+//! Plain data: knows neither clock, host, facet nor step. Who the second witness of an outage is, is `plan::outage`'s to say.
 
-use crate::facets::Step;
 use jiff::Timestamp;
 
 /// What a step demands.
@@ -26,47 +25,15 @@ pub struct Demands {
     pub per_day: bool,
 }
 
-/// One whole look.
-const ONE_LOOK: Demands = Demands { looks: 1, lasting: false, warranted: false, booted: false, per_day: false };
-/// The same in two looks.
-const TWO_LOOKS: Demands = Demands { looks: 2, ..ONE_LOOK };
-/// What restarts a machine from outside. That it was entered before is its witnesses' to say.
-const SILENT: Demands = Demands { lasting: true, booted: true, per_day: true, ..TWO_LOOKS };
-/// What restarts a machine that can be looked at.
-const RESTART: Demands = Demands { warranted: true, ..SILENT };
-
 impl Demands {
-    /// The row of the table for a step.
-    pub fn of(step: &Step) -> Self {
-        match step {
-            // Adds what is missing, or records something: done in vain it changes nothing that works.
-            Step::StartProcess { .. }
-            | Step::StartKubectlProxy { .. }
-            | Step::InsertRedirect { .. }
-            | Step::AuthorizeKey { .. }
-            | Step::WriteApiKey { .. }
-            | Step::RebuildBuild { .. }
-            | Step::BackUp { .. } => ONE_LOOK,
-            // Ends, deletes or replaces.
-            Step::StopProcess { .. }
-            | Step::DeleteEntries { .. }
-            | Step::EndOrphan { .. }
-            | Step::EndKubectlProxy { .. }
-            | Step::InstallModule { .. }
-            | Step::RevertModule { .. }
-            | Step::RestartDocker
-            | Step::DeleteRoutes { .. }
-            | Step::DeleteExtraRedirects { .. }
-            | Step::RemoveContainers { .. }
-            | Step::RemoveImages { .. }
-            | Step::EmptyPackageCache
-            | Step::DeleteEmptyDockerConfig { .. }
-            | Step::FailBuild { .. }
-            | Step::FailUnusableBuild { .. } => TWO_LOOKS,
-            Step::Reboot { .. } => RESTART,
-            Step::RestartNode { .. } | Step::PowerCycle { .. } | Step::PowerOn { .. } => SILENT,
-        }
-    }
+    /// One whole look: for what adds what is missing, or records something. Done in vain it changes nothing that works.
+    pub const ONE_LOOK: Self = Self { looks: 1, lasting: false, warranted: false, booted: false, per_day: false };
+    /// The same in two looks: for what ends, deletes or replaces.
+    pub const TWO_LOOKS: Self = Self { looks: 2, ..Self::ONE_LOOK };
+    /// For what restarts a machine from outside. That it was entered before is its witnesses' to say.
+    pub const SILENT: Self = Self { lasting: true, booted: true, per_day: true, ..Self::TWO_LOOKS };
+    /// For what restarts a machine that can be looked at.
+    pub const RESTART: Self = Self { warranted: true, ..Self::SILENT };
 }
 
 /// What speaks for a step.
@@ -136,7 +103,6 @@ impl Demands {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facets::Disruption;
     use jiff::SignedDuration;
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -168,7 +134,9 @@ mod tests {
             ),
         ];
         for (evidence, missing, demanded) in cases {
-            for (demands, demanded) in [ONE_LOOK, TWO_LOOKS, SILENT, RESTART].into_iter().zip(demanded) {
+            for (demands, demanded) in
+                [Demands::ONE_LOOK, Demands::TWO_LOOKS, Demands::SILENT, Demands::RESTART].into_iter().zip(demanded)
+            {
                 let expected = demanded.then(|| missing.clone());
                 assert_eq!(demands.missing(&evidence, NOW), expected, "{demands:?} {evidence:?}");
             }
@@ -178,23 +146,6 @@ mod tests {
     #[test]
     fn enough_is_enough_and_what_has_passed_is_no_wait() {
         let past = Evidence { lasted_at: Some(NOW), booted_at: Some(NOW), ..enough() };
-        assert_eq!(RESTART.missing(&past, NOW), None);
-    }
-
-    #[test]
-    fn no_step_that_disrupts_goes_by_one_look() {
-        let boot = || Some("b".to_owned());
-        for step in [
-            Step::RestartDocker,
-            Step::Reboot { boot_id: "b".to_owned() },
-            Step::PowerCycle { boot_id: boot() },
-            Step::PowerOn { boot_id: boot() },
-            Step::RestartNode { node: "n".to_owned() },
-            Step::DeleteEntries { component: "web".to_owned(), processes: Vec::new() },
-        ] {
-            let demands = Demands::of(&step);
-            assert_eq!(demands.looks, 2, "{step:?}");
-            assert_eq!(demands.per_day && demands.lasting, step.disruption() == Disruption::Host, "{step:?}");
-        }
+        assert_eq!(Demands::RESTART.missing(&past, NOW), None);
     }
 }

@@ -5,9 +5,9 @@ use super::memory::{FleetView, Memory};
 use super::outage::Diagnosis;
 use super::windows::{self, Windows};
 use super::{Checked, Host, Run, brake, chores, clock, order, updates};
-use crate::facets::step::BOOTS_WITHIN;
+use crate::facets::machine::{self, BOOTS_WITHIN};
 use crate::facets::{Disruption, Drift, FACETS, Facet, Rung, Step};
-use crate::gate::demands::{Demands, Evidence};
+use crate::gate::demands::Evidence;
 use crate::gate::{self, BlockedBy, Request};
 use crate::seen::Observation;
 use binder_crds::host::{DriftSince, HasRun, ScheduleStatus};
@@ -112,8 +112,7 @@ impl Reasoning<'_> {
             // Above the facets' own rungs are those that all share.
             if let Some(boot_id) = seen.boot_id().filter(|_| !update && !ladder.is_empty() && drift.kind.reboot_helps())
             {
-                let step = Step::Reboot { boot_id: boot_id.to_owned() };
-                ladder.push(Rung { step, takes_effect: BOOTS_WITHIN });
+                ladder.push(Rung::new(machine::Step::Reboot { boot_id: boot_id.to_owned() }, BOOTS_WITHIN));
             }
             let aged = || clock::waits_for(seen, drift.kind, &ladder);
             Proposal {
@@ -218,8 +217,8 @@ impl Reasoning<'_> {
         };
         let admitted = gate::admit(&Request {
             host: host.uid,
+            via: fleet.build_server.as_ref().filter(|_| step.goes_to_build_server()).map(|build| build.uid.as_str()),
             action: &name,
-            deleted: host.deleted,
             suspended: host.suspended.is_some(),
             mode: host.mode,
             held: held.as_deref(),
@@ -228,7 +227,7 @@ impl Reasoning<'_> {
             attempts: made,
             max_attempts: allowed,
             cooldown_until: fleet.patience.until(memory.attempts(step, &drift.subject, self.since(&drift))),
-            demands: Demands::of(step),
+            demands: step.nature().demands,
             evidence: Evidence { booted_at, ..case.of(&drift, &reason, step, looks) },
             witness: witness.as_deref(),
             closed_until,

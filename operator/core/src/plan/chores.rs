@@ -136,7 +136,7 @@ pub(super) fn due_since(schedules: &[ScheduleStatus], chore: &Subject) -> Option
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
-    use crate::facets::{Check, DriftKind, Rung, Step};
+    use crate::facets::{Check, DriftKind, Rung, Step, docker};
     use crate::plan::memory::Past;
     use crate::seen::{Ask, Blind, Reason};
     use binder_crds::text::Schedule;
@@ -148,7 +148,9 @@ mod tests {
     struct Daily;
 
     const DAILY: Subject = Subject::DockerReclaim;
-    const STEP: Step = Step::InsertRedirect { interface: String::new(), from: 1, to: 2 };
+    fn step() -> Step {
+        docker::Step::RestartDocker.into()
+    }
 
     impl Facet for Daily {
         fn condition(&self) -> &'static str {
@@ -169,7 +171,7 @@ mod tests {
         fn ladder(&self, desired: &Desired, _: &Observation, drift: &Drift) -> Vec<Rung> {
             assert_eq!((drift.kind, &drift.subject), (DriftKind::ReclaimDue, &DAILY));
             let left = desired.servers.is_empty();
-            if left { vec![Rung { step: STEP, takes_effect: Duration::from_secs(9) }] } else { Vec::new() }
+            if left { vec![Rung::new(step(), Duration::from_secs(9))] } else { Vec::new() }
         }
         fn chores(&self, desired: &Desired) -> Vec<Chore> {
             vec![Chore {
@@ -203,7 +205,6 @@ mod tests {
             spec: &spec,
             mode: Mode::Enforce,
             suspended: None,
-            deleted: false,
             previous,
             demanded: &crate::plan::evidence::Demanded::default(),
         };
@@ -222,8 +223,8 @@ mod tests {
         Past {
             name: created.to_owned(),
             uid: String::new(),
-            step: Some(STEP),
-            kind: STEP.kind().to_owned(),
+            step: Some(step()),
+            kind: step().kind().to_owned(),
             subject: DAILY.to_string(),
             words: String::new(),
             attempt: 1,

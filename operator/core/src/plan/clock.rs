@@ -1,7 +1,7 @@
 //! What must wait while a host's clock is off: which steps and which drifts rest on how old something is. Whether it is off is
 //! [`crate::seen::clock`]'s to say, and said in the condition `ClockInSync`. Pure.
 
-use crate::facets::{DriftKind, Rung, Step};
+use crate::facets::{DriftKind, Rung};
 use crate::seen::{Observation, clock};
 
 /// The reason of the condition `ClockInSync`.
@@ -19,50 +19,17 @@ pub fn message(seen: &Observation) -> Option<String> {
 
 /// What the remedies of a drift wait for when they, or the sight of it, rest on an age and the host's clock is off.
 pub fn waits_for(seen: &Observation, drift: DriftKind, ladder: &[Rung]) -> Option<String> {
-    if !drift.rests_on_age() && !ladder.iter().any(|rung| rests_on_age(&rung.step)) {
+    if !drift.rests_on_age() && !ladder.iter().any(|rung| rung.step.nature().rests_on_age) {
         return None;
     }
     clock::off(seen).map(|_| "the clock of the machine to be set right".to_owned())
-}
-
-/// Whether a step is done because something is old.
-pub fn rests_on_age(step: &Step) -> bool {
-    match step {
-        // A build that has been running for longer than a build takes, and what nothing has used for a while.
-        Step::FailBuild { .. } | Step::RemoveContainers { .. } | Step::RemoveImages { .. } => true,
-        Step::StartProcess { .. }
-        | Step::StopProcess { .. }
-        | Step::DeleteEntries { .. }
-        | Step::EndOrphan { .. }
-        | Step::StartKubectlProxy { .. }
-        | Step::EndKubectlProxy { .. }
-        | Step::InsertRedirect { .. }
-        | Step::DeleteExtraRedirects { .. }
-        | Step::DeleteRoutes { .. }
-        | Step::AuthorizeKey { .. }
-        | Step::WriteApiKey { .. }
-        // What lasts is told by the operator's own clock, or by one that no set of the clock moves.
-        | Step::Reboot { .. }
-        | Step::RestartNode { .. }
-        | Step::PowerCycle { .. }
-        | Step::PowerOn { .. }
-        | Step::EmptyPackageCache
-        | Step::DeleteEmptyDockerConfig { .. }
-        | Step::RestartDocker
-        // What is owed another try has a mark, whatever its age.
-        | Step::RebuildBuild { .. }
-        | Step::FailUnusableBuild { .. }
-        | Step::InstallModule { .. }
-        | Step::RevertModule { .. }
-        // Due by the operator's clock, and one too many does no harm.
-        | Step::BackUp { .. } => false,
-    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
+    use crate::facets::docker::Step;
     use crate::seen::Known;
     use crate::seen::machine::Machine;
     use jiff::Timestamp;
@@ -75,7 +42,7 @@ mod tests {
 
     #[test]
     fn only_what_rests_on_an_age_waits_for_the_clock() {
-        let rung = |step| vec![Rung { step, takes_effect: std::time::Duration::from_secs(1) }];
+        let rung = |step: Step| vec![Rung::new(step, std::time::Duration::from_secs(1))];
         let images = rung(Step::RemoveImages { images: Vec::new() });
         let cache = rung(Step::EmptyPackageCache);
         let waits = |apart, drift, ladder: &[Rung]| waits_for(&seen(apart), drift, ladder).is_some();

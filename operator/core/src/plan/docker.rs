@@ -2,13 +2,18 @@
 //! use up those that the rest needs. Pure, like all of `plan`.
 
 use super::memory::Memory;
-use crate::facets::Step;
+use crate::facets::{Step, docker};
 use crate::seen::{Known, Observation};
 
 /// The look with what earlier attempts tell of the containers and images that are still there; `None` where they tell nothing.
 pub(super) fn tell_refused(seen: &Observation, memory: &Memory) -> Option<Observation> {
     let removals = || {
-        let removes = |step: &Step| matches!(step, Step::RemoveContainers { .. } | Step::RemoveImages { .. });
+        let removes = |step: &Step| {
+            matches!(
+                step,
+                Step::Docker(docker::Step::RemoveContainers { .. }) | Step::Docker(docker::Step::RemoveImages { .. })
+            )
+        };
         memory.actions.iter().filter(move |past| past.step.as_ref().is_some_and(removes))
     };
     let docker = seen.docker.seen()?;

@@ -172,15 +172,10 @@ impl Case<'_> {
         if step.disruption() != Disruption::Host {
             return (0, None);
         }
-        let same_machine = |done: &Step| match (step, done) {
-            (Step::RestartNode { node }, Step::RestartNode { node: other }) => node == other,
-            (Step::RestartNode { .. }, _) | (_, Step::RestartNode { .. }) => false,
-            _ => done.disruption() == Disruption::Host,
-        };
         let done = self.memory.actions.iter().filter(|past| {
             past.outcome != Some(ActionOutcome::Abandoned)
                 // A step that this version does not know may have been of this weight.
-                && past.step.as_ref().is_none_or(same_machine)
+                && past.step.as_ref().is_none_or(|done| step.restarts_same_machine(done))
                 && self.now.duration_since(past.created) < DAY
         });
         let created: Vec<Timestamp> = done.map(|past| past.created).collect();
@@ -198,10 +193,12 @@ impl Case<'_> {
                  by hand"
             ));
         }
-        let impossible = self.memory.actions.iter().rev().find(|past| {
-            matches!(past.step, Some(Step::StartProcess { .. } | Step::StartKubectlProxy { .. }))
-                && past.subject == subject
-        });
+        let impossible = self
+            .memory
+            .actions
+            .iter()
+            .rev()
+            .find(|past| past.step.as_ref().is_some_and(|step| step.nature().starts) && past.subject == subject);
         if let Some(code) = impossible.and_then(cannot_run) {
             return Some(format!(
                 "a person: {subject} cannot be started (exit code {code}: its program is missing or may not be run), so a \
@@ -263,7 +260,9 @@ mod tests {
     #[test]
     fn looks_count_for_the_same_step_for_the_same_reason_soon_after() {
         let stopped = drift(DriftKind::ProcessStopped, "web");
-        let delete = |name: &str| Step::DeleteEntries { component: "web".to_owned(), processes: vec![name.to_owned()] };
+        let delete = |name: &str| -> Step {
+            services::Step::DeleteEntries { component: "web".to_owned(), processes: vec![name.to_owned()] }.into()
+        };
         let none = Demanded::default();
         assert_eq!(none.looks(&stopped, &delete("a"), at(0)), 1);
         let mut once = Demanded::default();

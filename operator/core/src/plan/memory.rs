@@ -3,7 +3,8 @@
 use super::Finish;
 use super::brake::Held;
 use super::outage::Outage;
-use crate::facets::{Disruption, DriftKind, Step, Subject};
+use crate::facets::step::OfModules;
+use crate::facets::{Disruption, DriftKind, Step, Subject, docker};
 use binder_crds::ActionOutcome;
 use binder_crds::fleet::{Budget, Purpose, Window};
 use jiff::{SignedDuration, Timestamp};
@@ -71,8 +72,10 @@ impl Past {
         let digits = id.strip_prefix("sha256:").unwrap_or(id).get(..DIGITS);
         let Some((_, named)) = self.said.rsplit_once(REFUSED) else { return false };
         let removes = match &self.step {
-            Some(Step::RemoveContainers { containers }) => containers.iter().any(|one| one.id == id),
-            Some(Step::RemoveImages { images }) => images.iter().any(|one| one.id == id),
+            Some(Step::Docker(docker::Step::RemoveContainers { containers })) => {
+                containers.iter().any(|one| one.id == id)
+            }
+            Some(Step::Docker(docker::Step::RemoveImages { images })) => images.iter().any(|one| one.id == id),
             _ => false,
         };
         removes && digits.is_some_and(|digits| named.split(' ').any(|name| name == digits))
@@ -81,8 +84,10 @@ impl Past {
     /// Whether Docker refused to remove something in this attempt.
     fn met_refusal(&self) -> bool {
         match &self.step {
-            Some(Step::RemoveContainers { containers }) => containers.iter().any(|one| self.refused(&one.id)),
-            Some(Step::RemoveImages { images }) => images.iter().any(|one| self.refused(&one.id)),
+            Some(Step::Docker(docker::Step::RemoveContainers { containers })) => {
+                containers.iter().any(|one| self.refused(&one.id))
+            }
+            Some(Step::Docker(docker::Step::RemoveImages { images })) => images.iter().any(|one| self.refused(&one.id)),
             _ => false,
         }
     }
@@ -121,14 +126,13 @@ impl Memory {
     ) -> impl Iterator<Item = &'m Past> {
         let (kind, subject) = (step.kind(), subject.to_string());
         let whole = step.disruption() == Disruption::Host;
-        let since = if whole { since } else { since.max(self.last_success(|step| step.ends_boot().is_some())) };
-        let since = if step.depends_on_modules() {
-            since.max(self.last_success(|step| step.changes_module().is_some()))
-        } else {
-            since
+        let since = if whole { since } else { since.max(self.last_success(Step::ends_boot)) };
+        let since = match step.nature().modules {
+            OfModules::RunsIn => since.max(self.last_success(|step| step.changes_module().is_some())),
+            OfModules::Apart | OfModules::Changes(_) => since,
         };
         let counts = move |past: &Past| match &past.step {
-            Some(done) if whole => step.same_machine(done),
+            Some(done) if whole => step.kind() == done.kind() && step.restarts_same_machine(done),
             _ => past.kind == kind && (whole || past.subject == subject),
         };
         self.actions.iter().filter(move |past| {
@@ -151,7 +155,7 @@ impl Memory {
     }
 
     /// How many attempts at a step count against its allowance. Those that did their part of a work that has many parts
-    /// count as one in [`Step::parts`]: progress is no failure, and still does not go on for ever. So do those that found what
+    /// count as one in [`parts`](crate::facets::step::Nature::parts): progress is no failure, and still does not go on for ever. So do those that found what
     /// Docker refuses to remove: it is passed over from then on, and the next attempt is about the rest.
     pub fn made(&self, step: &Step, subject: &Subject, since: Option<Timestamp>) -> u32 {
         let (mut good, mut others) = (0u32, 0u32);
@@ -162,7 +166,7 @@ impl Memory {
                 _ => others += 1,
             }
         }
-        others + good / step.parts()
+        others + good / step.nature().parts.max(1)
     }
 }
 

@@ -1,8 +1,9 @@
 //! `decide`: from what is described, what was seen and what was tried to what is said and what is done next.
 //!
 //! Pure: no I/O, no clock, no randomness. It reads as a person's reasoning: what differs (the facets) - what came of what
-//! is under way - what explains what and what comes first ([`order`]) - which rung ([`memory`]) - may we ([`crate::gate`])
-//! - what to say ([`crate::status`]). "Waiting" is data with a reason, not an error.
+//! is under way - what explains what and what comes first ([`order`]) - which rung ([`memory`]) - may we ([`crate::gate`]).
+//! "Waiting" is data with a reason, not an error. It says no words to anybody: a [`Decision`] is data, and [`crate::status`]
+//! makes a status of it.
 
 pub mod brake;
 pub mod candidates;
@@ -17,13 +18,11 @@ mod updates;
 pub mod windows;
 pub mod witness;
 
-use crate::facets::effect::{Effect, effect};
-use crate::facets::{Check, Drift, FACETS, Step};
+use crate::facets::{Check, Drift, Effect, FACETS, Later, Step};
 use crate::gate::{BlockedBy, Permit};
 use crate::seen::{Blind, Observation};
-use crate::status;
 use binder_crds::fleet::Purpose;
-use binder_crds::host::ScheduleStatus;
+use binder_crds::host::{DriftSince, HasRun, ScheduleStatus};
 use binder_crds::text::Span;
 use binder_crds::{ActionOutcome, BinderHostSpec, BinderHostStatus, Mode, conditions};
 pub use candidates::Candidate;
@@ -48,8 +47,6 @@ pub struct Host<'a> {
     pub mode: Mode,
     /// Why nothing is looked at, if so: `the fleet is suspended`.
     pub suspended: Option<&'a str>,
-    /// Whether the object is being deleted.
-    pub deleted: bool,
     /// Its status as it was last written.
     pub previous: &'a BinderHostStatus,
     /// The steps that the last look led to.
@@ -117,11 +114,9 @@ pub struct Checked {
     pub due: Vec<Drift>,
 }
 
-/// What to do and to say.
+/// What to do.
 #[derive(Debug, PartialEq)]
 pub struct Decision {
-    /// What to write, if it differs from what is written.
-    pub status: BinderHostStatus,
     /// Attempts that have come to their end.
     pub finish: Vec<Finish>,
     /// The next step.
@@ -130,6 +125,29 @@ pub struct Decision {
     pub look_again: Duration,
     /// The steps that this look led to, for the next one to confirm.
     pub demanded: Demanded,
+    /// What it rests on.
+    pub grounds: Grounds,
+}
+
+/// What a decision rests on, for whoever says it ([`crate::status::of`]).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Grounds {
+    /// Why the host could not be looked at, with what a person can do where nothing else is left.
+    pub failure: Option<LookFailure>,
+    /// What each facet found.
+    pub checks: Vec<Checked>,
+    /// The steps to come, in the runbook's order.
+    pub candidates: Vec<Candidate>,
+    /// What was tried, with what has ended just now.
+    pub memory: Memory,
+    /// Since when attempts count.
+    pub incident: Option<Timestamp>,
+    /// What is done on a schedule.
+    pub schedules: Vec<ScheduleStatus>,
+    /// Since when what a restart of the machine may come of has been so.
+    pub since: Vec<DriftSince>,
+    /// What has run as it is described now.
+    pub has_run: Vec<HasRun>,
 }
 
 /// The end of an attempt.
@@ -189,13 +207,12 @@ pub fn decide(host: &Host<'_>, looked: &Looked, memory: &Memory, fleet: &FleetVi
         Looked::Failed(failure) => return not_seen(host, failure, memory, fleet, now),
         Looked::Suspended => {
             let incident = incident_since(host.previous, Standing::Unknown, fleet, now);
-            let status = status::suspended(host, memory, incident, now);
             return Decision {
-                status,
                 finish: Vec::new(),
                 next: Next::Wait(BlockedBy::Suspended),
                 look_again: USUAL,
                 demanded: Demanded::default(),
+                grounds: Grounds { memory: memory.clone(), incident, ..Grounds::default() },
             };
         }
     };
@@ -220,27 +237,14 @@ pub fn decide(host: &Host<'_>, looked: &Looked, memory: &Memory, fleet: &FleetVi
         now,
     };
     let Weighed { candidates, run, since, demanded } = reasoning.what_next(seen, &checks);
-    let status = status::seen(&status::Story {
-        host,
-        seen,
-        checks: &checks,
-        candidates: &candidates,
-        memory,
-        finish: &finish,
-        fleet,
-        incident,
-        schedules: &schedules,
-        since: &since,
-        has_run: &has_run,
-        now,
-    });
-    let busy = memory.open().any(|past| !finish.iter().any(|finish| finish.action == past.name));
+    let busy = after.open().next().is_some();
     let look_again = look_again(host, &checks, &candidates, &schedules, busy || run.is_some(), now);
     let next = match run {
         Some(run) => Next::Run(Box::new(run)),
         None => candidates.iter().find_map(|candidate| candidate.blocked.clone()).map_or(Next::Nothing, Next::Wait),
     };
-    Decision { status, finish, next, look_again, demanded }
+    let grounds = Grounds { failure: None, checks, candidates, memory: after, incident, schedules, since, has_run };
+    Decision { finish, next, look_again, demanded, grounds }
 }
 
 /// What differs: every facet in use, in order.
@@ -271,7 +275,7 @@ fn judge(past: &Past, seen: &Observation, checks: &[&Check], now: Timestamp) -> 
     let since = past.sent_at.unwrap_or(past.created);
     let age = Duration::try_from(now.duration_since(since)).unwrap_or_default();
     let late = now >= past.deadline;
-    match effect(step, seen, checks, age) {
+    match step.effect(&Later { seen, checks, age }) {
         Ok(Effect::Seen(evidence)) => {
             let message = if past.sent_at.is_some() {
                 "its effect was seen"
@@ -407,7 +411,7 @@ fn not_seen(host: &Host<'_>, failure: &LookFailure, memory: &Memory, fleet: &Fle
         .open()
         .filter(|past| now >= past.deadline)
         .map(|past| {
-            let way_in = past.step.as_ref().is_some_and(Step::is_for_the_way_in);
+            let way_in = past.step.as_ref().is_some_and(|step| step.nature().opens_way_in);
             let (outcome, message) = if way_in {
                 (ActionOutcome::Failed, "the host still could not be looked at in time")
             } else {
@@ -443,16 +447,6 @@ fn not_seen(host: &Host<'_>, failure: &LookFailure, memory: &Memory, fleet: &Fle
         _ => None,
     };
     let failure = by_hand.as_ref().unwrap_or(failure);
-    let status = status::not_seen(&status::Unseen {
-        host,
-        failure,
-        candidates: &candidates,
-        memory: &after,
-        fleet,
-        incident,
-        since: &since,
-        now,
-    });
     let busy = run.is_some() || after.open().next().is_some();
     // A login that was refused is not hammered at, even while a remedy is taking effect.
     let second = candidates.iter().any(|candidate| candidate.blocked == Some(BlockedBy::SecondLook));
@@ -465,7 +459,9 @@ fn not_seen(host: &Host<'_>, failure: &LookFailure, memory: &Memory, fleet: &Fle
         .unwrap_or(pause);
     let next = match run {
         Some(run) => Next::Run(Box::new(run)),
-        None => candidates.into_iter().find_map(|candidate| candidate.blocked).map_or(Next::Nothing, Next::Wait),
+        None => candidates.iter().find_map(|candidate| candidate.blocked.clone()).map_or(Next::Nothing, Next::Wait),
     };
-    Decision { status, finish, next, look_again: wait.max(WATCH).min(pause), demanded }
+    let grounds =
+        Grounds { failure: Some(failure.clone()), candidates, memory: after, incident, since, ..Grounds::default() };
+    Decision { finish, next, look_again: wait.max(WATCH).min(pause), demanded, grounds }
 }

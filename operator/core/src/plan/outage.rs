@@ -8,9 +8,10 @@
 use super::memory::FleetView;
 pub use super::witness::{Carrier, Greeting, Heard, Over, Says, Testimony, Witness, greets, judge, preference};
 use super::{Host, LookFailure};
-use crate::facets::step::BOOTS_WITHIN;
-use crate::facets::{Drift, DriftKind, Rung, Step, Subject};
-use crate::status::conditions::find;
+use crate::conditions::find;
+use crate::facets::machine::{BOOTS_WITHIN, Step};
+use crate::facets::{Drift, DriftKind, Rung, Subject};
+use crate::words::time_of_day;
 use binder_crds::host::ProvenAt;
 use binder_crds::{BinderHostSpec, conditions};
 use jiff::{SignedDuration, Timestamp};
@@ -191,7 +192,7 @@ pub fn diagnose(host: &Host<'_>, failure: &LookFailure, fleet: &FleetView, now: 
         CloudSays::Unanswered(why) => evidence.push_str(&format!("; its cloud could not be asked: {why}")),
     }
     let boot_id = host.previous.boot_id.clone();
-    let rung = |step| vec![Rung { step, takes_effect: BOOTS_WITHIN }];
+    let rung = |step: Step| vec![Rung::new(step, BOOTS_WITHIN)];
     let may_start = host.spec.power.as_ref().is_some_and(|power| power.may_start);
     let (kind, short, ladder) = match &outage.cloud {
         CloudSays::NotAsked => (DriftKind::HostSilent, "no answer", Vec::new()),
@@ -206,7 +207,7 @@ pub fn diagnose(host: &Host<'_>, failure: &LookFailure, fleet: &FleetView, now: 
         drift: Drift {
             kind,
             subject: Subject::Machine,
-            short: format!("{short} since {}", crate::status::clock(since)),
+            short: format!("{short} since {}", time_of_day(since)),
             evidence,
         },
         ladder,
@@ -228,7 +229,7 @@ pub fn refused(host: &Host<'_>, failure: &LookFailure, public_key: &str) -> Opti
             short: format!("{}: login refused", access.user),
             evidence: failure.message.clone(),
         },
-        ladder: vec![Rung { step, takes_effect: AUTHORIZED_WITHIN }],
+        ladder: vec![Rung::new(step, AUTHORIZED_WITHIN)],
         booted_at: None,
         witness: None,
     })
@@ -340,7 +341,6 @@ mod tests {
             spec,
             mode: Mode::Enforce,
             suspended: None,
-            deleted: false,
             previous: &previous,
             demanded: &crate::plan::evidence::Demanded::default(),
         };

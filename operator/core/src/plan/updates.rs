@@ -6,10 +6,9 @@
 use super::Checked;
 use super::memory::{Memory, Past};
 use crate::catalogue;
-use crate::facets::modules::{INSTALLED_WITHIN, module_of, subject as module_subject};
+use crate::facets::modules::{INSTALLED_WITHIN, ModuleChange, module_of, subject as module_subject};
 use crate::facets::services::{clear, crash_is_explained};
-use crate::facets::step::ModuleChange;
-use crate::facets::{Drift, DriftKind, Rung, Step};
+use crate::facets::{Drift, DriftKind, Rung, Step, modules};
 use crate::seen::Observation;
 use crate::seen::modules::Found;
 use binder_crds::desired::Module;
@@ -45,7 +44,7 @@ impl<'a> Tried<'a> {
     /// The last new version of a module that we put there, unless it was taken back since.
     fn update(self, module: &Module) -> Option<(&'a Past, &'a ModuleChange)> {
         match self.last_change(module)? {
-            (past, Step::InstallModule { change }) => Some((past, change)),
+            (past, Step::Modules(modules::Step::InstallModule { change })) => Some((past, change)),
             _ => None,
         }
     }
@@ -53,14 +52,14 @@ impl<'a> Tried<'a> {
     /// The attempts to start a component since a time.
     fn starts(self, component: &str, since: Timestamp) -> impl Iterator<Item = &'a Past> {
         self.done()
-            .filter(move |past| past.created >= since && matches!(past.step, Some(Step::StartProcess { .. })))
+            .filter(move |past| past.created >= since && past.step.as_ref().is_some_and(|step| step.nature().starts))
             .filter(move |past| past.subject == component)
     }
 
     /// Whether a module was taken back, and a component that may be crashing in the other version was not started since.
     fn awaits_start(self, module: &Module, component: &str) -> bool {
         match self.last_change(module) {
-            Some((past, Step::RevertModule { .. })) => {
+            Some((past, Step::Modules(modules::Step::RevertModule { .. }))) => {
                 past.outcome.is_some() && self.starts(component, past.created).next().is_none()
             }
             _ => false,
@@ -78,7 +77,9 @@ impl<'a> Tried<'a> {
     /// Why the version that is asked for is not tried again.
     fn taken_back(self, module: &Module) -> Option<String> {
         let (back, change) = self.done().find_map(|past| match &past.step {
-            Some(Step::RevertModule { change }) if change.module == module.name && change.from == module.version => {
+            Some(Step::Modules(modules::Step::RevertModule { change }))
+                if change.module == module.name && change.from == module.version =>
+            {
                 Some((past, change))
             }
             _ => None,
@@ -128,8 +129,7 @@ pub(super) fn ladder(drift: &Drift, desired: &Desired, seen: &Observation, tried
             from: remembered.from,
             to: remembered.to,
         };
-        let step = Step::RevertModule { change };
-        vec![Rung { step, takes_effect: INSTALLED_WITHIN }]
+        vec![Rung::new(modules::Step::RevertModule { change }, INSTALLED_WITHIN)]
     };
     match drift.kind {
         // Tried once, and taken back: a person must look.

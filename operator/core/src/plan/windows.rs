@@ -8,6 +8,7 @@
 
 use super::Checked;
 use crate::catalogue::{self, Component};
+use crate::facets::step::Recovers;
 use crate::facets::{Check, DriftKind, Step};
 use crate::schedule::Timetable;
 use binder_crds::fleet::{Purpose, Window};
@@ -72,18 +73,19 @@ fn read(window: &Window) -> Result<(Timetable, SignedDuration), String> {
 /// Services are what pm2 is described to run. A kubectl proxy, a redirect or Docker is no service of its own here: a
 /// machine of which only those are described is not taken for dead by them.
 pub fn purpose(step: &Step, drift: DriftKind, desired: &Desired, checks: &[Checked]) -> Purpose {
-    match step {
-        Step::PowerCycle { .. } | Step::PowerOn { .. } | Step::RestartNode { .. } => Purpose::Recovery,
-        Step::Reboot { .. } if matches!(drift, DriftKind::ApiNotAnswering | DriftKind::ApiStarved) => Purpose::Recovery,
-        Step::Reboot { .. } if all_down(&catalogue::described(desired), checks) => Purpose::Recovery,
-        // Otherwise two hosts that are down with the old version would wait for each other to get the one that mends it.
-        Step::InstallModule { change } => {
+    let recovers = match step.nature().recovers {
+        Recovers::Nothing => false,
+        Recovers::TheDead => true,
+        Recovers::MachineThatServesNothing => {
+            drift.is_machine_down() || all_down(&catalogue::described(desired), checks)
+        }
+        Recovers::UsersOfModule => step.changes_module().is_some_and(|change| {
             let modules = desired.modules.iter().filter(|module| module.name == change.module);
             let users: Vec<Component> = modules.flat_map(|module| catalogue::users(desired, module)).collect();
-            if all_down(&users, checks) { Purpose::Recovery } else { Purpose::Planned }
-        }
-        _ => Purpose::Planned,
-    }
+            all_down(&users, checks)
+        }),
+    };
+    if recovers { Purpose::Recovery } else { Purpose::Planned }
 }
 
 fn all_down(components: &[Component], checks: &[Checked]) -> bool {
@@ -101,7 +103,8 @@ fn is_down(check: &Check, component: &Component) -> bool {
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
-    use crate::facets::step::ModuleChange;
+    use crate::facets::machine;
+    use crate::facets::modules::{self, ModuleChange};
     use crate::facets::{Drift, Subject};
     use binder_crds::desired::{Module, Server};
     use binder_crds::text::{Schedule, Span, TimeZone};
@@ -195,7 +198,7 @@ mod tests {
     fn a_reboot_recovers_only_a_machine_of_which_nothing_serves() {
         use DriftKind::{ApiNotAnswering, ApiSlow, LostByPm2, NotListening, ProcessErrored, ProcessMissing};
         let desired = Desired { servers: vec![Server::Web, Server::Build], ..Desired::default() };
-        let reboot = Step::Reboot { boot_id: "one".to_owned() };
+        let reboot = machine::Step::Reboot { boot_id: "one".to_owned() }.into();
         let of = |drift, checks: &[Checked]| purpose(&reboot, drift, &desired, checks);
         let both = down(&[("web", ProcessErrored), ("build", NotListening)]);
         assert_eq!(of(ProcessErrored, &both), Purpose::Recovery);
@@ -212,11 +215,11 @@ mod tests {
         .unwrap();
         let module = Module { name: change.module.clone(), version: change.to.clone(), ..Module::default() };
         let desired = Desired { modules: vec![module], ..desired };
-        let install = Step::InstallModule { change };
+        let install = modules::Step::InstallModule { change }.into();
         let of = |checks: &[Checked]| purpose(&install, DriftKind::ModuleOld, &desired, checks);
         assert_eq!(of(&down(&[])), Purpose::Planned);
         assert_eq!(of(&down(&[("web", ProcessErrored)])), Purpose::Recovery, "what uses it is down");
-        let cycle = Step::PowerCycle { boot_id: None };
+        let cycle = machine::Step::PowerCycle { boot_id: None }.into();
         assert_eq!(purpose(&cycle, DriftKind::HostSilent, &desired, &[]), Purpose::Recovery);
     }
 }

@@ -1,7 +1,7 @@
 //! Events: what a person is told once, at a transition. The reason carries what differs, since an event of the same
 //! reason and object within minutes is only counted; the current values are in status.
 
-use super::conditions::find;
+use crate::conditions::find;
 use crate::facets::FACETS;
 use binder_crds::conditions as types;
 use binder_crds::{ActionOutcome, BinderFleetStatus, BinderHostStatus};

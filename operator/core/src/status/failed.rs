@@ -1,7 +1,7 @@
 //! The status of a host whose pass did not come to its end: nothing was decided, and nothing is known of it any more.
 
-use super::conditions::{Conditions, Is};
 use super::events::Tell;
+use crate::conditions::{Conditions, Is};
 use binder_crds::conditions as types;
 use binder_crds::{BinderHostStatus, conditions};
 use jiff::Timestamp;
@@ -32,7 +32,7 @@ pub fn status(previous: &BinderHostStatus, generation: i64, failed: &Failed, now
     list.extend(previous.conditions.iter().filter(stays).cloned());
     BinderHostStatus {
         observed_generation: generation,
-        summary: super::conditions::shorten(&format!("Not looked at: {}.", failed.message), 400),
+        summary: crate::words::shorten(&format!("Not looked at: {}.", failed.message), 400),
         next: "look again".to_owned(),
         waits_for: String::new(),
         plan: Vec::new(),
@@ -43,7 +43,7 @@ pub fn status(previous: &BinderHostStatus, generation: i64, failed: &Failed, now
 
 /// What a person is told, once for each reason.
 pub fn event(previous: &BinderHostStatus, failed: &Failed) -> Option<Tell> {
-    let told = super::conditions::find(previous, conditions::RECONCILE_FAILED)
+    let told = crate::conditions::find(previous, conditions::RECONCILE_FAILED)
         .is_some_and(|before| before.status == "True" && before.reason == failed.reason);
     (!told).then(|| Tell {
         warning: true,
@@ -56,7 +56,7 @@ pub fn event(previous: &BinderHostStatus, failed: &Failed) -> Option<Tell> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::conditions::find;
+    use crate::conditions::find;
 
     #[test]
     fn a_pass_that_failed_leaves_no_healthy_host_and_changes_nothing_the_second_time() {

@@ -1,9 +1,10 @@
 //! What people read of a fleet: counts and the worst few hosts, never a row per host.
 
-use super::conditions::{Conditions, Is, find, shorten};
 use super::is_healthy;
+use crate::conditions::{Conditions, Is, find};
 use crate::plan::brake::{CALM_LOOKS, Held};
 use crate::plan::windows;
+use crate::words::shorten;
 use binder_crds::fleet::{HostProblem, Window};
 use binder_crds::{
     BinderFleetSpec, BinderFleetStatus, BinderHost, BinderHostStatus, Mode, RELEASE_ANNOTATION, conditions as types,

@@ -1,25 +1,26 @@
 //! What people read: conditions, summary, plan. Every line is about the owner's world (ports, services, disks), in words
 //! that a person searches the runbook for.
 //!
-//! Pure. The same facts give the same words: nothing here changes by the passing of time alone, so that a converged fleet
+//! Pure. Made of a [`Decision`], which is data; nothing is decided here. The same facts give the same words: nothing here changes by the passing of time alone, so that a converged fleet
 //! writes nothing.
 
-pub mod conditions;
 mod database;
 pub mod events;
 pub mod failed;
 pub mod fleet;
 
+pub use crate::conditions;
 use crate::facets::Subject;
 use crate::gate::BlockedBy;
 use crate::plan::clock as clock_rules;
 use crate::plan::memory::{FleetView, Memory, Past};
-use crate::plan::{Candidate, Checked, FailureKind, Finish, Host, LookFailure, outage};
+use crate::plan::{Candidate, Checked, Decision, FailureKind, Grounds, Host, LookFailure, Looked, outage};
 use crate::seen::Observation;
+use crate::words::{shorten, time_of_day};
 use binder_crds::conditions as types;
-use binder_crds::host::{DriftSince, HasRun, PastAction, PlannedStep, ProvenAt, ScheduleStatus};
+use binder_crds::host::{PastAction, PlannedStep, ProvenAt};
 use binder_crds::{ActionOutcome, BinderHostStatus, Mode};
-use conditions::{Conditions, Is, find, shorten};
+use conditions::{Conditions, Is, find};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -28,38 +29,35 @@ const LAST_ACTIONS: usize = 5;
 /// How many steps a status shows.
 const LONGEST_PLAN: usize = 16;
 
-/// Everything that a status tells of a host that was seen.
-#[derive(Debug)]
-pub struct Story<'a> {
-    /// The host.
-    pub host: &'a Host<'a>,
-    /// What was seen.
-    pub seen: &'a Observation,
-    /// What each facet found.
-    pub checks: &'a [Checked],
-    /// The steps to come.
-    pub candidates: &'a [Candidate],
-    /// What was tried.
-    pub memory: &'a Memory,
-    /// What came to its end with this look.
-    pub finish: &'a [Finish],
-    /// The fleet.
-    pub fleet: &'a FleetView,
-    /// Since when attempts count.
-    pub incident: Option<Timestamp>,
-    /// What is done on a schedule.
-    pub schedules: &'a [ScheduleStatus],
-    /// Since when what a restart of the machine may come of has been so.
-    pub since: &'a [DriftSince],
-    /// What has run as it is described now.
-    pub has_run: &'a [HasRun],
+/// What a status is made of.
+struct Story<'a> {
+    host: &'a Host<'a>,
+    grounds: &'a Grounds,
+    fleet: &'a FleetView,
     /// The operator's clock.
-    pub now: Timestamp,
+    now: Timestamp,
+}
+
+/// The status of a host, by what was decided at a look and what that rests on.
+pub fn of(
+    host: &Host<'_>,
+    looked: &Looked,
+    decision: &Decision,
+    fleet: &FleetView,
+    now: Timestamp,
+) -> BinderHostStatus {
+    let story = Story { host, grounds: &decision.grounds, fleet, now };
+    match looked {
+        Looked::Seen(seen) => self::seen(&story, seen),
+        Looked::Failed(failure) => not_seen(&story, decision.grounds.failure.as_ref().unwrap_or(failure)),
+        Looked::Suspended => suspended(&story),
+    }
 }
 
 /// The status of a host that was seen.
-pub fn seen(story: &Story<'_>) -> BinderHostStatus {
-    let Story { host, checks, candidates, .. } = story;
+fn seen(story: &Story<'_>, seen: &Observation) -> BinderHostStatus {
+    let Story { host, grounds, .. } = *story;
+    let Grounds { checks, candidates, .. } = grounds;
     // A chore that is due is a step to come, and no difference.
     let drifts: Vec<&Candidate> = candidates.iter().filter(|candidate| !candidate.drift.kind.is_chore()).collect();
     let checked = checks.len();
@@ -79,7 +77,7 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
     if !drifts.is_empty() {
         held(&mut list, story.fleet);
     }
-    let stalled = stalled(&drifts, story);
+    let stalled = stalled(&drifts, grounds);
     let working =
         drifts.iter().any(|candidate| !candidate.is_hopeless() && candidate.blocked != Some(BlockedBy::Observe));
     if let Some((reason, message)) = &stalled {
@@ -92,12 +90,12 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
         list.set(types::RECONCILING, Is::True, if drifts.is_empty() { "Settling" } else { "Remedying" }, message);
     }
     list.set(types::REACHABLE, Is::True, "LoggedIn", "answers over SSH with its pinned host key");
-    if let Some(off) = clock_rules::message(story.seen) {
+    if let Some(off) = clock_rules::message(seen) {
         list.set(types::CLOCK_IN_SYNC, Is::False, clock_rules::CLOCK_OFF, off);
     }
     another_machine(&mut list, host, story.fleet);
-    for checked in *checks {
-        facet(&mut list, checked, story);
+    for checked in checks {
+        facet(&mut list, checked, grounds);
     }
 
     let first = candidates
@@ -120,45 +118,25 @@ pub fn seen(story: &Story<'_>) -> BinderHostStatus {
         },
         conditions: list.list(),
         plan: plan(candidates),
-        last_actions: last_actions(story.memory, story.finish),
-        boot_id: story.seen.boot_id().map(str::to_owned),
-        drift_since: story.since.to_vec(),
-        has_run: story.has_run.to_vec(),
-        incident_since: story.incident.map(Time),
+        last_actions: last_actions(&grounds.memory),
+        boot_id: seen.boot_id().map(str::to_owned),
+        drift_since: grounds.since.clone(),
+        has_run: grounds.has_run.clone(),
+        incident_since: grounds.incident.map(Time),
         proven_at: Some(ProvenAt {
             greets: story.fleet.outage.greets.iter().cloned().collect(),
             ..outage::endpoint(story.host.spec)
         }),
-        schedules: story.schedules.to_vec(),
-        database: database::status(host, story.seen),
+        schedules: grounds.schedules.clone(),
+        database: database::status(host, seen),
         refused_login: None,
     }
 }
 
-/// Everything that a status tells of a host that could not be looked at.
-#[derive(Clone, Copy, Debug)]
-pub struct Unseen<'a> {
-    /// The host.
-    pub host: &'a Host<'a>,
-    /// Why it could not.
-    pub failure: &'a LookFailure,
-    /// The step to come, if the host is silent.
-    pub candidates: &'a [Candidate],
-    /// What was tried, with what ended just now.
-    pub memory: &'a Memory,
-    /// The fleet.
-    pub fleet: &'a FleetView,
-    /// Since when attempts count.
-    pub incident: Option<Timestamp>,
-    /// Since when it has been so for this reason.
-    pub since: &'a [DriftSince],
-    /// The operator's clock.
-    pub now: Timestamp,
-}
-
 /// The status of a host that could not be looked at.
-pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
-    let Unseen { host, failure, candidates, memory, fleet, incident, since: began, now } = *unseen;
+fn not_seen(story: &Story<'_>, failure: &LookFailure) -> BinderHostStatus {
+    let Story { host, grounds, fleet, now } = *story;
+    let Grounds { candidates, memory, incident, since: began, .. } = grounds;
     let step = candidates.iter().find(|candidate| candidate.rung.is_some());
     let needs_person = match failure.kind {
         FailureKind::Person => true,
@@ -202,7 +180,7 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
     let since = list
         .iter()
         .find(|condition| condition.type_ == types::REACHABLE)
-        .map(|condition| clock(condition.last_transition_time.0))
+        .map(|condition| time_of_day(condition.last_transition_time.0))
         .unwrap_or_default();
     BinderHostStatus {
         observed_generation: host.generation,
@@ -230,9 +208,9 @@ pub fn not_seen(unseen: &Unseen<'_>) -> BinderHostStatus {
         },
         conditions: list,
         plan: plan(candidates),
-        last_actions: last_actions(memory, &[]),
+        last_actions: last_actions(memory),
         boot_id: host.previous.boot_id.clone(),
-        drift_since: began.to_vec(),
+        drift_since: began.clone(),
         has_run: host.previous.has_run.clone(),
         incident_since: incident.map(Time),
         proven_at: outage::proven(host.previous.proven_at.as_ref(), host.spec).cloned(),
@@ -251,7 +229,8 @@ fn another_machine(list: &mut Conditions, host: &Host<'_>, fleet: &FleetView) {
 }
 
 /// The status of a host that is not looked at because host or fleet is suspended.
-pub fn suspended(host: &Host<'_>, memory: &Memory, incident: Option<Timestamp>, now: Timestamp) -> BinderHostStatus {
+fn suspended(story: &Story<'_>) -> BinderHostStatus {
+    let Story { host, grounds: Grounds { memory, incident, .. }, now, .. } = *story;
     let why = host.suspended.unwrap_or("it is suspended");
     let mut list = Conditions::new(&host.previous.conditions, host.generation, now);
     list.set(types::READY, Is::True, "Suspended", format!("{why}: neither looked at nor acted on"));
@@ -265,7 +244,7 @@ pub fn suspended(host: &Host<'_>, memory: &Memory, incident: Option<Timestamp>, 
         waits_for: "suspend to be taken back".to_owned(),
         conditions: list.list(),
         plan: Vec::new(),
-        last_actions: last_actions(memory, &[]),
+        last_actions: last_actions(memory),
         boot_id: host.previous.boot_id.clone(),
         drift_since: Vec::new(),
         has_run: host.previous.has_run.clone(),
@@ -327,7 +306,7 @@ fn held(list: &mut Conditions<'_>, fleet: &FleetView) {
 }
 
 /// Nothing more will be tried for at least one drift, and nothing else can be done meanwhile that might cure it.
-fn stalled(drifts: &[&Candidate], story: &Story<'_>) -> Option<(&'static str, String)> {
+fn stalled(drifts: &[&Candidate], grounds: &Grounds) -> Option<(&'static str, String)> {
     let hopeless = |candidate: &&&Candidate| match &candidate.blocked {
         // What is explained by something else that is not in place waits for that.
         Some(blocked) => blocked.is_final(),
@@ -348,7 +327,7 @@ fn stalled(drifts: &[&Candidate], story: &Story<'_>) -> Option<(&'static str, St
             format!(
                 "{made} attempts did not cure it for good: {}{}. A person is needed, see {page}",
                 first.drift.evidence,
-                last_words(first, story)
+                last_words(first, grounds)
             ),
         ),
         Some(blocked @ (BlockedBy::Unwarranted { .. } | BlockedBy::PerDay { .. })) => (
@@ -356,7 +335,7 @@ fn stalled(drifts: &[&Candidate], story: &Story<'_>) -> Option<(&'static str, St
             format!(
                 "{}{}. What is left is to restart the machine, and that waits for {}. See {page}",
                 first.drift.evidence,
-                last_words(first, story),
+                last_words(first, grounds),
                 blocked_words(blocked)
             ),
         ),
@@ -371,16 +350,16 @@ fn stalled(drifts: &[&Candidate], story: &Story<'_>) -> Option<(&'static str, St
 }
 
 /// What the last attempt that did not help said itself: where the cause often is, and otherwise only in the BinderAction.
-fn last_words(candidate: &Candidate, story: &Story<'_>) -> String {
+fn last_words(candidate: &Candidate, grounds: &Grounds) -> String {
     let Some(rung) = &candidate.rung else { return String::new() };
-    let attempts = story.memory.attempts(&rung.step, &candidate.drift.subject, story.incident);
+    let attempts = grounds.memory.attempts(&rung.step, &candidate.drift.subject, grounds.incident);
     let failed = attempts.filter(|past| past.outcome != Some(ActionOutcome::Succeeded) && !past.said.is_empty()).last();
     failed
         .map(|past| format!("; the last one said: {}", shorten(past.said.trim_end_matches('.'), 160)))
         .unwrap_or_default()
 }
 
-fn facet(list: &mut Conditions<'_>, checked: &Checked, story: &Story<'_>) {
+fn facet(list: &mut Conditions<'_>, checked: &Checked, grounds: &Grounds) {
     let check = match &checked.result {
         Err(blind) => {
             list.set(checked.condition, Is::Unknown, blind.reason.as_str(), blind.message.clone());
@@ -401,7 +380,7 @@ fn facet(list: &mut Conditions<'_>, checked: &Checked, story: &Story<'_>) {
         return;
     };
     let held = |subject: &Subject| {
-        story.candidates.iter().find(|candidate| candidate.drift.subject == *subject).and_then(|candidate| {
+        grounds.candidates.iter().find(|candidate| candidate.drift.subject == *subject).and_then(|candidate| {
             match &candidate.blocked {
                 Some(BlockedBy::Order { what }) => Some(what.as_str()),
                 _ => None,
@@ -413,7 +392,7 @@ fn facet(list: &mut Conditions<'_>, checked: &Checked, story: &Story<'_>) {
         .iter()
         .map(|drift| {
             let waits = held(&drift.subject).map(|what| format!(", and waits for {what}")).unwrap_or_default();
-            let tried = tried(story.memory, story.finish, &drift.subject, story.incident).unwrap_or_default();
+            let tried = tried(&grounds.memory, &drift.subject, grounds.incident).unwrap_or_default();
             format!("{}{waits}{tried}", drift.evidence)
         })
         .collect();
@@ -425,15 +404,14 @@ fn facet(list: &mut Conditions<'_>, checked: &Checked, story: &Story<'_>) {
 }
 
 /// What came of the last attempt at a subject, if it was no good.
-fn tried(memory: &Memory, finish: &[Finish], subject: &Subject, since: Option<Timestamp>) -> Option<String> {
+fn tried(memory: &Memory, subject: &Subject, since: Option<Timestamp>) -> Option<String> {
     let subject = subject.to_string();
     let last = memory
         .actions
         .iter()
         .rev()
         .find(|past| past.subject == subject && since.is_none_or(|since| past.created >= since))?;
-    let ended = finish.iter().find(|finish| finish.action == last.name);
-    let outcome = ended.map(|finish| finish.outcome).or(last.outcome)?;
+    let outcome = last.outcome?;
     if outcome == ActionOutcome::Succeeded || outcome == ActionOutcome::Abandoned {
         return None;
     }
@@ -499,14 +477,13 @@ fn next_words(candidate: &Candidate) -> String {
 /// What blocks a step, in a few words.
 pub fn blocked_words(blocked: &BlockedBy) -> String {
     match blocked {
-        BlockedBy::Deleted => "nothing: the host is being deleted".to_owned(),
         BlockedBy::Suspended => "suspend to be taken back".to_owned(),
         BlockedBy::Observe => "mode Enforce".to_owned(),
         BlockedBy::Approval => "approval".to_owned(),
         BlockedBy::Attempts { made } => format!("a person: {made} attempts are used up"),
         BlockedBy::Order { what } => what.clone(),
-        BlockedBy::TakingEffect { step, until } => format!("the effect of \"{step}\", until {}", clock(*until)),
-        BlockedBy::Cooldown { until } => format!("cooldown until {}", clock(*until)),
+        BlockedBy::TakingEffect { step, until } => format!("the effect of \"{step}\", until {}", time_of_day(*until)),
+        BlockedBy::Cooldown { until } => format!("cooldown until {}", time_of_day(*until)),
         BlockedBy::Unwarranted { what } => what.clone(),
         BlockedBy::PerDay { done, until } => {
             let again = until.map(|until| format!(", or {}", until.strftime("%Y-%m-%d %H:%MZ"))).unwrap_or_default();
@@ -514,8 +491,8 @@ pub fn blocked_words(blocked: &BlockedBy) -> String {
                 "a person{again}: the machine was restarted {done} times within 24 hours, as often as remedies.perDay allows"
             )
         }
-        BlockedBy::MayPass { until } => format!("it to come back by itself, until {}", clock(*until)),
-        BlockedBy::Booting { until } => format!("the machine to finish booting, until {}", clock(*until)),
+        BlockedBy::MayPass { until } => format!("it to come back by itself, until {}", time_of_day(*until)),
+        BlockedBy::Booting { until } => format!("the machine to finish booting, until {}", time_of_day(*until)),
         BlockedBy::SecondLook => "a second look that shows the same".to_owned(),
         BlockedBy::Window { opens: Some(opens) } => {
             format!("the window that opens at {}", opens.strftime("%Y-%m-%d %H:%MZ"))
@@ -523,11 +500,6 @@ pub fn blocked_words(blocked: &BlockedBy) -> String {
         BlockedBy::Window { opens: None } => "a window, and none that is described ever opens".to_owned(),
         BlockedBy::Held { what } | BlockedBy::Witness { what } | BlockedBy::Budget { what } => what.clone(),
     }
-}
-
-/// A time of day as status says it.
-pub(crate) fn clock(at: Timestamp) -> String {
-    at.strftime("%H:%M:%SZ").to_string()
 }
 
 fn plan(candidates: &[Candidate]) -> Vec<PlannedStep> {
@@ -543,21 +515,17 @@ fn plan(candidates: &[Candidate]) -> Vec<PlannedStep> {
         .collect()
 }
 
-fn last_actions(memory: &Memory, finish: &[Finish]) -> Vec<PastAction> {
-    let told = |past: &Past| {
-        let end = finish.iter().find(|finish| finish.action == past.name);
-        let outcome = end.map(|end| end.outcome).or(past.outcome);
-        PastAction {
-            name: past.name.clone(),
-            step: format!("{} ({})", past.words, past.attempt),
-            outcome: outcome.map_or("TakingEffect", ActionOutcome::as_str).to_owned(),
-            message: shorten(end.map_or(past.message.as_str(), |end| end.message.as_str()), 200),
-        }
+fn last_actions(memory: &Memory) -> Vec<PastAction> {
+    let told = |past: &Past| PastAction {
+        name: past.name.clone(),
+        step: format!("{} ({})", past.words, past.attempt),
+        outcome: past.outcome.map_or("TakingEffect", ActionOutcome::as_str).to_owned(),
+        message: shorten(&past.message, 200),
     };
     memory.actions.iter().rev().take(LAST_ACTIONS).map(told).collect()
 }
 
-/// Since when a host has not been seen, for whoever sums hosts up.
+/// Whether a host is healthy, by its status; `None` when that is not known.
 pub fn is_healthy(status: &BinderHostStatus) -> Option<bool> {
     match find(status, types::HEALTHY)?.status.as_str() {
         "True" => Some(true),
@@ -565,3 +533,7 @@ pub fn is_healthy(status: &BinderHostStatus) -> Option<bool> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+mod tests;

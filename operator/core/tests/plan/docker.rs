@@ -1,7 +1,7 @@
 //! Docker's disk and its clean-up: from what is wrong, or due, to what is not.
 
 use crate::operator::Operator;
-use binder_core::facets::Step;
+use binder_core::facets::{Step, docker};
 use binder_core::seen::docker::{Answers, Config, Container, Docker, Image};
 use binder_crds::desired::{Disk, Docker as Described, Reclaim};
 use binder_crds::text::{HostPath, ImagePattern, Percent, Schedule, Span};
@@ -113,8 +113,8 @@ fn run_refused(operator: &mut Operator, world: &mut World, passes: usize, refuse
                 !kept
             };
             match &mut rest {
-                Step::RemoveImages { images } => images.retain(|one| keep(&one.id)),
-                Step::RemoveContainers { containers } => containers.retain(|one| keep(&one.id)),
+                Step::Docker(docker::Step::RemoveImages { images }) => images.retain(|one| keep(&one.id)),
+                Step::Docker(docker::Step::RemoveContainers { containers }) => containers.retain(|one| keep(&one.id)),
                 _ => {}
             }
             world.apply(&rest);

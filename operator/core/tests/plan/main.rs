@@ -12,7 +12,8 @@ mod outage;
 mod servers;
 
 use binder_core::catalogue::{self, Component, Start};
-use binder_core::facets::Step;
+use binder_core::facets::services;
+use binder_core::facets::step::Remedy;
 use binder_core::gate::BlockedBy;
 use binder_core::plan::memory::Memory;
 use binder_core::plan::{FailureKind, LookFailure, Looked, Next};
@@ -403,6 +404,6 @@ fn every_blocked_by_has_words() {
     let blocked = BlockedBy::Cooldown { until: "2026-11-22T14:02:10Z".parse().unwrap() };
     assert_eq!(binder_core::status::blocked_words(&blocked), "cooldown until 14:02:10Z");
     let start = Start::Service { name: "db".to_owned() };
-    let step = Step::StartProcess { component: "db".to_owned(), start, path: None };
+    let step = services::Step::StartProcess { component: "db".to_owned(), start, path: None };
     assert_eq!(step.words(), "start the service db");
 }

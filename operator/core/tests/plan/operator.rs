@@ -3,8 +3,9 @@
 use binder_core::facets::Step;
 use binder_core::plan::evidence::Demanded;
 use binder_core::plan::memory::{FleetView, Memory, Past, Patience};
-use binder_core::plan::{Decision, FailureKind, Host, LookFailure, Looked, Next, Run, WATCH, decide};
+use binder_core::plan::{Decision, FailureKind, Finish, Host, LookFailure, Looked, Next, Run, WATCH, decide};
 use binder_core::seen::history::History;
+use binder_core::status;
 use binder_crds::{BinderHostSpec, BinderHostStatus, Mode, conditions};
 use binder_world::{CLIMB, World, web};
 use jiff::Timestamp;
@@ -24,6 +25,15 @@ pub(crate) struct Operator {
     pub(crate) writes: usize,
     pub(crate) ran: Vec<String>,
     pub(crate) history: History,
+    pub(crate) demanded: Demanded,
+}
+
+/// What was decided, with the status that is made of it.
+pub(crate) struct Decided {
+    pub(crate) status: BinderHostStatus,
+    pub(crate) finish: Vec<Finish>,
+    pub(crate) next: Next,
+    pub(crate) look_again: Duration,
     pub(crate) demanded: Demanded,
 }
 
@@ -63,7 +73,7 @@ impl Operator {
         }
     }
 
-    pub(crate) fn decide(&self, looked: &Looked, now: Timestamp) -> Decision {
+    pub(crate) fn decide(&self, looked: &Looked, now: Timestamp) -> Decided {
         let host = Host {
             name: "web",
             uid: "uid-1",
@@ -71,11 +81,13 @@ impl Operator {
             spec: &self.spec,
             mode: self.mode,
             suspended: None,
-            deleted: false,
             previous: &self.status,
             demanded: &self.demanded,
         };
-        decide(&host, looked, &self.memory, &self.fleet, now)
+        let decision = decide(&host, looked, &self.memory, &self.fleet, now);
+        let status = status::of(&host, looked, &decision, &self.fleet, now);
+        let Decision { finish, next, look_again, demanded, .. } = decision;
+        Decided { status, finish, next, look_again, demanded }
     }
 
     /// One pass, as the controller makes it; gives how long it would wait.
@@ -129,6 +141,12 @@ impl Operator {
         let name = run.permit.action().to_owned();
         assert!(self.memory.actions.iter().all(|past| past.name != name), "{name} is recorded twice");
         assert_eq!(self.memory.open().count(), 0, "two steps at once");
+        // Only a build is asked for elsewhere.
+        let on = match run.step.kind() {
+            "RebuildBuild" => self.fleet.build_server.as_ref().map(|build| build.uid.as_str()),
+            _ => Some("uid-1"),
+        };
+        assert_eq!((run.permit.host(), Some(run.permit.done_on())), ("uid-1", on));
         let second = Timestamp::from_second(now.as_second()).unwrap();
         self.ran.push(run.step.kind().to_owned());
         self.memory.actions.push(Past {

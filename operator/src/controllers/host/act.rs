@@ -9,7 +9,8 @@ use crate::execute::{self, Hands, Means, Sent};
 use crate::machines::{Machine, Outside};
 use crate::panics;
 use binder_core::facets::backups::SHOWS;
-use binder_core::facets::{Disruption, Step};
+use binder_core::facets::step::CloudCall;
+use binder_core::facets::{Disruption, How, Step};
 use binder_core::plan::memory::{FleetView, Memory, Past};
 use binder_core::plan::{self, Looked, Run};
 use binder_core::status::events;
@@ -58,7 +59,7 @@ pub(super) async fn end_backups_that_nobody_makes(
     let now = context.clock.now();
     let over: Vec<plan::Finish> = memory
         .open()
-        .filter(|past| matches!(past.step, Some(Step::BackUp { .. })))
+        .filter(|past| matches!(past.step, Some(Step::Backups(_))))
         .filter_map(|past| backup_over(past, context.backups.is_being_made(&past.name), now))
         .collect();
     record_ends(described, context, memory, &over).await
@@ -169,7 +170,7 @@ pub(super) async fn execute(
     record::tell(context, &described.object, vec![told]).await;
 
     drop(turn);
-    if let Step::BackUp { .. } = run.step {
+    if let How::Backup { .. } = run.step.how() {
         return back_up(described, context, run, session, past).await;
     }
     let at = context.clock.now();
@@ -195,10 +196,17 @@ pub(super) async fn means<'s>(
     fleet_view: &FleetView,
     key: Option<SecretString>,
 ) -> Result<Means<'s>, Error> {
-    let power = if step.needs_power() {
-        power::of(context, &described.namespace, &described.spec, Some(step)).await?
-    } else {
-        None
+    let power = match step.how() {
+        How::Cloud(CloudCall::RestartNode { node }) => {
+            power::of(context, &described.namespace, &described.spec, Some(&node), Age::now()).await?
+        }
+        How::Cloud(_) => power::of(context, &described.namespace, &described.spec, None, Age::now()).await?,
+        How::Command(_)
+        | How::Http(_)
+        | How::Database { .. }
+        | How::Secret { .. }
+        | How::Backup { .. }
+        | How::Impossible(_) => None,
     };
     let build_server = match &fleet_view.build_server {
         Some(build) if step.goes_to_build_server() => {

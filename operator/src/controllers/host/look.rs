@@ -7,7 +7,7 @@ use crate::hosts::ConnectError;
 use crate::machines::Machine;
 use crate::observe::kubernetes::Way;
 use crate::observe::{self, Around};
-use binder_core::facets::Step;
+use binder_core::facets::{Step, machine};
 use binder_core::plan::memory::Memory;
 use binder_core::plan::{self, Looked};
 use binder_core::status::{self};
@@ -32,7 +32,7 @@ pub(super) fn try_login_once_more(
 ) {
     let now = context.clock.now();
     let Some(past) = memory.open().find(|past| {
-        matches!(past.step, Some(Step::AuthorizeKey { .. }))
+        matches!(past.step, Some(Step::Machine(machine::Step::AuthorizeKey { .. })))
             && past.sent_at.is_some_and(|sent| now.duration_since(sent).unsigned_abs() >= KEY_ARRIVES)
     }) else {
         return;

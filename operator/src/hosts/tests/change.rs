@@ -33,6 +33,18 @@ async fn a_permit_for_another_machine_sends_nothing() {
 }
 
 #[tokio::test]
+async fn a_step_by_way_of_another_machine_is_done_there_and_not_here() {
+    let (here, there) = (Machine::new(), Machine::new());
+    let permit = |host: &str, via: &str| super::permit_by_way_of(host, Some(via), "action-1");
+    let refused = here.connect().await.change(permit("uid-1", "uid-2"), change("echo out")).await.unwrap_err();
+    assert!(matches!(refused, ChangeError::WrongHost { .. }));
+    assert_eq!(here.seen.commands(), [""; 0]);
+    // The machine of these tests is the host with the UID uid-1.
+    let ran = there.connect().await.change(permit("uid-2", "uid-1"), change("echo out")).await.unwrap();
+    assert_eq!(ran.output.trim(), "out");
+}
+
+#[tokio::test]
 async fn hostile_arguments_arrive_as_they_are() {
     let session = Machine::new().connect().await;
     let hostile = ["$(reboot)", "`reboot`", "a'b\"c\\", "-rf", "", "ünï 🐻", "; reboot #", "$1"].map(str::to_owned);

@@ -58,10 +58,15 @@ impl Lodge {
 
 /// A permit as the gate gives it, for the host with this UID and the action of this name.
 pub(crate) fn permit(host: &str, action: &str) -> Permit {
+    permit_by_way_of(host, None, action)
+}
+
+/// The same for a step that is done by way of another host.
+pub(crate) fn permit_by_way_of(host: &str, via: Option<&str>, action: &str) -> Permit {
     gate::admit(&Request {
         host,
+        via,
         action,
-        deleted: false,
         suspended: false,
         mode: Mode::Enforce,
         held: None,

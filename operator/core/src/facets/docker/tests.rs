@@ -1,13 +1,13 @@
 //! What goes, what stays, and when Docker is started anew.
 
-use super::super::{FACETS, effect};
+use super::super::step::Remedy;
+use super::super::{Effect, FACETS, Later};
 use super::*;
 use crate::seen::Known;
 use crate::seen::docker::Config;
 use crate::seen::machine::Process;
 use binder_crds::desired::{Disk, Docker as Described};
 use binder_crds::text::{HostPath, ImagePattern, Percent, Schedule, Span, TimeZone};
-use effect::{Effect, effect};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
@@ -97,13 +97,26 @@ fn with_daemon(mut seen: Observation, command: &str) -> Observation {
 }
 
 /// What is said of Docker itself, and the step against it.
+/// The step of a rung, which is one of Docker's.
+fn own(rung: Rung) -> Step {
+    match rung.step {
+        crate::facets::Step::Docker(step) => step,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Judges a step by what a look shows, so long after it was sent.
+fn effect(step: &Step, seen: &Observation, age: Duration) -> Result<Effect, Blind> {
+    step.effect(&Later { seen, checks: &[], age })
+}
+
 fn of_docker(desired: &Desired, seen: &Observation) -> (String, Option<Step>) {
     let check = Docker.check(desired, seen).unwrap();
     let settling = check.settling.iter().find(|(subject, _)| *subject == Subject::Docker).map(|(_, why)| why.clone());
     match check.drifts.iter().find(|drift| drift.subject == Subject::Docker) {
         Some(drift) => {
             let held = check.held.iter().any(|(subject, _)| *subject == Subject::Docker);
-            let step = Docker.ladder(desired, seen, drift).into_iter().next().map(|rung| rung.step);
+            let step = Docker.ladder(desired, seen, drift).into_iter().next().map(own);
             (drift.evidence.clone(), step.filter(|_| !held))
         }
         None => (settling.unwrap_or_default(), None),
@@ -236,7 +249,7 @@ fn the_image_of_a_stopped_service_stays() {
         image('d', 90 * HOUR, "x:1"),
     ];
     let looked = seen(world, 93);
-    let all = |desired: &Desired| images_of(reclaim(desired, &looked, None).pop().map(|rung| rung.step));
+    let all = |desired: &Desired| images_of(reclaim(desired, &looked, None).pop().map(own));
     // The default keeps them on every host, and a list of the owner's own where the service is described.
     let mut plain = desired();
     plain.docker.as_mut().unwrap().reclaim = serde_json::from_str("{}").unwrap();
@@ -262,7 +275,7 @@ fn step(seen: &Observation, kind: DriftKind) -> Option<Step> {
         .flat_map(|facet| facet.check(&desired(), seen).unwrap().drifts.into_iter().map(move |drift| (facet, drift)))
         .find(|(_, drift)| drift.kind == kind)
         .unwrap();
-    facet.ladder(&desired(), seen, &drift).into_iter().next().map(|rung| rung.step)
+    facet.ladder(&desired(), seen, &drift).into_iter().next().map(own)
 }
 
 fn images_of(step: Option<Step>) -> Vec<char> {
@@ -286,7 +299,7 @@ fn containers_go_first_and_then_the_oldest_images_until_there_is_room() {
     // 130 MB are over the target of 80 %: two images of 100 MB, the oldest ones.
     assert_eq!(images_of(step(&seen(world.clone(), 93), DriftKind::OverThreshold)), ['b', 'c']);
     // The clean-up by the clock takes all that may go.
-    assert_eq!(images_of(reclaim(&desired(), &seen(world, 40), None).pop().map(|rung| rung.step)), ['b', 'c', 'a']);
+    assert_eq!(images_of(reclaim(&desired(), &seen(world, 40), None).pop().map(own)), ['b', 'c', 'a']);
 }
 
 #[test]
@@ -378,25 +391,24 @@ fn a_full_disk_is_given_room_before_docker_is_restarted() {
     let paths = vec!["/home/andrew/.dockercfg".to_owned()];
     let delete = Step::DeleteEmptyDockerConfig { paths };
     assert_eq!(step(&looked, DriftKind::DockerConfigEmpty), Some(delete.clone()));
-    assert!(matches!(effect(&delete, &looked, &[], Duration::ZERO), Ok(Effect::NotYet(_))));
+    assert!(matches!(effect(&delete, &looked, Duration::ZERO), Ok(Effect::NotYet(_))));
     world.available = 9 * MB;
     world.configs.remove(0);
     let looked = lasting(seen(world, 98), 10);
     assert_eq!(step(&looked, DriftKind::OverThreshold), None);
     assert_eq!(step(&looked, DriftKind::DockerNotAnswering), Some(Step::RestartDocker));
-    assert!(matches!(effect(&delete, &looked, &[], Duration::ZERO), Ok(Effect::Seen(_))));
-    assert!(matches!(effect(&Step::EmptyPackageCache, &looked, &[], Duration::ZERO), Ok(Effect::Seen(_))));
-    assert!(matches!(effect(&Step::RestartDocker, &looked, &[], Duration::ZERO), Ok(Effect::NotYet(_))));
-    assert!(matches!(effect(&Step::RestartDocker, &seen(docker(), 40), &[], Duration::ZERO), Ok(Effect::Seen(_))));
+    assert!(matches!(effect(&delete, &looked, Duration::ZERO), Ok(Effect::Seen(_))));
+    assert!(matches!(effect(&Step::EmptyPackageCache, &looked, Duration::ZERO), Ok(Effect::Seen(_))));
+    assert!(matches!(effect(&Step::RestartDocker, &looked, Duration::ZERO), Ok(Effect::NotYet(_))));
+    assert!(matches!(effect(&Step::RestartDocker, &seen(docker(), 40), Duration::ZERO), Ok(Effect::Seen(_))));
 }
 
 #[test]
 fn a_removal_is_judged_by_what_docker_holds_after() {
     let mut world = docker();
     world.images = vec![image('a', 9 * HOUR, "x:1"), image('b', 9 * HOUR, "y:1")];
-    let both = reclaim(&desired(), &seen(world.clone(), 93), None).remove(0).step;
-    let judge =
-        |world: &Seen, seconds| effect(&both, &seen(world.clone(), 93), &[], Duration::from_secs(seconds)).unwrap();
+    let both = own(reclaim(&desired(), &seen(world.clone(), 93), None).remove(0));
+    let judge = |world: &Seen, seconds| effect(&both, &seen(world.clone(), 93), Duration::from_secs(seconds)).unwrap();
     assert!(matches!(judge(&world, 300), Effect::NotYet(_)));
     world.images.pop();
     assert!(matches!(judge(&world, 5), Effect::NotYet(_)), "the command may still run");
@@ -404,7 +416,7 @@ fn a_removal_is_judged_by_what_docker_holds_after() {
     world.images.clear();
     assert!(matches!(judge(&world, 1), Effect::Seen(_)));
     world.answers = Answers::Hangs;
-    assert!(effect(&both, &seen(world, 93), &[], Duration::ZERO).is_err());
+    assert!(effect(&both, &seen(world, 93), Duration::ZERO).is_err());
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Whose is it? Who holds a port, whether a process that pm2 does not know is ours, and whether an entry of pm2's runs what is
 //! described. What cannot be seen is nobody's: neither ours, to be ended, nor somebody else's, to be blamed.
 
-use super::ProcessId;
 use crate::catalogue::{Component, Start};
+use crate::facets::process::ProcessId;
 use crate::seen::machine::{Machine, Process};
 use crate::seen::pm2::{self, Row, Table};
 

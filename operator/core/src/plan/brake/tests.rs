@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 
 use super::*;
-use crate::status::conditions::{Conditions, Is};
+use crate::conditions::{Conditions, Is};
+use crate::facets::{machine, port_redirects, services};
 
 fn at(seconds: i64) -> Timestamp {
     "2026-11-22T12:00:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_secs(seconds)
@@ -264,8 +265,8 @@ fn signs_are_what_conditions_tell() {
 fn only_what_disrupts_is_held_and_right_after_the_start_only_for_what_is_new() {
     let held = Held { reason: SAME_DRIFT, words: "NotListening began on 3 of 4 hosts".to_owned() };
     let view = FleetView { held: Some(held), ..FleetView::default() };
-    let delete = Step::DeleteEntries { component: "web".to_owned(), processes: Vec::new() };
-    let redirect = Step::InsertRedirect { interface: "eth0".to_owned(), from: 80, to: 3000 };
+    let delete = services::Step::DeleteEntries { component: "web".to_owned(), processes: Vec::new() }.into();
+    let redirect = port_redirects::Step::InsertRedirect { interface: "eth0".to_owned(), from: 80, to: 3000 }.into();
     assert!(holds(&view, &delete, LOST).unwrap().starts_with("the fleet's brake"));
     assert_eq!(holds(&view, &redirect, DriftKind::RedirectMissing), None);
     let started =
@@ -273,7 +274,7 @@ fn only_what_disrupts_is_held_and_right_after_the_start_only_for_what_is_new() {
     assert!(holds(&started(&[]), &delete, LOST).is_some());
     assert_eq!(holds(&started(&[LOST]), &delete, LOST), None);
     assert_eq!(holds(&started(&[]), &redirect, DriftKind::RedirectMissing), None);
-    let on = Step::PowerOn { boot_id: None };
+    let on = machine::Step::PowerOn { boot_id: None }.into();
     assert_eq!(holds(&started(&[DriftKind::HostSilent]), &on, DriftKind::HostOff), None);
     assert_eq!(holds(&FleetView::default(), &delete, LOST), None);
 }

@@ -1,6 +1,7 @@
-//! Builds a list of conditions after the Kubernetes conventions: a transition's time changes only with the status, the
+//! Builds a list of conditions, and finds one in a status that was written, after the Kubernetes conventions: a transition's time changes only with the status, the
 //! order is fixed, messages are bounded.
 
+use crate::words::shorten;
 use binder_crds::BinderHostStatus;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -70,14 +71,4 @@ impl<'a> Conditions<'a> {
 /// A condition of a status, by its type.
 pub fn find<'s>(status: &'s BinderHostStatus, kind: &str) -> Option<&'s Condition> {
     status.conditions.iter().find(|condition| condition.type_ == kind)
-}
-
-/// At most so many characters, with an ellipsis where something is missing.
-pub fn shorten(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
-        return text.to_owned();
-    }
-    let mut short: String = text.chars().take(most.saturating_sub(1)).collect();
-    short.push('…');
-    short
 }
