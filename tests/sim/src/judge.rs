@@ -463,6 +463,17 @@ pub enum End {
     Open(String),
 }
 
+/// How it is said that somebody is waited for: a person, or what only people bring about.
+const PEOPLE: &[&str] = &[
+    "a person",
+    "a second witness",
+    "a first login",
+    "certainty that the instance",
+    "the clock of the machine",
+    "mode ",
+    "approval",
+];
+
 fn condition<'v>(object: &'v Value, kind: &str) -> (&'v str, &'v str, &'v str) {
     let found =
         object["status"]["conditions"].as_array().into_iter().flatten().find(|condition| condition["type"] == kind);
@@ -489,15 +500,14 @@ impl State {
             ("True", ..) => End::Well,
             _ if condition(host, "Stalled").0 == "True" => End::Stalled,
             _ if forbidden(&self.store, uid).is_some() => End::Waits("a person has set it so".to_owned()),
-            _ if condition(host, "Reachable").0 == "False" => {
-                // Whoever is not reached is waited for, and its reason stands in its condition.
-                let (_, reason, _) = condition(host, "Reachable");
-                let own = waits.starts_with("a person") || waits.starts_with("a second witness");
-                if own || matches!(reason, "PortClosed" | "HostKeyMismatch" | "LoginRefused" | "NoAnswer" | "Hung") {
-                    End::Waits(format!("{reason}: {waits}"))
-                } else {
-                    End::Open(format!("{reason}: {waits}"))
-                }
+            _ if PEOPLE.iter().any(|who| waits.starts_with(who)) => End::Waits(waits.to_owned()),
+            // Somebody answers there, who is not the machine or does not let us in.
+            _ if matches!(
+                condition(host, "Reachable").1,
+                "HostKeyMismatch" | "LoginRefused" | "MoreProofWanted" | "PortClosed" | "Hung"
+            ) =>
+            {
+                End::Waits(condition(host, "Reachable").1.to_owned())
             }
             _ if waits.contains("the fleet's brake") || waits.contains("held") => End::Waits(waits.to_owned()),
             (status, reason, message) => End::Open(format!("Healthy={status} {reason}: {message}; waits for {waits}")),
