@@ -12,6 +12,10 @@ demo *ARGS:
 lab *ARGS:
     cargo lab {{ARGS}}
 
+# The whole operator in simulated worlds: --seeds, --seed, --mutations.
+sim *ARGS:
+    cargo sim {{ARGS}}
+
 # Every test.
 test *ARGS:
     cargo test --workspace --locked {{ARGS}}
