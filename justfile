@@ -16,6 +16,10 @@ one FAULT *ARGS:
 lab *ARGS:
     cargo lab {{ARGS}}
 
+# The whole operator in simulated worlds: --seeds, --seed, --mutations.
+sim *ARGS:
+    cargo sim {{ARGS}}
+
 # Every test.
 test *ARGS:
     cargo test --workspace --locked {{ARGS}}

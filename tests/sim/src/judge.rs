@@ -8,7 +8,7 @@ use crate::api::{Kind, Store, text};
 use crate::case::Case;
 use crate::machine::Power;
 use crate::state::State;
-use binder_core::facets::{Disruption, Step, builds};
+use binder_core::facets::{Disruption, Step, builds, machine};
 use binder_core::gate::Permit;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +36,11 @@ pub const INVARIANTS: &[(&str, &str)] = &[
     ("fresh", "no step rests on facts older than 15 s"),
     ("alive", "no machine is restarted from outside while it lives and a reachable neighbour can reach it"),
     ("patient", "no machine is restarted from outside before it was silent for remedies.deadAfter"),
+    ("known", "no machine is restarted from outside that nobody ever looked at"),
+    ("booted", "no machine is restarted that was started less than remedies.deadAfter ago"),
+    ("confirmed", "what ends, replaces or restarts something was led to by two looks in a row"),
+    ("paused", "a step that failed is not begun again within remedies.cooldown"),
+    ("lockout", "a login that was refused is not tried again with the same key, but once after the key was authorized"),
     ("daily", "a host has at most remedies.perDay restarts within 24 hours"),
     ("single", "a host has at most one restart of a kind in an incident"),
     ("budget", "no more machines are in restarts of ours at once than budget.maxDisrupted"),
@@ -64,6 +69,8 @@ pub struct Violation {
 pub struct Snapshot {
     /// Whether the machine was as described, in truth; `None`: it could not be looked at.
     pub well: Option<bool>,
+    /// How many looks in a row came to the same, this one included.
+    pub looks: u32,
 }
 
 /// An action that was ever recorded.
@@ -96,6 +103,8 @@ pub struct Judge {
     asked: BTreeMap<(usize, String), (Duration, Option<&'static str>)>,
     restarts: BTreeMap<String, Vec<Restart>>,
     last_seen: BTreeMap<usize, Duration>,
+    refused: BTreeMap<(usize, String, String), u32>,
+    authorized: BTreeMap<String, u32>,
     /// Hosts whose records somebody took away: what they had is not known any more.
     forgotten: BTreeSet<String>,
     /// The clock jumped: times of the day mean nothing.
@@ -117,6 +126,8 @@ impl Judge {
             asked: BTreeMap::new(),
             restarts: BTreeMap::new(),
             last_seen: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            authorized: BTreeMap::new(),
             forgotten: BTreeSet::new(),
             jumped: false,
             dead_after: Duration::from_secs(case.dead_after),
@@ -131,7 +142,9 @@ impl Judge {
 
     /// A look at a host was answered, or failed.
     pub fn looked(&mut self, who: usize, host: &str, machine: usize, well: Option<bool>, now: Duration) {
-        self.snapshots.insert((who, host.to_owned()), Snapshot { well });
+        let place = (who, host.to_owned());
+        let before = self.snapshots.get(&place).filter(|before| before.well == well).map_or(0, |before| before.looks);
+        self.snapshots.insert(place, Snapshot { well, looks: before + 1 });
         if well.is_some() {
             self.last_seen.insert(machine, now);
         }
@@ -140,6 +153,17 @@ impl Judge {
     /// An operator has just learned something of a host: a look ended, or a witness or cloud answered for one that is silent.
     pub fn learned(&mut self, who: usize, host: &str, now: Duration) {
         self.evidence.insert((who, host.to_owned()), now);
+    }
+
+    /// A machine refused a login.
+    pub fn login_refused(&mut self, who: usize, host: &str, key: &str, now: Duration) {
+        let times = self.refused.entry((who, host.to_owned(), key.to_owned())).or_default();
+        *times += 1;
+        let times = *times;
+        let allowed = 1 + self.authorized.get(host).copied().unwrap_or_default();
+        if times > allowed {
+            self.finds("lockout", now, format!("operator {who} was refused by {host} {times} times with one key"));
+        }
     }
 
     /// The clock jumped.
@@ -202,6 +226,7 @@ impl State {
         crate::coverage::count(&mut self.coverage.drifts, text(action, &["spec", "drift"]).unwrap_or_default());
         let parameters = action["spec"]["parameters"].clone();
         alone(self, &host, uid, now);
+        paused(self, &host, action, now);
         self.judge.recorded.insert(uid.to_owned(), Recorded { name: name.to_owned(), host, parameters });
     }
 
@@ -214,11 +239,16 @@ impl State {
         allowed(self, who, &host, now);
         warranted(self, who, &host, step, now);
         fresh(self, who, &host, step, now);
+        confirmed(self, who, &host, step, now);
+        if let Step::Machine(machine::Step::AuthorizeKey { .. }) = step {
+            *self.judge.authorized.entry(host.clone()).or_default() += 1;
+        }
         if step.needs_power() && step.disruption() == Disruption::Host {
             alive(self, machine, now);
             patient(self, machine, now);
         }
         if step.disruption() == Disruption::Host {
+            booted(self, machine, now);
             budget(self, &host, now);
             let status = self.store.all(Kind::Host).find(|object| object["metadata"]["uid"] == host.as_str());
             let incident = status.and_then(|object| text(object, &["status", "incidentSince"])).unwrap_or_default();
@@ -331,7 +361,7 @@ fn warranted(state: &mut State, who: usize, host: &str, step: &Step, now: Durati
     if matches!(step, Step::Backups(_) | Step::Builds(builds::Step::RebuildBuild { .. })) {
         return;
     }
-    if let Some(Snapshot { well: Some(true) }) = state.judge.snapshots.get(&(who, host.to_owned())) {
+    if let Some(Snapshot { well: Some(true), .. }) = state.judge.snapshots.get(&(who, host.to_owned())) {
         state.judge.finds("warranted", now, format!("{} on {host}, which was as described", step.words()));
     }
 }
@@ -370,8 +400,15 @@ fn alive(state: &mut State, machine: usize, now: Duration) {
 }
 
 fn patient(state: &mut State, machine: usize, now: Duration) {
-    let seen = state.judge.last_seen.get(&machine).copied();
-    let silent = now.saturating_sub(seen.unwrap_or_default());
+    let Some(seen) = state.judge.last_seen.get(&machine).copied() else {
+        state.judge.finds(
+            "known",
+            now,
+            format!("machine {machine} was never looked at, and is restarted from outside"),
+        );
+        return;
+    };
+    let silent = now.saturating_sub(seen);
     // The API keeps whole seconds.
     let least = state.judge.dead_after.saturating_sub(Duration::from_secs(2));
     if silent < least && !state.judge.jumped {
@@ -380,6 +417,49 @@ fn patient(state: &mut State, machine: usize, now: Duration) {
             now,
             format!("machine {machine} was looked at {silent:?} ago, and is restarted from outside"),
         );
+    }
+}
+
+fn booted(state: &mut State, machine: usize, now: Duration) {
+    let started = state.machines[machine].started;
+    let up = now.saturating_sub(started);
+    let least = state.judge.dead_after.saturating_sub(Duration::from_secs(2));
+    if !started.is_zero() && up < least && !state.judge.jumped {
+        state.judge.finds("booted", now, format!("machine {machine} was started {up:?} ago, and is restarted"));
+    }
+}
+
+fn confirmed(state: &mut State, who: usize, host: &str, step: &Step, now: Duration) {
+    if step.disruption() == Disruption::None {
+        return;
+    }
+    let looks = state.judge.snapshots.get(&(who, host.to_owned())).map_or(0, |snapshot| snapshot.looks);
+    if looks < 2 {
+        state.judge.finds("confirmed", now, format!("{} on {host} after {looks} look", step.words()));
+    }
+}
+
+fn paused(state: &mut State, host: &str, action: &Value, now: Duration) {
+    let time = |text: Option<&str>| text.and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    let decided = time(text(action, &["spec", "decidedAt"]));
+    let same = |other: &&Value| {
+        other["spec"]["hostUid"] == host
+            && other["spec"]["step"] == action["spec"]["step"]
+            && other["spec"]["subject"] == action["spec"]["subject"]
+            && matches!(other["status"]["outcome"].as_str(), Some("Failed" | "Unknown"))
+    };
+    let last = state
+        .store
+        .all(Kind::Action)
+        .filter(same)
+        .filter_map(|other| time(text(other, &["status", "finishedAt"])))
+        .max();
+    let Some((decided, last)) = decided.zip(last) else { return };
+    let pause = decided.duration_since(last);
+    // The API keeps whole seconds.
+    if pause.as_secs() < 8 && !state.judge.jumped {
+        let step = text(action, &["spec", "description"]).unwrap_or_default().to_owned();
+        state.judge.finds("paused", now, format!("{step} on {host} again {pause:#} after it failed"));
     }
 }
 
@@ -463,6 +543,17 @@ pub enum End {
     Open(String),
 }
 
+/// How it is said that somebody is waited for: a person, or what only people bring about.
+const PEOPLE: &[&str] = &[
+    "a person",
+    "a second witness",
+    "a first login",
+    "certainty that the instance",
+    "the clock of the machine",
+    "mode ",
+    "approval",
+];
+
 fn condition<'v>(object: &'v Value, kind: &str) -> (&'v str, &'v str, &'v str) {
     let found =
         object["status"]["conditions"].as_array().into_iter().flatten().find(|condition| condition["type"] == kind);
@@ -489,15 +580,14 @@ impl State {
             ("True", ..) => End::Well,
             _ if condition(host, "Stalled").0 == "True" => End::Stalled,
             _ if forbidden(&self.store, uid).is_some() => End::Waits("a person has set it so".to_owned()),
-            _ if condition(host, "Reachable").0 == "False" => {
-                // Whoever is not reached is waited for, and its reason stands in its condition.
-                let (_, reason, _) = condition(host, "Reachable");
-                let own = waits.starts_with("a person") || waits.starts_with("a second witness");
-                if own || matches!(reason, "PortClosed" | "HostKeyMismatch" | "LoginRefused" | "NoAnswer" | "Hung") {
-                    End::Waits(format!("{reason}: {waits}"))
-                } else {
-                    End::Open(format!("{reason}: {waits}"))
-                }
+            _ if PEOPLE.iter().any(|who| waits.starts_with(who)) => End::Waits(waits.to_owned()),
+            // Somebody answers there, who is not the machine or does not let us in.
+            _ if matches!(
+                condition(host, "Reachable").1,
+                "HostKeyMismatch" | "LoginRefused" | "MoreProofWanted" | "PortClosed" | "Hung"
+            ) =>
+            {
+                End::Waits(condition(host, "Reachable").1.to_owned())
             }
             _ if waits.contains("the fleet's brake") || waits.contains("held") => End::Waits(waits.to_owned()),
             (status, reason, message) => End::Open(format!("Healthy={status} {reason}: {message}; waits for {waits}")),

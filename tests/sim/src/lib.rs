@@ -12,6 +12,7 @@ pub mod case;
 pub mod coverage;
 pub mod judge;
 pub mod machine;
+pub mod mutations;
 pub mod outside;
 pub mod owner;
 pub mod play;

@@ -227,6 +227,9 @@ impl Connect<dyn Machine> for Out {
                 let now = self.sim.now();
                 let mut state = self.sim.lock();
                 state.note(now, || format!("operator {}: {error}", self.who));
+                if let ConnectError::LoginRefused { key_version, .. } = error {
+                    state.judge.login_refused(self.who, &target.id, key_version, now);
+                }
                 if let Some(machine) = state.at(&target.address) {
                     state.judge.looked(self.who, &target.id, machine, None, now);
                 }

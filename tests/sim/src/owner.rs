@@ -9,6 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use binder_crds::fleet::{Budget, Member, Remedies};
 use binder_crds::references::{Access, FleetPower, GceInstance, GceProject, MemberPower, SecretKeyRef, SecretRef};
 use binder_crds::{BinderFleetSpec, Mode};
+use binder_operator::power::gce::SECRET_KEY;
 use serde_json::json;
 
 /// Who writes the owner's objects.
@@ -97,7 +98,7 @@ impl Owner {
                 json!({"api-key": BASE64_STANDARD.encode("k3y")}),
                 json!({"fleet.binder-project.org/purpose": "api-key"}),
             ),
-            ("gce", "Opaque", json!({"key.json": BASE64_STANDARD.encode("{}")}), json!({})),
+            ("gce", "Opaque", json!({SECRET_KEY: BASE64_STANDARD.encode("{}")}), json!({})),
         ];
         for (name, of, data, labels) in secrets {
             let secret = json!({"metadata": {"name": name, "labels": labels}, "type": of, "data": data});

@@ -51,8 +51,11 @@ pub struct Outcome {
 
 /// How long the calm may take until every host has ended: longer than all pauses and boots together.
 const CALM: Duration = Duration::from_secs(75 * 60);
-/// Once they have ended, nothing is written for so long before it counts, so that watches that lag have told.
-const SETTLED: Duration = Duration::from_secs(60);
+/// Once they have ended, nothing is written for so long before it counts: the longest pause between two attempts to connect is
+/// 5 min, and so is the longest `deadAfter` here.
+const SETTLED: Duration = Duration::from_secs(340);
+/// The same where a machine has another host key: it is asked again after 10 min.
+const SETTLED_BY_KEY: Duration = Duration::from_secs(640);
 /// And then nothing for so long.
 const QUIET: Duration = Duration::from_secs(180);
 
@@ -308,6 +311,8 @@ async fn calm(sim: &Sim) {
         state.note(now, || "the calm".to_owned());
     }
     let begun = sim.now();
+    let replaced = sim.lock().machines.iter().any(|machine| machine.key != 0);
+    let silence = if replaced { SETTLED_BY_KEY } else { SETTLED };
     let mut settled = false;
     while sim.now().saturating_sub(begun) < CALM && !settled {
         sleep(Duration::from_secs(15)).await;
@@ -321,7 +326,7 @@ async fn calm(sim: &Sim) {
         let ended =
             |end: &End| !matches!(end, End::Open(_)) && !matches!(end, End::Waits(why) if why.contains("brake"));
         settled = state.living() == 1
-            && now.saturating_sub(written.max(begun)) >= SETTLED
+            && now.saturating_sub(written.max(begun)) >= silence
             && hosts.iter().all(|host| ended(&state.end(host)));
     }
     if settled {

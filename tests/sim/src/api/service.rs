@@ -200,7 +200,10 @@ impl Watching {
             self.call.fault = None;
             let stalls =
                 if self.call.rng.percent(20) { SILENT } else { Duration::from_secs(self.call.rng.between(5, 90)) };
-            sleep(stalls).await;
+            let until = Instant::now() + stalls;
+            while Instant::now() < until && !self.sim.lock().calm {
+                sleep(Duration::from_secs(2)).await;
+            }
             if stalls == SILENT {
                 return None;
             }

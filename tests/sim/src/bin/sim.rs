@@ -2,6 +2,7 @@
 
 use binder_sim::case::{Case, Shape};
 use binder_sim::coverage::Coverage;
+use binder_sim::mutations;
 use binder_sim::run::{Outcome, run};
 use binder_sim::shrink::shrink;
 use clap::Parser;
@@ -44,6 +45,15 @@ struct Flags {
     /// Do not make a failing case shorter.
     #[arg(long)]
     as_it_is: bool,
+    /// Break the operator's guards one by one, in a copy, and say what found each.
+    #[arg(long)]
+    mutations: bool,
+    /// Only this one of the guards.
+    #[arg(long, requires = "mutations")]
+    only: Option<String>,
+    /// The profile that broken operators are built with.
+    #[arg(long, default_value = "release")]
+    profile: String,
     /// Print the operator's own log, at this level (`info`, `debug`); of one seed.
     #[arg(long)]
     log: Option<String>,
@@ -62,6 +72,19 @@ fn main() -> ExitCode {
             Ok(case) => told(&flags, &case, run(&case, true)),
             Err(error) => {
                 eprintln!("{}: {error}", path.display());
+                ExitCode::FAILURE
+            }
+        };
+    }
+    if flags.mutations {
+        return match mutations::all(flags.only.as_deref(), flags.seeds, &flags.profile, |line| println!("{line}")) {
+            Ok(missed) if missed.is_empty() => ExitCode::SUCCESS,
+            Ok(missed) => {
+                println!("nothing noticed: {}", missed.join(", "));
+                ExitCode::FAILURE
+            }
+            Err(error) => {
+                eprintln!("{error}");
                 ExitCode::FAILURE
             }
         };
@@ -128,7 +151,9 @@ fn many(flags: &Flags, shape: Shape) -> ExitCode {
                     own.0.add(&outcome.coverage);
                     own.1 += outcome.lasted;
                     own.2 += outcome.looks;
-                    if !outcome.found.is_empty() {
+                    if let Some(first) = outcome.found.first() {
+                        let what: String = first.what.chars().take(200).collect();
+                        eprintln!("seed {seed}: {} at {:.1} s: {what}", first.invariant, first.at.as_secs_f64());
                         stop.fetch_or(!flags.keep_going, Ordering::Relaxed);
                         if let Ok(mut all) = all.lock() {
                             all.1.push((seed, outcome));
