@@ -209,7 +209,7 @@ pub struct Process {
     pub after: Vec<ProcessName>,
     /// How long it may take from its start until its ports answer. Default: 60s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub settle: Option<Span>,
+    pub startup_timeout: Option<Span>,
 }
 
 /// An npm module in one exact version.

@@ -188,22 +188,22 @@ fn planned() -> Vec<Purpose> {
 #[serde(rename_all = "camelCase")]
 pub struct Remedies {
     /// The pause after a failed attempt; it doubles with each further one. The operator has a lower bound
-    /// (`--min-cooldown`). Default: 30s.
-    #[serde(default = "default_cooldown")]
-    pub cooldown: Span,
+    /// (`--min-retry-period`). Default: 30s.
+    #[serde(default = "default_retry_period")]
+    pub retry_period: Span,
     /// Attempts at each rung of a ladder before the next rung, or a person. Default: 3.
     #[serde(default = "default_attempts")]
     #[schemars(range(min = 1, max = 10))]
     pub attempts: u32,
     /// How long a host must have been healthy for its attempts to be counted afresh. The operator has a lower
-    /// bound (`--min-refill-after`). Default: 15m.
-    #[serde(default = "default_refill")]
-    pub refill_after: Span,
+    /// bound (`--min-healthy-period`). Default: 15m.
+    #[serde(default = "default_min_healthy_period")]
+    pub min_healthy_period: Span,
     /// How long a host must have been silent before it may be taken for dead and, once a second witness agrees, be
     /// power-cycled. Longer than a boot with a check of the file systems takes; the operator has a lower bound of its
-    /// own (`--min-dead-after`). Default: 5m.
-    #[serde(default = "default_dead")]
-    pub dead_after: Span,
+    /// own (`--min-unreachable-timeout`). Default: 5m.
+    #[serde(default = "default_unreachable_timeout")]
+    pub unreachable_timeout: Span,
     /// How many reboots, power-cycles and starts one machine may have within 24 hours, whatever came of them and in however
     /// many incidents. What needs another one waits for a person. Default: 1.
     #[serde(default = "one")]
@@ -211,7 +211,7 @@ pub struct Remedies {
     pub per_day: u32,
 }
 
-fn default_cooldown() -> Span {
+fn default_retry_period() -> Span {
     Span::from("30s")
 }
 
@@ -219,21 +219,21 @@ fn default_attempts() -> u32 {
     3
 }
 
-fn default_dead() -> Span {
+fn default_unreachable_timeout() -> Span {
     Span::from("5m")
 }
 
-fn default_refill() -> Span {
+fn default_min_healthy_period() -> Span {
     Span::from("15m")
 }
 
 impl Default for Remedies {
     fn default() -> Self {
         Self {
-            cooldown: default_cooldown(),
+            retry_period: default_retry_period(),
             attempts: default_attempts(),
-            refill_after: default_refill(),
-            dead_after: default_dead(),
+            min_healthy_period: default_min_healthy_period(),
+            unreachable_timeout: default_unreachable_timeout(),
             per_day: one(),
         }
     }

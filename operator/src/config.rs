@@ -60,19 +60,19 @@ pub struct Config {
     pub backups_dir: Option<PathBuf>,
 
     /// The least time that a host must have been silent before it may be taken for dead, whatever a fleet's
-    /// `remedies.deadAfter` says. Shorter than a boot with a check of the file systems, and a machine that its owner restarts
+    /// `remedies.unreachableTimeout` says. Shorter than a boot with a check of the file systems, and a machine that its owner restarts
     /// is power-cycled in the middle of it.
-    #[arg(long, env = "BINDER_MIN_DEAD_AFTER", default_value = "5m", value_parser = span)]
-    pub min_dead_after: Duration,
+    #[arg(long, env = "BINDER_MIN_UNREACHABLE_TIMEOUT", default_value = "5m", value_parser = span)]
+    pub min_unreachable_timeout: Duration,
 
-    /// The shortest pause after a failed attempt, whatever a fleet's `remedies.cooldown` says.
-    #[arg(long, env = "BINDER_MIN_COOLDOWN", default_value = "10s", value_parser = span)]
-    pub min_cooldown: Duration,
+    /// The shortest pause after a failed attempt, whatever a fleet's `remedies.retryPeriod` says.
+    #[arg(long, env = "BINDER_MIN_RETRY_PERIOD", default_value = "10s", value_parser = span)]
+    pub min_retry_period: Duration,
 
     /// The least time that a host must have been healthy for its attempts to count afresh, whatever a fleet's
-    /// `remedies.refillAfter` says.
-    #[arg(long, env = "BINDER_MIN_REFILL_AFTER", default_value = "5m", value_parser = span)]
-    pub min_refill_after: Duration,
+    /// `remedies.minHealthyPeriod` says.
+    #[arg(long, env = "BINDER_MIN_HEALTHY_PERIOD", default_value = "5m", value_parser = span)]
+    pub min_healthy_period: Duration,
 
     /// What is logged, as in RUST_LOG: `info`, `binder_operator=debug`.
     #[arg(long, env = "BINDER_LOG", default_value = "info,kube_client=warn,kube_runtime=warn,russh=error")]

@@ -115,7 +115,7 @@ fn permit(action: &str) -> Permit {
         taking_effect: None,
         attempts: 0,
         max_attempts: 1,
-        cooldown_until: None,
+        retry_at: None,
         demands: Demands { looks: 1, lasting: false, warranted: false, booted: false, per_day: false },
         evidence: Evidence { looks: 1, ..Evidence::default() },
         witness: None,

@@ -56,7 +56,7 @@ pub struct Component {
     /// A part of its command line that no other program has: what proves that a process which pm2 has lost is ours.
     pub signature: Option<&'static str>,
     /// How long it may take from its start until its ports answer.
-    pub settle: Duration,
+    pub startup_timeout: Duration,
     /// Its place in the runbook's order; lower is earlier.
     pub rank: u8,
 }
@@ -114,19 +114,25 @@ pub fn described(desired: &Desired) -> Vec<Component> {
     let mut components: Vec<Component> = Vec::new();
     components.extend(desired.services.iter().map(|service| self::service(*service)));
     components.extend(desired.servers.iter().map(|server| self::server(*server)));
-    components.extend(desired.processes.iter().map(|process| Component {
-        name: process.name.0.clone(),
-        process: process.name.0.clone(),
-        ports: process.ports.clone(),
-        port_setting: &[],
-        in_docker: false,
-        children: process.children.iter().map(|name| Child { process: name.0.clone(), required: true }).collect(),
-        start: Start::Command { argv: process.start.clone() },
-        after: process.after.iter().map(|name| name.0.clone()).collect(),
-        needs: Vec::new(),
-        signature: None,
-        settle: process.settle.as_ref().and_then(|settle| settle.duration().ok()).unwrap_or(Duration::from_secs(60)),
-        rank: 60,
+    components.extend(desired.processes.iter().map(|process| {
+        Component {
+            name: process.name.0.clone(),
+            process: process.name.0.clone(),
+            ports: process.ports.clone(),
+            port_setting: &[],
+            in_docker: false,
+            children: process.children.iter().map(|name| Child { process: name.0.clone(), required: true }).collect(),
+            start: Start::Command { argv: process.start.clone() },
+            after: process.after.iter().map(|name| name.0.clone()).collect(),
+            needs: Vec::new(),
+            signature: None,
+            startup_timeout: process
+                .startup_timeout
+                .as_ref()
+                .and_then(|startup_timeout| startup_timeout.duration().ok())
+                .unwrap_or(Duration::from_secs(60)),
+            rank: 60,
+        }
     }));
     let stopped = stopped(desired);
     components.retain(|component| !stopped.iter().any(|stopped| stopped.name == component.name));
@@ -218,7 +224,7 @@ pub fn server(server: Server) -> Component {
         after: Vec::new(),
         needs: vec!["db", "logging"],
         signature: Some(signature),
-        settle: Duration::from_secs(60),
+        startup_timeout: Duration::from_secs(60),
         rank,
     };
     match server {
@@ -232,7 +238,7 @@ pub fn server(server: Server) -> Component {
             ],
             after: vec![KUBECTL_PROXY.to_owned()],
             // It looks for its pod and services every 20 s, 20 times, before it gives up for good.
-            settle: Duration::from_secs(420),
+            startup_timeout: Duration::from_secs(420),
             ..plain("deploy-kubernetes", "binder-deploy-kubernetes-start", 8084, "binder-deploy-kubernetes/lib/cli", 40)
         },
         Server::Health => Component {
@@ -256,7 +262,7 @@ pub fn service(service: Service) -> Component {
         after: Vec::new(),
         needs: Vec::new(),
         signature: None,
-        settle: Duration::from_secs(60),
+        startup_timeout: Duration::from_secs(60),
         rank,
     };
     match service {

@@ -76,7 +76,7 @@ pub struct Request<'a> {
     /// How many are allowed.
     pub max_attempts: u32,
     /// Until when a failed attempt's pause lasts.
-    pub cooldown_until: Option<Timestamp>,
+    pub retry_at: Option<Timestamp>,
     /// What the step demands as evidence.
     pub demands: Demands,
     /// What speaks for it.
@@ -123,7 +123,7 @@ pub enum BlockedBy {
         until: Timestamp,
     },
     /// The pause after a failed attempt.
-    Cooldown {
+    RetryPeriod {
         /// Until when.
         until: Timestamp,
     },
@@ -179,7 +179,7 @@ impl BlockedBy {
             | Self::Held { .. }
             | Self::Order { .. }
             | Self::TakingEffect { .. }
-            | Self::Cooldown { .. }
+            | Self::RetryPeriod { .. }
             | Self::MayPass { .. }
             | Self::Booting { .. }
             | Self::Witness { .. }
@@ -194,7 +194,7 @@ impl BlockedBy {
         match self {
             Self::Window { opens } => *opens,
             Self::TakingEffect { until, .. }
-            | Self::Cooldown { until }
+            | Self::RetryPeriod { until }
             | Self::MayPass { until }
             | Self::Booting { until } => Some(*until),
             Self::PerDay { until, .. } => *until,
@@ -238,8 +238,8 @@ pub fn admit(request: &Request<'_>) -> Result<Permit, BlockedBy> {
     if let Some((step, until)) = request.taking_effect {
         return Err(BlockedBy::TakingEffect { step: step.to_owned(), until });
     }
-    if let Some(until) = request.cooldown_until.filter(|until| *until > request.now) {
-        return Err(BlockedBy::Cooldown { until });
+    if let Some(until) = request.retry_at.filter(|until| *until > request.now) {
+        return Err(BlockedBy::RetryPeriod { until });
     }
     // The second look is the last of the evidence: whatever else is missing takes longer, and says more.
     let missing = request.demands.missing(&request.evidence, request.now);
@@ -292,7 +292,7 @@ mod tests {
             taking_effect: None,
             attempts: 0,
             max_attempts: 3,
-            cooldown_until: None,
+            retry_at: None,
             demands: DEMANDS,
             evidence: evidence(),
             witness: None,
@@ -316,7 +316,7 @@ mod tests {
                 Request { taking_effect: Some(("start web", later)), ..request() },
                 BlockedBy::TakingEffect { step: "start web".to_owned(), until: later },
             ),
-            (Request { cooldown_until: Some(later), ..request() }, BlockedBy::Cooldown { until: later }),
+            (Request { retry_at: Some(later), ..request() }, BlockedBy::RetryPeriod { until: later }),
             (
                 Request { evidence: Evidence { unwarranted: Some("web".to_owned()), ..evidence() }, ..request() },
                 BlockedBy::Unwarranted { what: "web".to_owned() },
@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_permit_is_for_one_host_and_one_action() {
-        let permit = admit(&Request { cooldown_until: Some(Timestamp::UNIX_EPOCH), ..request() });
+        let permit = admit(&Request { retry_at: Some(Timestamp::UNIX_EPOCH), ..request() });
         let expected = Permit { host: "uid".to_owned(), via: None, action: "web-1".to_owned(), record: String::new() };
         assert_eq!(expected.done_on(), "uid");
         assert_eq!(permit, Ok(expected));

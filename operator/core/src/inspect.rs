@@ -8,7 +8,7 @@ use crate::catalogue;
 use crate::seen::disks::Use;
 use crate::seen::modules::Found;
 use crate::seen::pm2::State;
-use crate::seen::{Known, Observation};
+use crate::seen::{Fact, Observation};
 use binder_crds::Desired;
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 pub struct Figures {
     /// Seconds since the machine's boot.
     pub uptime: Option<u64>,
-    /// TCP ports that somebody listens on.
+    /// TCP ports with a listener.
     pub listeners: Option<usize>,
     /// Processes in pm2's table, by state; every state has its figure.
     pub pm2: BTreeMap<&'static str, usize>,
@@ -76,13 +76,13 @@ pub fn figures(desired: &Desired, seen: &Observation) -> Figures {
             }
         }
     }
-    if let Known::Seen(modules) = &seen.modules {
+    if let Fact::Seen(modules) = &seen.modules {
         let installed =
             |(name, found): (&String, &Found)| found.there().map(|there| (name.clone(), there.version.0.clone()));
         let described = |name: &str| desired.modules.iter().any(|module| module.name.0 == name);
         figures.modules = modules.iter().filter(|(name, _)| described(name)).filter_map(installed).collect();
     }
-    if let Known::Seen(disks) = &seen.disks {
+    if let Fact::Seen(disks) = &seen.disks {
         let described = |path: &str| desired.disks.iter().any(|disk| disk.path.0 == path);
         figures.disks = disks
             .iter()
@@ -121,8 +121,8 @@ mod tests {
             row("whatever a host calls it", 9, State::Online),
         ];
         let seen = Observation {
-            machine: Known::Seen(Machine { clock: 1060, uptime: 500, ..Machine::default() }),
-            pm2: Known::Seen(Table { daemon: true, rows, ..Table::default() }),
+            machine: Fact::Seen(Machine { clock: 1060, uptime: 500, ..Machine::default() }),
+            pm2: Fact::Seen(Table { daemon: true, rows, ..Table::default() }),
             ..Observation::nothing(jiff::Timestamp::UNIX_EPOCH)
         };
         let desired = Desired { servers: vec![Server::Web], ..Desired::default() };

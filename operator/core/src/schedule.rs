@@ -15,7 +15,7 @@
 //! # What was missed
 //!
 //! A run that was missed, however often, is made up once: what counts is whether some moment of the schedule has passed
-//! since the last run, not how many ([`crate::plan::chores`]).
+//! since the last run, not how many ([`crate::plan::scheduled`]).
 
 use binder_crds::text::{BadText, Checked, Schedule, TimeZone};
 use croner::Cron;

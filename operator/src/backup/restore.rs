@@ -82,7 +82,7 @@ pub async fn restore(
             of_manifest(&folder, manifest).await?
         }
         None => {
-            tell("there is no manifest, so there are no checksums to compare");
+            tell("no manifest, so no checksums to compare");
             of_files(&folder).await?
         }
     };
@@ -165,7 +165,7 @@ async fn of_files(folder: &Store) -> Result<(String, Vec<Piece>), BackupError> {
 async fn metadata(folder: &Store, file: &str) -> Result<Document, BackupError> {
     let unreadable = |why: &str| BackupError::Unreadable { file: file.to_owned(), why: why.to_owned() };
     let bytes = folder.read(file, MOST_BYTES).await?.ok_or_else(|| unreadable("it is not there"))?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| unreadable("it is no text"))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| unreadable("it is not text"))?;
     extjson::read(text).map_err(|source| BackupError::Text { file: file.to_owned(), source })
 }
 

@@ -423,14 +423,14 @@ fn open(url: &str, mut entries: BTreeMap<&str, &str>) -> Result<(Arc<dyn ObjectS
     if let Some(authorities) = entries.remove(AUTHORITIES) {
         let certificates = Certificate::from_pem_bundle(authorities.as_bytes()).unwrap_or_default();
         if certificates.is_empty() {
-            return Err(wrong(&format!("the entry {AUTHORITIES} of its Secret is no PEM with a certificate")));
+            return Err(wrong(&format!("the entry {AUTHORITIES} of its Secret holds no certificate in PEM")));
         }
         client = certificates.into_iter().fold(client, ClientOptions::with_root_certificate);
     }
     let retry = RetryConfig { retry_timeout: ASKED_AGAIN_FOR, ..RetryConfig::default() };
     // What the library says of an option may repeat it, so it is not shown.
     let incomplete = |_: object_store::Error| wrong("its options are wrong or incomplete");
-    let unknown = |name: &str| wrong(&format!("{name} is no option of such a bucket"));
+    let unknown = |name: &str| wrong(&format!("{name} is not an option of this kind of bucket"));
     let inner: Arc<dyn ObjectStore> = match parsed.scheme() {
         "s3" => {
             let mut builder = AmazonS3Builder::new().with_url(url).with_retry(retry).with_client_options(client);
@@ -611,9 +611,13 @@ mod tests {
     fn a_secret_with_a_setting_of_its_own_is_refused_and_not_shown() {
         for (url, name, words) in [
             ("s3://b/c", "aws_allow_http", "has an entry aws_allow_http that is not known"),
-            ("s3://b/c", "ca.crt", "is no PEM"),
-            ("s3://b/c", "google_service_account_key", "google_service_account_key is no option of such a bucket"),
-            ("gs://b/c", "aws_region", "aws_region is no option of such a bucket"),
+            ("s3://b/c", "ca.crt", "holds no certificate in PEM"),
+            (
+                "s3://b/c",
+                "google_service_account_key",
+                "google_service_account_key is not an option of this kind of bucket",
+            ),
+            ("gs://b/c", "aws_region", "aws_region is not an option of this kind of bucket"),
             ("gs://b/c", "google_service_account_key", "its options are wrong or incomplete"),
         ] {
             let said = refused(url, name, "s3cr3t");

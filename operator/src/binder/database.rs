@@ -15,7 +15,7 @@ use binder_core::seen::backups::Good;
 use binder_core::seen::database::{
     Build, Database, HUNG_MARK, NAME_MARK, NAMES, Name, Names, RUNNING, Row, Status, cased,
 };
-use binder_core::seen::{Blind, Reason};
+use binder_core::seen::{Reason, Unknown};
 use jiff::Timestamp;
 use mongodb::bson::{DateTime, Document, RawDocumentBuf, doc};
 use mongodb::options::{ClientOptions, ServerAddress, ServerMonitoringMode};
@@ -138,14 +138,14 @@ impl DatabaseError {
     }
 
     /// Why a look saw nothing. The words are the same as long as the cause is.
-    fn blind(&self) -> Blind {
+    fn blind(&self) -> Unknown {
         let message = match self {
             Self::NotReached(ForwardError::NotReached { reach: Reach::Refused, to, .. }) => {
                 format!("the database does not listen on {to}")
             }
             other => other.to_string(),
         };
-        Blind { reason: Reason::NotAnswered, message }
+        Unknown { reason: Reason::NotAnswered, message }
     }
 }
 
@@ -228,8 +228,8 @@ pub async fn back_up(session: &Session, permit: Permit, place: &Place, store: &S
 /// Reads what the facets need.
 ///
 /// # Errors
-/// [`Blind`] when the database could not be asked: then nothing is known of it.
-pub async fn read(session: &Session, place: &Place, names: bool) -> Result<Database, Blind> {
+/// [`Unknown`] when the database could not be asked: then nothing is known of it.
+pub async fn read(session: &Session, place: &Place, names: bool) -> Result<Database, Unknown> {
     with(session, place, LOOK, BRIEF, |database| async move { Ok(look(&database, names).await?) })
         .await
         .map_err(|error| error.blind())

@@ -87,7 +87,7 @@ async fn login_key(
         return Ok(Err(wrong(
             "SecretWrongType",
             format!(
-                "the Secret {name} is not of type {SSH_AUTH}: make it anew with that type, a Secret's type cannot be changed"
+                "the Secret {name} is not of type {SSH_AUTH}: delete it and create it with that type; the type of a Secret cannot be changed"
             ),
         )));
     }

@@ -6,7 +6,7 @@
 //! again. Judges nothing: what an attempt means is [`binder_core::plan`]'s to say.
 
 use super::{Context, Error, chain, list_all, record};
-use binder_core::plan::memory::{Memory, Past};
+use binder_core::plan::memory::{Attempt, History};
 use binder_crds::{BinderAction, HOST_LABEL};
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
@@ -26,7 +26,7 @@ type ByHost = HashMap<HostName, BTreeMap<String, Arc<Recorded>>>;
 #[derive(Clone, Debug)]
 pub(super) struct Recorded {
     /// The attempt.
-    pub(super) past: Past,
+    pub(super) past: Attempt,
     /// The UID of the host's object when it was made.
     pub(super) host_uid: String,
     /// Since when the incident lasted in which it was decided.
@@ -115,7 +115,7 @@ impl Actions {
     }
 
     /// An action is gone.
-    pub(super) fn gone(&self, namespace: &str, host: &str, past: &Past) {
+    pub(super) fn gone(&self, namespace: &str, host: &str, past: &Attempt) {
         self.lock().by_host.drop_of(&(namespace.to_owned(), host.to_owned()), &past.name, Some(&past.uid));
     }
 
@@ -207,7 +207,7 @@ pub(super) struct Remembered(u64);
 
 impl Remembered {
     /// Which attempts there were, and how each of them had ended.
-    pub(super) fn of(memory: &Memory) -> Self {
+    pub(super) fn of(memory: &History) -> Self {
         let mut hash = DefaultHasher::new();
         let mut all: Vec<_> = memory.actions.iter().map(|past| (&past.name, &past.uid, past.outcome)).collect();
         all.sort_unstable_by_key(|(name, _, _)| *name);

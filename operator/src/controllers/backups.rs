@@ -5,7 +5,7 @@ use super::{Context, Error, access};
 use crate::backup::store::Keep;
 use crate::execute;
 use binder_core::seen::backups::Backups;
-use binder_core::seen::{Blind, Known, Reason};
+use binder_core::seen::{Fact, Reason, Unknown};
 use binder_crds::BinderHostSpec;
 use binder_crds::desired::Backups as Spec;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -44,18 +44,18 @@ impl Drop for BeingMade {
 struct Look {
     at: Instant,
     of: Spec,
-    backups: Known<Backups>,
+    backups: Fact<Backups>,
 }
 
 impl Seen {
-    fn fresh(&self, uid: &str, spec: &Spec) -> Option<Known<Backups>> {
+    fn fresh(&self, uid: &str, spec: &Spec) -> Option<Fact<Backups>> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let last = seen.get(uid)?;
         let good_for = if last.backups.seen().is_some() { FRESH } else { ASK_AGAIN };
         (last.of == *spec && last.at.elapsed() < good_for && spec.to.bucket.is_some()).then(|| last.backups.clone())
     }
 
-    fn keep(&self, uid: &str, spec: &Spec, backups: &Known<Backups>) {
+    fn keep(&self, uid: &str, spec: &Spec, backups: &Fact<Backups>) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let look = Look { at: Instant::now(), of: spec.clone(), backups: backups.clone() };
         seen.insert(uid.to_owned(), look);
@@ -119,19 +119,19 @@ pub(super) async fn look(
     uid: &str,
     host: &str,
     spec: &BinderHostSpec,
-) -> Result<Known<Backups>, Error> {
-    let Some(described) = described(spec) else { return Ok(Known::NotAsked) };
+) -> Result<Fact<Backups>, Error> {
+    let Some(described) = described(spec) else { return Ok(Fact::NotAsked) };
     if let Some(known) = context.backups.fresh(uid, described) {
         return Ok(known);
     }
-    let unknown = |message: String| Known::Unknown(Blind { reason: Reason::NotAnswered, message });
+    let unknown = |message: String| Fact::Unknown(Unknown { reason: Reason::NotAnswered, message });
     let store = match place(context, namespace, host, spec).await? {
-        None => return Ok(Known::NotAsked),
-        Some(Err(why)) => return Ok(Known::Seen(Backups { unusable: Some(why), ..Backups::default() })),
+        None => return Ok(Fact::NotAsked),
+        Some(Err(why)) => return Ok(Fact::Seen(Backups { unusable: Some(why), ..Backups::default() })),
         Some(Ok(backups)) => backups.store,
     };
     let known = match tokio::time::timeout(LOOK, store.look()).await {
-        Ok(Ok(backups)) => Known::Seen(backups),
+        Ok(Ok(backups)) => Fact::Seen(backups),
         Ok(Err(error)) => unknown(format!("the backups cannot be seen: {error}")),
         Err(_) => unknown(format!("the backups cannot be seen: no answer within {} s", LOOK.as_secs())),
     };

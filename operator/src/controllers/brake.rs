@@ -4,7 +4,7 @@
 use super::{Context, fleet};
 use binder_core::facets::{Disruption, DriftKind};
 use binder_core::plan::brake::{self, Brake, Fleet, Held, Remedy, SETTLES};
-use binder_core::plan::memory::Past;
+use binder_core::plan::memory::Attempt;
 use binder_core::plan::usual_interval;
 use binder_crds::{ActionOutcome, BinderFleet, BinderHostStatus, RELEASE_ANNOTATION, conditions};
 use jiff::Timestamp;
@@ -28,13 +28,13 @@ pub(crate) struct Brakes {
 #[derive(Debug, Default)]
 struct All {
     /// By the fleet's UID.
-    fleets: HashMap<String, Known>,
+    fleets: HashMap<String, Readings>,
     /// What hosts' statuses told before this process wrote any, by the host's UID; forgotten when it is no longer asked for.
     before: HashMap<String, BTreeSet<DriftKind>>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct Readings {
     brake: Brake,
     looked: Option<(Instant, Option<Held>)>,
     namespace: String,
@@ -52,7 +52,7 @@ impl Brakes {
     }
 
     /// A remedy of a host of a fleet came to its end.
-    pub(super) fn ended(&self, fleet: &BinderFleet, uid: &str, host: &str, past: &Past) {
+    pub(super) fn ended(&self, fleet: &BinderFleet, uid: &str, host: &str, past: &Attempt) {
         let (Some(known), Some(remedy)) = (fleet.uid(), remedy(uid, host, past)) else { return };
         if let Some(known) = self.all().fleets.get_mut(&known) {
             known.brake.ended(remedy);
@@ -102,7 +102,7 @@ pub(super) fn look(context: &Context, of: &BinderFleet) -> Option<Held> {
         }
         stays
     });
-    let known = all.fleets.entry(uid).or_insert_with(|| Known {
+    let known = all.fleets.entry(uid).or_insert_with(|| Readings {
         brake: learned.unwrap_or_default(),
         looked: None,
         namespace: of.namespace().unwrap_or_default(),
@@ -159,7 +159,7 @@ fn is_held(condition: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition
 }
 
 /// An attempt as the brake counts it. One that was never sent says nothing.
-fn remedy(uid: &str, host: &str, past: &Past) -> Option<Remedy> {
+fn remedy(uid: &str, host: &str, past: &Attempt) -> Option<Remedy> {
     let outcome = past.outcome.filter(|outcome| *outcome != ActionOutcome::Abandoned)?;
     Some(Remedy {
         uid: uid.to_owned(),

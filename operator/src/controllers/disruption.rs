@@ -7,7 +7,7 @@
 
 use super::{Context, Error, fleet, list_all};
 use binder_core::facets::{Disruption, Step};
-use binder_core::plan::memory::{Disrupted, Past};
+use binder_core::plan::memory::{Attempt, Disrupted};
 use binder_core::status::conditions::find;
 use binder_crds::{
     ActionOutcome, BinderAction, BinderFleet, BinderHostStatus, DISRUPTS_LABEL, FLEET_LABEL, conditions,
@@ -53,7 +53,7 @@ pub(super) fn others(context: &Context, namespace: &str, uid: &str, of: Option<&
         let status = written.or_else(|| host.status.clone()).unwrap_or_default();
         let name = host.name_any();
         let its = context.actions.of(namespace, &name);
-        let its: Vec<&Past> = its.iter().filter(|one| one.stranger.is_none()).map(|one| &one.past).collect();
+        let its: Vec<&Attempt> = its.iter().filter(|one| one.stranger.is_none()).map(|one| &one.past).collect();
         let under_way = its.iter().any(|past| takes_turns(past) && past.outcome.is_none());
         let ours = its.iter().any(|past| disrupts(past, &status));
         if ours || (!host.spec.suspend && is_down(&status)) {
@@ -68,7 +68,7 @@ pub(super) fn others(context: &Context, namespace: &str, uid: &str, of: Option<&
 }
 
 /// Whether an attempt is at a step that disrupts a whole host: one that this version does not know may be.
-fn takes_turns(past: &Past) -> bool {
+fn takes_turns(past: &Attempt) -> bool {
     past.step.as_ref().map_or(past.disruption() == Disruption::Host, Step::takes_turns)
 }
 
@@ -88,7 +88,7 @@ fn is_down(status: &BinderHostStatus) -> bool {
 
 /// An attempt disrupts while nobody knows how it ended, and after that until the host's services are back, whatever came
 /// of it: a host that a step of ours took down and that stays down is the last reason to take down another.
-fn disrupts(past: &Past, status: &BinderHostStatus) -> bool {
+fn disrupts(past: &Attempt, status: &BinderHostStatus) -> bool {
     use binder_crds::ActionOutcome::{Abandoned, Failed, Succeeded, Unknown};
     match past.outcome.filter(|_| takes_turns(past)) {
         None => takes_turns(past),
@@ -101,7 +101,7 @@ fn disrupts(past: &Past, status: &BinderHostStatus) -> bool {
 }
 
 /// A new version of a module is under way until the host is as described with it, or until its owner asks for another.
-fn updates(past: &Past, status: &BinderHostStatus) -> bool {
+fn updates(past: &Attempt, status: &BinderHostStatus) -> bool {
     let all = [conditions::REACHABLE, conditions::SERVICES_RUNNING, conditions::MODULES_AT_VERSION];
     past.kind == INSTALL
         && match past.outcome {
@@ -115,7 +115,7 @@ fn is(status: &BinderHostStatus, kind: &str) -> bool {
     find(status, kind).is_none_or(|condition| condition.status == "True")
 }
 
-fn this_incident(past: &Past, status: &BinderHostStatus) -> bool {
+fn this_incident(past: &Attempt, status: &BinderHostStatus) -> bool {
     // Both by the operator's own clock, as far as the action tells it.
     status.incident_since.as_ref().is_some_and(|since| past.created >= since.0)
 }
@@ -128,7 +128,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
     use serde_json::json;
 
-    fn action(step: &str, outcome: Option<ActionOutcome>) -> Past {
+    fn action(step: &str, outcome: Option<ActionOutcome>) -> Attempt {
         let mut action: BinderAction = serde_json::from_value(json!({
             "apiVersion": "fleet.binder-project.org/v1alpha1",
             "kind": "BinderAction",

@@ -3,7 +3,7 @@
 use super::{Context, Error, MANAGER, PASS, brake, chain, members};
 use crate::config::Config;
 use crate::panics;
-use binder_core::plan::memory::Patience;
+use binder_core::plan::memory::RetryPolicy;
 use binder_core::status::events;
 use binder_core::status::fleet::{Refused, Story, summarize};
 use binder_crds::fleet::{Member, Remedies};
@@ -81,13 +81,21 @@ pub(super) fn members(context: &Context, fleet: &BinderFleet) -> members::Hosts 
 
 /// How patiently a fleet wants its hosts remedied, within the operator's own bounds. What cannot be read falls back to the
 /// default, which is the safe one.
-pub(super) fn patience(remedies: &Remedies, config: &Config) -> Patience {
-    let default = Patience::default();
-    Patience {
-        cooldown: remedies.cooldown.duration().unwrap_or(default.cooldown).max(config.min_cooldown),
+pub(super) fn patience(remedies: &Remedies, config: &Config) -> RetryPolicy {
+    let default = RetryPolicy::default();
+    RetryPolicy {
+        retry_period: remedies.retry_period.duration().unwrap_or(default.retry_period).max(config.min_retry_period),
         attempts: remedies.attempts.clamp(1, 10),
-        refill_after: remedies.refill_after.duration().unwrap_or(default.refill_after).max(config.min_refill_after),
-        dead_after: remedies.dead_after.duration().unwrap_or(default.dead_after).max(config.min_dead_after),
+        min_healthy_period: remedies
+            .min_healthy_period
+            .duration()
+            .unwrap_or(default.min_healthy_period)
+            .max(config.min_healthy_period),
+        unreachable_timeout: remedies
+            .unreachable_timeout
+            .duration()
+            .unwrap_or(default.unreachable_timeout)
+            .max(config.min_unreachable_timeout),
         per_day: remedies.per_day,
     }
 }
@@ -96,9 +104,15 @@ pub(super) fn patience(remedies: &Remedies, config: &Config) -> Patience {
 fn raised(remedies: &Remedies, config: &Config) -> Vec<&'static str> {
     let below = |span: &Span, least| span.duration().is_ok_and(|asked| asked < least);
     [
-        (below(&remedies.cooldown, config.min_cooldown), "remedies.cooldown (--min-cooldown)"),
-        (below(&remedies.refill_after, config.min_refill_after), "remedies.refillAfter (--min-refill-after)"),
-        (below(&remedies.dead_after, config.min_dead_after), "remedies.deadAfter (--min-dead-after)"),
+        (below(&remedies.retry_period, config.min_retry_period), "remedies.retryPeriod (--min-retry-period)"),
+        (
+            below(&remedies.min_healthy_period, config.min_healthy_period),
+            "remedies.minHealthyPeriod (--min-healthy-period)",
+        ),
+        (
+            below(&remedies.unreachable_timeout, config.min_unreachable_timeout),
+            "remedies.unreachableTimeout (--min-unreachable-timeout)",
+        ),
     ]
     .into_iter()
     .filter_map(|(below, words)| below.then_some(words))
@@ -362,22 +376,33 @@ mod tests {
     fn no_fleet_is_less_patient_than_the_operators_flags() {
         let config = CommandLine::try_parse_from(["binder-operator"]).unwrap().config;
         let hasty = Remedies {
-            cooldown: "1s".into(),
-            refill_after: "1s".into(),
-            dead_after: "1s".into(),
+            retry_period: "1s".into(),
+            min_healthy_period: "1s".into(),
+            unreachable_timeout: "1s".into(),
             ..Remedies::default()
         };
         let raised_to = patience(&hasty, &config);
-        assert_eq!(raised_to.dead_after, Duration::from_secs(300), "longer than a boot with fsck takes");
-        assert_eq!((raised_to.cooldown, raised_to.refill_after), (Duration::from_secs(10), Duration::from_secs(300)));
+        assert_eq!(raised_to.unreachable_timeout, Duration::from_secs(300), "longer than a boot with fsck takes");
+        assert_eq!(
+            (raised_to.retry_period, raised_to.min_healthy_period),
+            (Duration::from_secs(10), Duration::from_secs(300))
+        );
         assert_eq!(raised(&hasty, &config).len(), 3, "and it is said");
         let usual = Remedies::default();
         assert!(raised(&usual, &config).is_empty());
-        assert_eq!(patience(&usual, &config), Patience::default());
-        let lab = ["binder-operator", "--min-dead-after", "1s", "--min-cooldown", "1s", "--min-refill-after", "1s"];
+        assert_eq!(patience(&usual, &config), RetryPolicy::default());
+        let lab = [
+            "binder-operator",
+            "--min-unreachable-timeout",
+            "1s",
+            "--min-retry-period",
+            "1s",
+            "--min-healthy-period",
+            "1s",
+        ];
         let config = CommandLine::try_parse_from(lab).unwrap().config;
-        assert_eq!(patience(&hasty, &config).dead_after, Duration::from_secs(1));
-        assert!(CommandLine::try_parse_from(["binder-operator", "--min-dead-after", "soon"]).is_err());
+        assert_eq!(patience(&hasty, &config).unreachable_timeout, Duration::from_secs(1));
+        assert!(CommandLine::try_parse_from(["binder-operator", "--min-unreachable-timeout", "soon"]).is_err());
     }
 
     #[test]

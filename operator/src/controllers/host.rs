@@ -7,12 +7,12 @@ mod tests;
 mod view;
 
 use super::actions::Remembered;
-use super::{Context, Error, Known, PASS, chain, fleet, outage, pace, record};
+use super::{Context, Error, HostCache, PASS, chain, fleet, outage, pace, record};
 use crate::panics;
 use act::{Decided, end_backups_that_nobody_makes, execute};
 use binder_core::facets::Step;
 use binder_core::inspect;
-use binder_core::plan::memory::Memory;
+use binder_core::plan::memory::History;
 use binder_core::plan::{self, FailureKind, Host, LookFailure, Looked, Next};
 use binder_core::status::{self, events, failed};
 use binder_crds::{BinderFleet, BinderHost, BinderHostSpec, BinderHostStatus, Mode};
@@ -96,7 +96,8 @@ fn first_look_waits(object: &BinderHost, context: &Context) -> Option<Duration> 
     let (uid, namespace) = (object.uid()?, object.namespace()?);
     let hosts = context.hosts.len();
     let mut all = context.known();
-    let known = all.entry(uid).or_insert_with(|| Known { namespace, name: object.name_any(), ..Known::default() });
+    let known =
+        all.entry(uid).or_insert_with(|| HostCache { namespace, name: object.name_any(), ..HostCache::default() });
     if std::mem::replace(&mut known.looked_at, true) {
         return None;
     }
@@ -155,22 +156,22 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
     let described = describe(object, context)?;
     let known = {
         let mut all = context.known();
-        let known = all.entry(described.uid.clone()).or_insert_with(|| Known {
+        let known = all.entry(described.uid.clone()).or_insert_with(|| HostCache {
             namespace: described.namespace.clone(),
             name: described.object.name_any(),
-            ..Known::default()
+            ..HostCache::default()
         });
         known.clone()
     };
     let mut previous = known.status.or_else(|| described.object.status.clone()).unwrap_or_default();
     let patience = described.fleet.as_ref().map(|fleet| fleet::patience(&fleet.spec.remedies, &context.config));
-    let refill_after = patience.unwrap_or_default().refill_after;
+    let min_healthy_period = patience.unwrap_or_default().min_healthy_period;
     if previous.observed_generation < 0 {
         let (namespace, name) = (&described.namespace, described.object.name_any());
-        let inherited = record::inherited(context, namespace, &name, refill_after, context.clock.now());
+        let inherited = record::inherited(context, namespace, &name, min_healthy_period, context.clock.now());
         previous.incident_since = previous.incident_since.or(inherited.map(Time));
     }
-    let keep = record::Keep::of(context.config.keep_actions(), &previous, refill_after, context.clock.now());
+    let keep = record::Keep::of(context.config.keep_actions(), &previous, min_healthy_period, context.clock.now());
     let mut memory = record::memory(context, &described.object, &described.uid, keep).await?;
     end_backups_that_nobody_makes(&described, context, &mut memory).await?;
     try_login_once_more(&described, context, &memory, known.tried_login_after.as_deref());
@@ -326,7 +327,7 @@ fn describe(object: Arc<BinderHost>, context: &Context) -> Result<Described, Err
 async fn record_ends(
     described: &Described,
     context: &Context,
-    memory: &mut Memory,
+    memory: &mut History,
     finish: &[plan::Finish],
 ) -> Result<(), Error> {
     let now = context.clock.now();

@@ -7,12 +7,12 @@ use super::secrets::Age;
 use super::{Context, Error, MANAGER, fleet};
 use crate::execute::{KeyPlace, Sent};
 use crate::metrics::Metrics;
-use crate::observe::{self, Around, Eyes};
+use crate::observe::{self, Eyes, FleetContext};
 use binder_core::facets::{How, Step};
 use binder_core::gate::Permit;
 use binder_core::plan::Looked;
 use binder_core::seen::keys::{Found, FoundKey, InLog, KeySearch, Put, Told, candidate, together};
-use binder_core::seen::{Known, servers};
+use binder_core::seen::{Fact, servers};
 use binder_core::status::conditions::find;
 use binder_crds::references::SecretKeyRef;
 use binder_crds::{BinderHostSpec, Mode, PURPOSE_API_KEY, PURPOSE_LABEL, conditions};
@@ -81,7 +81,7 @@ pub(super) async fn look(
     context: &Context,
     about: &About<'_>,
     session: &dyn Eyes,
-    mut around: Around,
+    mut around: FleetContext,
     problem: &KeyProblem,
 ) -> Looked {
     let desired = &about.spec.desired;
@@ -99,7 +99,7 @@ pub(super) async fn look(
     let mut looked = session.look(desired, &around).await;
     let Looked::Seen(seen) = &mut looked else { return looked };
     // What is seen of the logs ends here: what was found is in nobody's hands but ours.
-    let logs = std::mem::replace(&mut seen.log_keys, Known::NotAsked);
+    let logs = std::mem::replace(&mut seen.log_keys, Fact::NotAsked);
     context.key_search.tell(&place, about.uid, told(about.name, &logs, tried.as_ref(), &seen.servers));
     let now = candidate(context.key_search.told(&place).values());
     if let (None, Some(key)) = (&tried, now) {
@@ -115,17 +115,17 @@ pub(super) async fn look(
 /// What one look at a host tells: what its servers' logs hold, and what its servers make of the key that was tried.
 fn told(
     host: &str,
-    logs: &Known<BTreeMap<String, InLog>>,
+    logs: &Fact<BTreeMap<String, InLog>>,
     tried: Option<&FoundKey>,
-    servers: &Known<servers::Servers>,
+    servers: &Fact<servers::Servers>,
 ) -> Told {
     let mut told = Told { host: host.to_owned(), ..Told::default() };
     match logs {
-        Known::Seen(logs) => told.logs = logs.clone(),
-        Known::Unknown(blind) => told.unseen = Some(blind.message.clone()),
-        Known::NotAsked => {}
+        Fact::Seen(logs) => told.logs = logs.clone(),
+        Fact::Unknown(blind) => told.unseen = Some(blind.message.clone()),
+        Fact::NotAsked => {}
     }
-    if let (Some(key), Known::Seen(servers)) = (tried, servers) {
+    if let (Some(key), Fact::Seen(servers)) = (tried, servers) {
         told.tried = Some(key.clone());
         told.answers = servers.keys.iter().filter_map(|(name, key)| Some((name.clone(), taken(key)?))).collect();
     }
@@ -322,7 +322,7 @@ fn refusal(error: &kube::Error) -> String {
         kube::Error::Api(status) if status.code == 403 => {
             "the API server forbids it: name the Secret in the chart's apiKeySecrets".to_owned()
         }
-        kube::Error::Api(status) if status.code == 409 => "somebody else has written that entry meanwhile".to_owned(),
+        kube::Error::Api(status) if status.code == 409 => "another writer set that entry meanwhile".to_owned(),
         kube::Error::Api(status) => format!("the API server answered HTTP {}", status.code),
         _ => "the API server did not answer".to_owned(),
     }

@@ -27,7 +27,7 @@ use crate::hosts::{Hosts, sanitize};
 use crate::machines::{Machine, Outside, Surroundings};
 use crate::metrics::Metrics;
 use binder_core::plan::evidence::Demanded;
-use binder_core::seen::history::History;
+use binder_core::seen::history::EarlierLooks;
 use binder_core::status::failed::Failed;
 use binder_crds::{BinderAction, BinderFleet, BinderHost, BinderHostStatus};
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -86,7 +86,7 @@ pub struct Context {
     /// True once hosts, fleets and actions have been read, all of them: what a fleet forbids and what was tried is not known
     /// before.
     pub(crate) read: watch::Receiver<bool>,
-    known: Mutex<HashMap<String, Known>>,
+    known: Mutex<HashMap<String, HostCache>>,
     /// Errors in a row, of fleets by their UID.
     fleet_errors: Mutex<HashMap<String, u32>>,
 }
@@ -94,13 +94,13 @@ pub struct Context {
 /// What the operator itself remembers of one host between two looks. All of it can be read back from the API, or is only
 /// there to wait longer.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct HostCache {
     /// The status that it wrote last: the cache may not have caught up with it.
     pub(crate) status: Option<BinderHostStatus>,
     /// The steps that the last look led to, for the next one to confirm.
     pub(crate) demanded: Demanded,
     /// What earlier looks know; lost with the process, and then learned again.
-    pub(crate) history: History,
+    pub(crate) history: EarlierLooks,
     /// Errors of the API in a row.
     pub(crate) errors: u32,
     /// How slow the looks at it were.
@@ -121,7 +121,7 @@ pub(crate) struct Known {
 
 impl Context {
     /// What is known of a host; kept by its UID, so that a host of the same name made later is another one.
-    pub(crate) fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
+    pub(crate) fn known(&self) -> MutexGuard<'_, HashMap<String, HostCache>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -463,7 +463,7 @@ async fn housekeeping(context: &Context, ready: &AtomicBool, have_read: &watch::
     loop {
         tokio::time::sleep(Duration::from_secs(5)).await;
         let there: HashSet<String> = context.hosts.state().iter().filter_map(|host| host.uid()).collect();
-        let gone: Vec<(String, Known)> = {
+        let gone: Vec<(String, HostCache)> = {
             let mut known = context.known();
             let gone: Vec<String> = known.keys().filter(|uid| !there.contains(*uid)).cloned().collect();
             gone.into_iter().filter_map(|uid| known.remove(&uid).map(|host| (uid, host))).collect()

@@ -21,7 +21,7 @@ use binder_core::plan::outage::{
 use binder_core::seen::kubernetes::{NodeInstance, Nodes};
 use binder_core::seen::proxy::Cluster;
 use binder_core::seen::settings::Settings;
-use binder_core::seen::{Known, Observation};
+use binder_core::seen::{Fact, Observation};
 use binder_crds::desired::Server;
 use binder_crds::host::ProvenAt;
 use binder_crds::references::HostPower;
@@ -158,8 +158,8 @@ impl Neighbours {
     }
 
     /// What a host's settings said when they were last read; not asked while they never were.
-    pub(crate) fn settings(&self, uid: &str) -> Known<Settings> {
-        self.lock().settings.get(uid).cloned().map_or(Known::NotAsked, Known::Seen)
+    pub(crate) fn settings(&self, uid: &str) -> Fact<Settings> {
+        self.lock().settings.get(uid).cloned().map_or(Fact::NotAsked, Fact::Seen)
     }
 
     /// The port on which one of a host's servers is asked, once the host's settings were read.
@@ -183,12 +183,12 @@ pub(super) fn seen(
     {
         let mut all = context.neighbours.lock();
         all.seen.insert(uid.to_owned(), now);
-        if let Known::Seen(proxy) = &seen.proxy
+        if let Fact::Seen(proxy) = &seen.proxy
             && let Cluster::Identity(identity) = &proxy.cluster
         {
             all.clusters.insert(uid.to_owned(), identity.clone());
         }
-        if let Known::Seen(settings) = &seen.settings {
+        if let Fact::Seen(settings) = &seen.settings {
             all.settings.insert(uid.to_owned(), settings.clone());
         }
         let round = if of.is_some_and(|of| of.spec.hosts.len() > FEW) { LONG_ROUND } else { ROUND };
@@ -316,7 +316,7 @@ pub(super) async fn ask(
 ) -> Result<Outage, Error> {
     let neighbours = of.map(|of| neighbours(context, host, of, &greeted)).unwrap_or_default();
     let power = power::of(context, namespace, spec, None, Age::for_looks(plan::usual(spec))).await?;
-    let settings = host.uid().map_or(Known::NotAsked, |uid| context.neighbours.settings(&uid));
+    let settings = host.uid().map_or(Fact::NotAsked, |uid| context.neighbours.settings(&uid));
     let asked = questions(spec, &settings);
     let (witnesses, (cloud, instance), address) = tokio::join!(
         join_all(neighbours.iter().map(|(host, session)| witness(host, &**session, spec, &asked, &greeted))),
@@ -455,7 +455,7 @@ async fn witness(
 
 /// What is asked of a silent host: its sshd, and the ports of what is described there, each as its protocol wants. The ports are
 /// those that its settings said last; where nobody has read them since the operator started, the usual ones.
-fn questions(spec: &BinderHostSpec, settings: &Known<Settings>) -> Vec<(Over, u16)> {
+fn questions(spec: &BinderHostSpec, settings: &Fact<Settings>) -> Vec<(Over, u16)> {
     let desired = &spec.desired;
     let mut all = vec![(Over::Ssh, spec.port)];
     let ports = |component: Component| {
@@ -516,7 +516,7 @@ pub(super) async fn look_at_nodes(
     if !spec.desired.kubernetes_api.as_ref().is_some_and(|api| api.may_restart_nodes) {
         return Ok(());
     }
-    let Known::Seen(api) = &mut seen.kubernetes else { return Ok(()) };
+    let Fact::Seen(api) = &mut seen.kubernetes else { return Ok(()) };
     let own = api.nodes_are_its_own();
     let Ok(Nodes { not_ready, instances, .. }) = &mut api.nodes else { return Ok(()) };
     if !own {
@@ -541,7 +541,7 @@ async fn node_instance(
         return Ok(Err("the master has no power.gce, which says where instances are".to_owned()));
     };
     if binder_crds::text::CloudName::from(node).checked().is_err() {
-        return Ok(Err("its name is no instance's".to_owned()));
+        return Ok(Err("its name is not a valid instance name".to_owned()));
     }
     let listed = of.is_some_and(|of| {
         fleet::members(context, of).iter().any(|host| {
@@ -571,7 +571,7 @@ pub(super) async fn objection(
     spec: &BinderHostSpec,
     step: &Step,
     power: &dyn Power,
-    dead_after: Duration,
+    unreachable_timeout: Duration,
 ) -> Option<String> {
     let How::Cloud(call) = step.how() else { return None };
     let (wanted, node) = match call {
@@ -600,7 +600,7 @@ pub(super) async fn objection(
         return None;
     }
     let booting = found.on_for().and_then(|on_for| Duration::try_from(on_for).ok());
-    if wanted == State::Running && booting.is_some_and(|on_for| on_for < dead_after) {
+    if wanted == State::Running && booting.is_some_and(|on_for| on_for < unreachable_timeout) {
         return Some("its cloud says that it was started just now".to_owned());
     }
     let instance =
@@ -666,13 +666,13 @@ mod tests {
             },
             ..BinderHostSpec::default()
         };
-        let all = questions(&spec, &Known::NotAsked);
+        let all = questions(&spec, &Fact::NotAsked);
         for question in [(Over::Ssh, 2222), (Over::Http, 3000), (Over::Http, 6443), (Over::MongoDb, 9050)] {
             assert!(all.contains(&question), "{question:?} in {all:?}");
         }
         // As the host's settings said last.
         let moved = b"conf web {\"port\": 8080}\nconf db {\"port\": 27017}\nend\n".to_vec();
-        let moved = Known::Seen(settings::read(Some(&Said { bytes: moved, exit: 0 })).unwrap());
+        let moved = Fact::Seen(settings::read(Some(&Said { bytes: moved, exit: 0 })).unwrap());
         let all = questions(&spec, &moved);
         assert!(all.contains(&(Over::Http, 8080)) && all.contains(&(Over::MongoDb, 27017)), "{all:?}");
         assert!(!all.contains(&(Over::Http, 3000)) && !all.contains(&(Over::MongoDb, 9050)), "{all:?}");

@@ -4,7 +4,7 @@ use super::actions::{self, HostName, Remembered};
 use super::{Context, Error, MANAGER, list_all};
 use crate::execute::Sent;
 use binder_core::facets::{Disruption, Step};
-use binder_core::plan::memory::{Memory, Past};
+use binder_core::plan::memory::{Attempt, History};
 use binder_core::plan::{Finish, Run};
 use binder_core::status::conditions::find;
 use binder_core::status::events::Tell;
@@ -43,22 +43,22 @@ const DAY: SignedDuration = SignedDuration::from_hours(24);
 pub(super) struct Keep {
     /// How long finished ones are kept at least.
     age: SignedDuration,
-    /// Since when attempts count: since the incident began, or a chore was due.
+    /// Since when attempts count: since the incident began, or a task was due.
     since: Option<Timestamp>,
     now: Timestamp,
 }
 
 impl Keep {
     /// From what the flags say and what the host's status tells: an incident is over once the host has been healthy for
-    /// `refill_after`.
-    pub(super) fn of(age: Duration, status: &BinderHostStatus, refill_after: Duration, now: Timestamp) -> Self {
-        let refill = SignedDuration::try_from(refill_after).unwrap_or(DAY);
+    /// `min_healthy_period`.
+    pub(super) fn of(age: Duration, status: &BinderHostStatus, min_healthy_period: Duration, now: Timestamp) -> Self {
+        let refill = SignedDuration::try_from(min_healthy_period).unwrap_or(DAY);
         let healthy_for = find(status, conditions::HEALTHY)
             .filter(|condition| condition.status == "True")
             .map(|condition| now.duration_since(condition.last_transition_time.0));
         let incident = status.incident_since.as_ref().map(|since| since.0);
         let incident = incident.filter(|_| healthy_for.is_none_or(|healthy_for| healthy_for < refill));
-        let due = status.schedules.iter().map(|chore| chore.next_run.0).filter(|due| *due <= now);
+        let due = status.schedules.iter().map(|task| task.next_run.0).filter(|due| *due <= now);
         Self {
             age: SignedDuration::try_from(age).unwrap_or(SignedDuration::MAX),
             since: due.chain(incident).min(),
@@ -68,7 +68,7 @@ impl Keep {
 
     /// Whether a record may be let go of. What still counts as an attempt stays, however old it is: else the operator would
     /// try again what has failed, as often as records get old.
-    fn lets_go_of(&self, past: &Past) -> bool {
+    fn lets_go_of(&self, past: &Attempt) -> bool {
         let Some(finished) = past.finished_at else { return false };
         let counts = self.since.is_some_and(|since| past.created >= since);
         let by_the_day =
@@ -82,9 +82,9 @@ impl Keep {
 ///
 /// # Errors
 /// [`Error`] when the API fails.
-pub(super) async fn memory(context: &Context, host: &BinderHost, uid: &str, keep: Keep) -> Result<Memory, Error> {
+pub(super) async fn memory(context: &Context, host: &BinderHost, uid: &str, keep: Keep) -> Result<History, Error> {
     let (namespace, name) = (host.namespace().unwrap_or_default(), host.name_any());
-    let mut memory = Memory::default();
+    let mut memory = History::default();
     for recorded in context.actions.of(&namespace, &name) {
         if let Some(why) = recorded.stranger {
             say_stranger(context, host, uid, &recorded.past, why).await;
@@ -109,23 +109,23 @@ pub(super) async fn still_remembered(
     let (namespace, name) = (host.namespace().unwrap_or_default(), host.name_any());
     actions::refresh(context, &namespace, &name).await?;
     let ours = context.actions.of(&namespace, &name).into_iter().filter(|recorded| recorded.stranger.is_none());
-    let now = Memory { actions: ours.map(|recorded| recorded.past.clone()).collect() };
+    let now = History { actions: ours.map(|recorded| recorded.past.clone()).collect() };
     Ok(Remembered::of(&now) == remembered)
 }
 
 /// Since when the incident lasts that a host's earlier object has left behind, for an object of the same name that was never
 /// looked at: a host that is deleted and made again does not get its attempts anew. It goes on unless what was tried last
-/// helped, longer than `refill_after` ago. A host that is healthy ends it as any other, after `refill_after`.
+/// helped, longer than `min_healthy_period` ago. A host that is healthy ends it as any other, after `min_healthy_period`.
 pub(super) fn inherited(
     context: &Context,
     namespace: &str,
     host: &str,
-    refill_after: Duration,
+    min_healthy_period: Duration,
     now: Timestamp,
 ) -> Option<Timestamp> {
     let all = context.actions.of(namespace, host);
     let last = all.iter().rfind(|recorded| recorded.stranger.is_none() && recorded.incident.is_some())?;
-    let refill = SignedDuration::try_from(refill_after).unwrap_or(DAY);
+    let refill = SignedDuration::try_from(min_healthy_period).unwrap_or(DAY);
     let over = last.past.outcome == Some(ActionOutcome::Succeeded)
         && last.past.finished_at.is_some_and(|finished| now.duration_since(finished) >= refill);
     last.incident.filter(|_| !over)
@@ -173,7 +173,7 @@ pub(super) async fn tidy(context: &Context, now: Timestamp) -> Result<(), Error>
 ///
 /// # Errors
 /// [`Error`] when the API fails.
-async fn delete(context: &Context, namespace: &str, host: &str, past: &Past) -> Result<(), Error> {
+async fn delete(context: &Context, namespace: &str, host: &str, past: &Attempt) -> Result<(), Error> {
     let uid = (!past.uid.is_empty()).then(|| past.uid.clone());
     let parameters =
         DeleteParams { preconditions: Some(Preconditions { uid, resource_version: None }), ..DeleteParams::default() };
@@ -200,13 +200,13 @@ pub(super) fn written_by_us(action: &BinderAction) -> Result<(), &'static str> {
             && entry.fields_v1.as_ref().is_some_and(|fields| fields.0.get("f:spec").is_some())
     };
     if !action.managed_fields().iter().any(manages) {
-        return Err("its spec was written by somebody else");
+        return Err("this operator did not write its spec");
     }
     Ok(())
 }
 
 /// Says once that an action is not ours.
-async fn say_stranger(context: &Context, host: &BinderHost, uid: &str, action: &Past, why: &str) {
+async fn say_stranger(context: &Context, host: &BinderHost, uid: &str, action: &Attempt, why: &str) {
     let first = context.known().get_mut(uid).is_some_and(|known| known.strangers.insert(action.uid.clone()));
     if !first {
         return;
@@ -217,10 +217,10 @@ async fn say_stranger(context: &Context, host: &BinderHost, uid: &str, action: &
     tell(context, host, vec![event]).await;
 }
 
-pub(super) fn past(action: &BinderAction) -> Past {
+pub(super) fn past(action: &BinderAction) -> Attempt {
     let spec = &action.spec;
     let status = action.status.clone().unwrap_or_default();
-    Past {
+    Attempt {
         name: action.name_any(),
         uid: action.uid().unwrap_or_default(),
         step: step(action),
@@ -270,7 +270,7 @@ pub(super) async fn intend(
     run: &Run,
     boot_id: Option<&str>,
     decided: Decided,
-) -> Result<Option<Past>, Error> {
+) -> Result<Option<Attempt>, Error> {
     let name = run.permit.action().to_owned();
     let uid = run.permit.host().to_owned();
     let what = format!("BinderAction {name}");
@@ -332,7 +332,7 @@ pub(super) async fn intend(
             tracing::info!(
                 action = name,
                 error = super::chain(&failed),
-                "recorded, although the API answered otherwise"
+                "recorded, although the API answered with an error"
             );
             Ok(Some(past(&found)))
         }
@@ -533,8 +533,8 @@ mod tests {
         .unwrap()
     }
 
-    fn ended_at(action: &BinderAction, finished: &str) -> Past {
-        Past { outcome: Some(ActionOutcome::Failed), finished_at: Some(at(finished)), ..past(action) }
+    fn ended_at(action: &BinderAction, finished: &str) -> Attempt {
+        Attempt { outcome: Some(ActionOutcome::Failed), finished_at: Some(at(finished)), ..past(action) }
     }
 
     fn status(incident: Option<&str>, healthy_since: Option<&str>) -> BinderHostStatus {
@@ -572,10 +572,10 @@ mod tests {
             keep(&status(Some("2026-11-01T00:00:00Z"), Some("2026-11-01T01:00:00Z"))).lets_go_of(&old),
             "the incident is over"
         );
-        let open = Past { outcome: None, finished_at: None, ..old.clone() };
+        let open = Attempt { outcome: None, finished_at: None, ..old.clone() };
         assert!(!keep(&status(None, None)).lets_go_of(&open), "nobody knows yet how it ended");
-        let mut chore = status(None, Some("2026-11-01T00:00:00Z"));
-        chore.schedules = vec![binder_crds::host::ScheduleStatus {
+        let mut task = status(None, Some("2026-11-01T00:00:00Z"));
+        task.schedules = vec![binder_crds::host::ScheduleStatus {
             name: "backup".to_owned(),
             schedule: String::new(),
             time_zone: String::new(),
@@ -583,7 +583,7 @@ mod tests {
             last_run: None,
             last_outcome: String::new(),
         }];
-        assert!(!keep(&chore).lets_go_of(&old), "a chore that is still due has its attempts");
+        assert!(!keep(&task).lets_go_of(&old), "a task that is still due has its attempts");
     }
 
     #[test]

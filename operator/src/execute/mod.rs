@@ -94,7 +94,7 @@ pub enum CannotExecute {
     #[error("{0}")]
     Impossible(String),
     /// The step is done by the host's cloud, and nobody says how to ask it.
-    #[error("nobody described how to power-cycle the machine: set spec.power")]
+    #[error("spec.power is not set, so the machine cannot be power-cycled")]
     NoPower,
     /// The cloud cannot be asked.
     #[error("the machine's cloud cannot be asked: {0}")]
@@ -103,19 +103,19 @@ pub enum CannotExecute {
     #[error("the key cannot be added to the instance")]
     BadKey(#[source] binder_crds::text::BadText),
     /// The step is done on the host, and there is no connection to it.
-    #[error("there is no connection to the host")]
+    #[error("no connection to the host")]
     NotConnected,
     /// The step is done by the build server, and there is no connection to its host.
-    #[error("there is no connection to the host with the build server")]
+    #[error("no connection to the host with the build server")]
     NoBuildServer,
     /// The API key has nowhere to go, or is not known any more.
     #[error("the API key is not known any more, or no Secret is named for it")]
     NoKeyPlace,
     /// A backup has nowhere to go.
-    #[error("there is no place for backups that can be used")]
+    #[error("no usable place for backups")]
     NoPlaceForBackups,
     /// A connection to a machine is no way to do it.
-    #[error("the step is carried out elsewhere")]
+    #[error("the step is not carried out on the host")]
     NotHere,
 }
 
@@ -145,6 +145,9 @@ pub async fn carry_out(step: &Step, permit: Permit, means: Means<'_>) -> Sent {
             }
             None => Err(CannotExecute::NoBuildServer),
         },
+        How::Command(Command { stdin: Stdin::ApiKey, .. }) if means.api_key.is_none() => {
+            Err(CannotExecute::NoApiKey { what: step.words() })
+        }
         How::Command(_) | How::Http(HttpCall::DeleteRoutes { .. }) | How::Database { .. } | How::Backup { .. } => {
             match means.session {
                 Some(session) => {

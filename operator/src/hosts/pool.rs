@@ -245,9 +245,9 @@ impl<S: Kept + ?Sized + 'static> Hosts<S> {
         let outcome = {
             let mut state = locked(&slot.state);
             match state.without_attempt(target, &self.shared.chance) {
-                Known::Outcome(outcome) => return outcome,
-                Known::UnderWay(outcome) => outcome,
-                Known::AttemptDue { failures } => state.attempt(&slot, target, failures, &self.shared),
+                SlotView::Outcome(outcome) => return outcome,
+                SlotView::UnderWay(outcome) => outcome,
+                SlotView::AttemptDue { failures } => state.attempt(&slot, target, failures, &self.shared),
             }
         };
         outcome.await
@@ -336,41 +336,43 @@ impl<S: Kept + ?Sized + 'static> Hosts<S> {
 }
 
 /// What can be said without an attempt.
-enum Known<S: ?Sized> {
+enum SlotView<S: ?Sized> {
     Outcome(Outcome<S>),
     UnderWay(Shared<BoxFuture<'static, Outcome<S>>>),
     AttemptDue { failures: u32 },
 }
 
 impl<S: Kept + ?Sized + 'static> State<S> {
-    fn without_attempt(&mut self, target: &Target, chance: &Chance) -> Known<S> {
+    fn without_attempt(&mut self, target: &Target, chance: &Chance) -> SlotView<S> {
         if let Some((_, why)) = self.refused.iter().rev().find(|(refused, _)| refused.same_session(target)) {
             let why = NotConnected { why: Arc::clone(why), retry: Retry::WhenLoginChanges };
-            return Known::Outcome(Err(why));
+            return SlotView::Outcome(Err(why));
         }
         match &self.now {
-            Now::Connecting { target: to, outcome, .. } if to.same_session(target) => Known::UnderWay(outcome.clone()),
+            Now::Connecting { target: to, outcome, .. } if to.same_session(target) => {
+                SlotView::UnderWay(outcome.clone())
+            }
             Now::Open { target: to, session, failures } if to.same_session(target) => {
                 if session.is_open() {
                     // A worn session is replaced when nobody uses it.
                     if session.needs_reconnect() && Arc::strong_count(session) == 1 {
-                        return Known::AttemptDue { failures: 0 };
+                        return SlotView::AttemptDue { failures: 0 };
                     }
-                    return Known::Outcome(Ok(Arc::clone(session)));
+                    return SlotView::Outcome(Ok(Arc::clone(session)));
                 }
                 if session.opened().elapsed() >= STEADY_AFTER {
-                    return Known::AttemptDue { failures: 0 };
+                    return SlotView::AttemptDue { failures: 0 };
                 }
                 let why = ConnectError::Unsteady { at: target.endpoint(), why: session.ending_in_words() };
                 let failures = failures.saturating_add(1);
-                Known::Outcome(Err(self.fail(target, failures, Arc::new(why), chance)))
+                SlotView::Outcome(Err(self.fail(target, failures, Arc::new(why), chance)))
             }
             Now::Failed { target: to, why, due, failures } if to.same_session(target) => match due {
-                Some(due) if *due <= Instant::now() => Known::AttemptDue { failures: *failures },
-                _ => Known::Outcome(Err(why.clone())),
+                Some(due) if *due <= Instant::now() => SlotView::AttemptDue { failures: *failures },
+                _ => SlotView::Outcome(Err(why.clone())),
             },
             // Another address, user or key: whatever was learnt is not about this.
-            _ => Known::AttemptDue { failures: 0 },
+            _ => SlotView::AttemptDue { failures: 0 },
         }
     }
 

@@ -77,7 +77,7 @@ pub enum BadProbe {
         why: BadArgument,
     },
     /// A script longer than a single argument may be, or one with a NUL byte.
-    #[error("section `{name}`: its script is no argument for `sh -c`")]
+    #[error("section `{name}`: its script cannot be an argument of `sh -c`")]
     Script {
         /// The section.
         name: &'static str,

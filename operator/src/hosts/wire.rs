@@ -38,7 +38,7 @@ pub enum Unreached {
     #[error("the port is closed (connection refused)")]
     Refused,
     /// No way to it, as the operator's own machine or a router says.
-    #[error("there is no route to it")]
+    #[error("no route to it")]
     NoRoute,
     /// Nothing answered: down, cut off, or behind a firewall that drops.
     #[error("nothing answered within {} s", after.as_secs_f32())]

@@ -60,7 +60,7 @@ impl Collector for Inspection {
         )?;
         gauge(
             encoder,
-            ("host_listeners", "TCP ports that somebody listens on", None),
+            ("host_listeners", "TCP ports with a listener", None),
             hosts.iter().map(|(key, figures)| (of(key), counted(figures.listeners))),
         )?;
         let states = hosts.iter().flat_map(|(key, figures)| {

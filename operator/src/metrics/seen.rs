@@ -100,7 +100,7 @@ impl SeenGauges {
             Verdict::Well(after) => {
                 self.api.get_or_create(&labels).set(after.as_secs_f64());
             }
-            Verdict::NotAnswering(_) | Verdict::Blind(_) => {
+            Verdict::NotAnswering(_) | Verdict::Unknown(_) => {
                 self.api.remove(&labels);
             }
         }
@@ -148,7 +148,7 @@ where
 mod tests {
     use crate::metrics::Metrics;
     use binder_core::seen::kubernetes::{Answers, Api, Identified, Namespaces, Nodes, Proxied};
-    use binder_core::seen::{Known, Observation};
+    use binder_core::seen::{Fact, Observation};
     use jiff::Timestamp;
     use std::time::Duration;
 
@@ -156,7 +156,7 @@ mod tests {
     fn what_is_not_seen_any_more_is_no_figure() {
         let metrics = Metrics::default();
         let mut seen = Observation::nothing(Timestamp::from_second(1000).unwrap());
-        seen.kubernetes = Known::Seen(Api {
+        seen.kubernetes = Fact::Seen(Api {
             own_port: 6443,
             own: Answers::Well(Duration::from_millis(5)),
             proxied: Ok(Proxied {

@@ -3,15 +3,15 @@
 use crate::binder::database;
 use crate::hosts::Session;
 use binder_core::catalogue::Place;
-use binder_core::seen::Known;
+use binder_core::seen::Fact;
 use binder_core::seen::database::Database;
 use binder_crds::Desired;
 
 /// Asks, if a database is described here.
-pub(super) async fn look(session: &Session, desired: &Desired) -> Known<Database> {
-    let Some(spec) = &desired.database else { return Known::NotAsked };
+pub(super) async fn look(session: &Session, desired: &Desired) -> Fact<Database> {
+    let Some(spec) = &desired.database else { return Fact::NotAsked };
     match database::read(session, &Place::of(spec), spec.names.is_some()).await {
-        Ok(database) => Known::Seen(database),
-        Err(blind) => Known::Unknown(blind),
+        Ok(database) => Fact::Seen(database),
+        Err(blind) => Fact::Unknown(blind),
     }
 }

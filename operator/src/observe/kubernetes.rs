@@ -1,11 +1,11 @@
 //! The Kubernetes API that a host serves, asked in two ways: as the runbook's `kubectl get nodes` asks, through the kubectl
 //! proxy of another host of the fleet, and on the machine's own loopback address, over its own connection.
 
-use super::{Around, Eyes};
+use super::{Eyes, FleetContext};
 use crate::binder::ask::{NoAnswer, To, get};
 use crate::hosts::{HttpAnswer, HttpError, HttpPath, LocalHttp, Reach, Session};
 use binder_core::seen::kubernetes::{self, Answers, Api, Identified, Namespaces, Nodes, Proxied};
-use binder_core::seen::{Known, proxy};
+use binder_core::seen::{Fact, proxy};
 use binder_crds::Desired;
 use binder_crds::desired::KubernetesApi;
 use std::sync::Arc;
@@ -37,8 +37,8 @@ impl Way {
 }
 
 /// Asks, where an API is described: over the machine's own connection, and on the way to its cluster.
-pub(super) async fn ask(session: &Session, desired: &Desired, around: &Around) -> Known<Api> {
-    let Some(spec) = &desired.kubernetes_api else { return Known::NotAsked };
+pub(super) async fn ask(session: &Session, desired: &Desired, around: &FleetContext) -> Fact<Api> {
+    let Some(spec) = &desired.kubernetes_api else { return Fact::NotAsked };
     let (own, through) = tokio::join!(own(session, spec), async {
         match &around.cluster {
             Some(way) => Some(way.session.cluster(way, spec).await),
@@ -50,7 +50,7 @@ pub(super) async fn ask(session: &Session, desired: &Desired, around: &Around) -
         Some((proxied, nodes, namespaces)) => (Ok(proxied), nodes, namespaces),
         None => (Err(nobody.to_owned()), Err(nobody.to_owned()), None),
     };
-    Known::Seen(Api { own_port: spec.own_port(), own, proxied, nodes, namespaces })
+    Fact::Seen(Api { own_port: spec.own_port(), own, proxied, nodes, namespaces })
 }
 
 /// How the API answers on the machine's own loopback address.

@@ -20,7 +20,7 @@ use binder_core::catalogue;
 use binder_core::facets;
 use binder_core::plan::{FailureKind, LookFailure, Looked};
 use binder_core::seen::servers::Key;
-use binder_core::seen::{Answer, Ask, Blind, Observation, Reason, keys, known, settings};
+use binder_core::seen::{Answer, Ask, Observation, Reason, Unknown, keys, known, settings};
 use binder_crds::Desired;
 use binder_crds::desired::KubernetesApi;
 use futures::future::{BoxFuture, FutureExt};
@@ -31,7 +31,7 @@ use std::time::Duration;
 
 /// What a look may use beside the host's own connection and description.
 #[derive(Debug, Default)]
-pub struct Around {
+pub struct FleetContext {
     /// Addresses of the fleet's hosts, by name.
     pub addresses: BTreeMap<String, String>,
     /// Where the fleet's build server is; `None` as well while the settings of its host, which say its port, are not known.
@@ -56,13 +56,13 @@ pub struct BuildServer {
 /// What can be asked through an open connection to a machine.
 pub trait Eyes: Send + Sync + std::fmt::Debug {
     /// One look at the machine.
-    fn look<'a>(&'a self, desired: &'a Desired, around: &'a Around) -> BoxFuture<'a, Looked>;
+    fn look<'a>(&'a self, desired: &'a Desired, around: &'a FleetContext) -> BoxFuture<'a, Looked>;
 
     /// Asks the servers of the machine once more, with what is known by now, and nothing else: the rest of the look stays.
     fn ask_servers<'a>(
         &'a self,
         desired: &'a Desired,
-        around: &'a Around,
+        around: &'a FleetContext,
         seen: &'a mut Observation,
     ) -> BoxFuture<'a, ()>;
 
@@ -77,14 +77,14 @@ pub trait Eyes: Send + Sync + std::fmt::Debug {
 }
 
 impl Eyes for Session {
-    fn look<'a>(&'a self, desired: &'a Desired, around: &'a Around) -> BoxFuture<'a, Looked> {
+    fn look<'a>(&'a self, desired: &'a Desired, around: &'a FleetContext) -> BoxFuture<'a, Looked> {
         look(self, desired, around).boxed()
     }
 
     fn ask_servers<'a>(
         &'a self,
         desired: &'a Desired,
-        around: &'a Around,
+        around: &'a FleetContext,
         seen: &'a mut Observation,
     ) -> BoxFuture<'a, ()> {
         async move { seen.servers = servers::ask(self, desired, around, &seen.settings).await }.boxed()
@@ -104,7 +104,7 @@ impl Eyes for Session {
 }
 
 /// Looks at a host. The time of the look is that at which all answers are there.
-pub async fn look(session: &Session, desired: &Desired, around: &Around) -> Looked {
+pub async fn look(session: &Session, desired: &Desired, around: &FleetContext) -> Looked {
     let mut asks = facets::asks(desired);
     if around.search_logs {
         asks.insert(0, keys::ask(server_processes(desired)));
@@ -158,7 +158,7 @@ fn section(ask: &Ask) -> Section {
 }
 
 fn answer(output: SectionOutput) -> Answer {
-    let not = |reason, message: String| Answer::Not(Blind { reason, message });
+    let not = |reason, message: String| Answer::Not(Unknown { reason, message });
     match output {
         SectionOutput::Complete { bytes, exit } => Answer::Said { bytes, exit },
         SectionOutput::TimedOut { after } => {
@@ -206,7 +206,7 @@ pub fn not_connected(failed: &NotConnected, key: &LoginKey) -> LookFailure {
     };
     let remedy = match reason {
         "HostKeyMismatch" => {
-            "; if the machine was replaced, put its new key into hostKeys, else somebody may stand between"
+            "; if the machine was replaced, put its new key into hostKeys; if it was not, somebody may intercept the connection"
         }
         "LoginRefused" | "RsaKeyNotTaken" => {
             "; so as not to be locked out it is tried again only when the Secret changes (kubectl annotate secret counts)"

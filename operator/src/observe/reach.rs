@@ -1,8 +1,8 @@
 //! Which described ports of other machines the host can reach.
 
-use super::Around;
+use super::FleetContext;
 use crate::hosts::{Reach, Session};
-use binder_core::seen::Known;
+use binder_core::seen::Fact;
 use binder_core::seen::reach::{Reached, Reaches, subject};
 use binder_crds::Desired;
 use binder_crds::desired;
@@ -12,9 +12,9 @@ use futures::future::join_all;
 const ASK_AGAIN: usize = 4;
 
 /// Asks for all of them at once.
-pub(super) async fn ask(session: &Session, desired: &Desired, around: &Around) -> Known<Reaches> {
+pub(super) async fn ask(session: &Session, desired: &Desired, around: &FleetContext) -> Fact<Reaches> {
     if desired.reaches.is_empty() {
-        return Known::NotAsked;
+        return Fact::NotAsked;
     }
     let asked =
         desired.reaches.iter().map(|wanted| async move { (subject(wanted), one(session, wanted, around).await) });
@@ -25,10 +25,10 @@ pub(super) async fn ask(session: &Session, desired: &Desired, around: &Around) -
         let found = one(session, wanted, around).await;
         reaches.insert(subject(wanted), found);
     }
-    Known::Seen(reaches)
+    Fact::Seen(reaches)
 }
 
-async fn one(session: &Session, wanted: &desired::Reach, around: &Around) -> Reached {
+async fn one(session: &Session, wanted: &desired::Reach, around: &FleetContext) -> Reached {
     let address = match (&wanted.host, &wanted.address) {
         (Some(host), _) => around.addresses.get(&host.0).map(String::as_str),
         (None, address) => address.as_ref().map(|address| address.0.as_str()),

@@ -4,7 +4,7 @@ use crate::binder::proxy::{ProxyApi, kubernetes};
 use crate::hosts::Session;
 use binder_core::seen::kubernetes::namespace_names;
 use binder_core::seen::routes::{Routes, routes};
-use binder_core::seen::{Blind, Known, Reason};
+use binder_core::seen::{Fact, Reason, Unknown};
 use binder_crds::Desired;
 use binder_crds::desired::Server;
 
@@ -15,11 +15,11 @@ fn described(desired: &Desired) -> Option<u16> {
 }
 
 /// Reads routes and namespaces.
-pub(super) async fn ask(session: &Session, desired: &Desired) -> Known<Routes> {
-    let Some(port) = described(desired) else { return Known::NotAsked };
+pub(super) async fn ask(session: &Session, desired: &Desired) -> Fact<Routes> {
+    let Some(port) = described(desired) else { return Fact::NotAsked };
     match read(session, port).await {
-        Ok(routes) => Known::Seen(routes),
-        Err(why) => Known::Unknown(Blind {
+        Ok(routes) => Fact::Seen(routes),
+        Err(why) => Fact::Unknown(Unknown {
             reason: Reason::NotAnswered,
             message: format!("the proxy's routes are not known: {why}"),
         }),

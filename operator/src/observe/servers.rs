@@ -1,14 +1,14 @@
 //! What Binder's servers on a host say: whether they take the API key, and what `/health/` tells. Each is asked on the port that
 //! the settings of its host say, so they are asked once those are read.
 
-use super::Around;
+use super::FleetContext;
 use crate::binder::ask::{ANSWERS_WITHIN, To, get};
 use crate::hosts::{HttpAnswer, Session};
 use binder_core::catalogue::{self, EXAMPLE, KeyRoute};
 use binder_core::facets::services;
 use binder_core::seen::servers::{self, Key, Servers};
 use binder_core::seen::settings::Settings;
-use binder_core::seen::{Blind, Known, Reason};
+use binder_core::seen::{Fact, Reason, Unknown};
 use binder_crds::Desired;
 use binder_crds::desired::Server;
 use futures::future::join_all;
@@ -19,21 +19,21 @@ use secrecy::SecretString;
 pub(super) async fn ask(
     session: &Session,
     desired: &Desired,
-    around: &Around,
-    settings: &Known<Settings>,
-) -> Known<Servers> {
+    around: &FleetContext,
+    settings: &Fact<Settings>,
+) -> Fact<Servers> {
     let routes: Vec<(Server, KeyRoute)> =
         desired.servers.iter().filter_map(|server| Some((*server, catalogue::key_route(*server)?))).collect();
     if routes.is_empty() {
-        return Known::NotAsked;
+        return Fact::NotAsked;
     }
     let key = match &around.api_key {
         Some(Ok(key)) => key,
         Some(Err(problem)) => {
             let message = format!("the servers cannot be asked without {problem}");
-            return Known::Unknown(Blind { reason: Reason::KeyUnknown, message });
+            return Fact::Unknown(Unknown { reason: Reason::KeyUnknown, message });
         }
-        None => return Known::NotAsked,
+        None => return Fact::NotAsked,
     };
     let own = join_all(routes.into_iter().map(|(server, route)| async move {
         let answer = match services::port(server, settings) {
@@ -73,7 +73,7 @@ pub(super) async fn ask(
         };
         seen.keys.insert(catalogue::server(server).name, key);
     }
-    Known::Seen(seen)
+    Fact::Seen(seen)
 }
 
 async fn question(
@@ -119,8 +119,8 @@ mod tests {
         (port, questions)
     }
 
-    fn said(text: &str) -> Known<Settings> {
-        Known::Seen(settings::read(Some(&Answer::Said { bytes: text.as_bytes().to_vec(), exit: 0 })).unwrap())
+    fn said(text: &str) -> Fact<Settings> {
+        Fact::Seen(settings::read(Some(&Answer::Said { bytes: text.as_bytes().to_vec(), exit: 0 })).unwrap())
     }
 
     #[tokio::test]
@@ -128,15 +128,15 @@ mod tests {
         let (_machine, session) = session().await;
         let ((build, mut of_build), (health, mut of_health)) = (server().await, server().await);
         let desired = Desired { servers: vec![Server::Build, Server::Health], ..Desired::default() };
-        let around = Around {
+        let around = FleetContext {
             api_key: Some(Ok("k".to_owned().into())),
             build_server: Some(BuildServer { address: "127.0.0.1".to_owned(), port: build }),
-            ..Around::default()
+            ..FleetContext::default()
         };
         let settings =
             said(&format!("conf build {{\"port\": {build}}}\nconf health {{\"port\": \"{health}\"}}\nend\n"));
         let seen = ask(&session, &desired, &around, &settings).await;
-        let Known::Seen(seen) = seen else { panic!("{seen:?}") };
+        let Fact::Seen(seen) = seen else { panic!("{seen:?}") };
         assert!(seen.keys.values().all(|key| *key == Key::Accepted), "{seen:?}");
         assert_eq!(seen.health, Some(Ok(servers::Health::default())));
         assert!(seen.works.contains("build"));
@@ -154,20 +154,20 @@ mod tests {
         let mut seen = binder_core::seen::Observation::nothing(jiff::Timestamp::UNIX_EPOCH);
         seen.settings = said(&format!("conf build {{\"port\": {port}}}\nend\n"));
         let before = seen.clone();
-        let around = Around { api_key: Some(Ok("k".to_owned().into())), ..Around::default() };
+        let around = FleetContext { api_key: Some(Ok("k".to_owned().into())), ..FleetContext::default() };
         crate::observe::Eyes::ask_servers(&session, &desired, &around, &mut seen).await;
-        assert!(matches!(&seen.servers, Known::Seen(servers) if servers.keys["build"] == Key::Accepted));
+        assert!(matches!(&seen.servers, Fact::Seen(servers) if servers.keys["build"] == Key::Accepted));
         assert!(questions.recv().await.unwrap().contains("/templates/"));
-        assert_eq!(binder_core::seen::Observation { servers: Known::NotAsked, ..seen }, before);
+        assert_eq!(binder_core::seen::Observation { servers: Fact::NotAsked, ..seen }, before);
     }
 
     #[tokio::test]
     async fn where_settings_cannot_be_read_nobody_is_asked() {
         let (_machine, session) = session().await;
         let desired = Desired { servers: vec![Server::Build, Server::Health], ..Desired::default() };
-        let around = Around { api_key: Some(Ok("k".to_owned().into())), ..Around::default() };
-        let why = Blind { reason: Reason::ProbeFailed, message: "Binder's settings: head failed".to_owned() };
-        let Known::Seen(seen) = ask(&session, &desired, &around, &Known::Unknown(why)).await else { panic!() };
+        let around = FleetContext { api_key: Some(Ok("k".to_owned().into())), ..FleetContext::default() };
+        let why = Unknown { reason: Reason::ProbeFailed, message: "Binder's settings: head failed".to_owned() };
+        let Fact::Seen(seen) = ask(&session, &desired, &around, &Fact::Unknown(why)).await else { panic!() };
         let silent = |key: &Key| matches!(key, Key::Silent(why) if why.contains("head failed"));
         assert!(seen.keys.len() == 2 && seen.keys.values().all(silent), "{seen:?}");
         assert!(matches!(&seen.health, Some(Err(why)) if why.contains("head failed")), "{seen:?}");

@@ -14,7 +14,7 @@ mod ways;
 
 use binder_core::facets;
 use binder_core::plan::Looked;
-use binder_core::seen::{Answer, Ask, Blind, Observation, Reason};
+use binder_core::seen::{Answer, Ask, Observation, Reason, Unknown};
 use binder_crds::BinderHostSpec;
 use jiff::{SignedDuration, Timestamp};
 use operator::{Outcome, desired, fleet, spec, ten_looks};
@@ -181,7 +181,7 @@ fn section_cells(fixture: &Fixture) -> Vec<Cell> {
             let changed = Answers::from([(ask.name.to_owned(), answer)]);
             cells.push(Cell { name: format!("section {}: {name}", ask.name), what: What::Sections(changed) });
         };
-        let not = |reason| Blind { reason, message: "the look ended before it".to_owned() };
+        let not = |reason| Unknown { reason, message: "the look ended before it".to_owned() };
         for reason in [Reason::NotSeen, Reason::ProbeTimedOut, Reason::TooMuchOutput, Reason::Garbage] {
             add(reason.as_str(), Answer::Not(not(reason)));
         }

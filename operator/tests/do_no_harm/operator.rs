@@ -1,9 +1,9 @@
 //! The operator's side: the description of a healthy fleet's host, and ten looks at it, decided on as the controller does.
 
 use binder_core::plan::evidence::Demanded;
-use binder_core::plan::memory::{BuildServer, FleetView, Memory, Patience};
+use binder_core::plan::memory::{BuildServer, FleetView, History, RetryPolicy};
 use binder_core::plan::{Host, Looked, Next, decide};
-use binder_core::seen::history::History;
+use binder_core::seen::history::EarlierLooks;
 use binder_crds::desired::{
     BackupPlace, Backups, Database, Disk, Docker, HungBuilds, KubectlProxy, KubernetesApi, Module, Names, PortRedirect,
     Process, Reach, Reclaim, Server, Service, Stoppable,
@@ -19,7 +19,7 @@ use std::time::Duration;
 /// The cluster behind the proxy, and the one that the host serves.
 pub(crate) const CLUSTER: &str = "1b671a64-40d5-491e-99b0-da01ff1f3341";
 
-/// Once in four years: no chore is due while the test runs.
+/// Once in four years: no task is due while the test runs.
 const SELDOM: &str = "0 4 29 2 *";
 
 /// Every facet has something to do with this host.
@@ -92,7 +92,7 @@ pub(crate) fn spec(desired: Desired) -> BinderHostSpec {
 
 /// A healthy fleet, in a hurry: what waits, waits for seconds.
 pub(crate) fn fleet() -> FleetView {
-    let patience = Patience { dead_after: Duration::from_secs(60), ..Patience::default() };
+    let patience = RetryPolicy { unreachable_timeout: Duration::from_secs(60), ..RetryPolicy::default() };
     let build_server = BuildServer {
         host: "build".to_owned(),
         uid: "uid-2".to_owned(),
@@ -119,7 +119,7 @@ pub(crate) struct Outcome {
 pub(crate) struct Operator<'a> {
     spec: &'a BinderHostSpec,
     status: BinderHostStatus,
-    history: History,
+    history: EarlierLooks,
     demanded: Demanded,
     /// Every step that was decided on.
     pub(crate) steps: Vec<String>,
@@ -131,7 +131,7 @@ impl<'a> Operator<'a> {
         Self {
             spec,
             status: BinderHostStatus::default(),
-            history: History::default(),
+            history: EarlierLooks::default(),
             demanded: Demanded::default(),
             steps: Vec::new(),
         }
@@ -152,7 +152,7 @@ impl<'a> Operator<'a> {
             previous: &self.status,
             demanded: &self.demanded,
         };
-        let decision = decide(&host, &looked, &Memory::default(), fleet, now);
+        let decision = decide(&host, &looked, &History::default(), fleet, now);
         if let Next::Run(run) = &decision.next {
             self.steps.push(format!("{}: {} ({})", run.step.kind(), run.step.words(), run.drift.evidence));
         }

@@ -15,7 +15,7 @@ use binder_core::seen::proxy::{self, Cluster};
 use binder_core::seen::reach::{Reached, Reaches, subject};
 use binder_core::seen::routes::{Routes, routes};
 use binder_core::seen::servers::{Health, JUDGED, Key, Servers, Verdict, health};
-use binder_core::seen::{Blind, Known, Observation, Reason};
+use binder_core::seen::{Fact, Observation, Reason, Unknown};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -24,12 +24,12 @@ use std::time::Duration;
 #[derive(Clone)]
 pub(crate) struct Questions {
     pub(crate) cluster: Cluster,
-    pub(crate) servers: Known<Servers>,
-    pub(crate) kubernetes: Known<Api>,
-    pub(crate) routes: Known<Routes>,
-    pub(crate) reaches: Known<Reaches>,
-    pub(crate) database: Known<Database>,
-    pub(crate) backups: Known<Backups>,
+    pub(crate) servers: Fact<Servers>,
+    pub(crate) kubernetes: Fact<Api>,
+    pub(crate) routes: Fact<Routes>,
+    pub(crate) reaches: Fact<Reaches>,
+    pub(crate) database: Fact<Database>,
+    pub(crate) backups: Fact<Backups>,
 }
 
 const APP: &str = "0123456789abcdef0123456789abcdef";
@@ -47,14 +47,14 @@ impl Questions {
         let keys = ["build", "deploy-kubernetes", "health"].map(|name| (name.to_owned(), Key::Accepted));
         Self {
             cluster: Cluster::Identity(CLUSTER.to_owned()),
-            servers: Known::Seen(Servers {
+            servers: Fact::Seen(Servers {
                 keys: BTreeMap::from(keys),
                 health: Some(Ok(Health {
                     verdicts: JUDGED.iter().map(|name| ((*name).to_owned(), verdict)).collect(),
                 })),
                 works: BTreeSet::from(["deploy".to_owned(), "build".to_owned()]),
             }),
-            kubernetes: Known::Seen(Api {
+            kubernetes: Fact::Seen(Api {
                 own_port: 6443,
                 own: Answers::Well(Duration::from_millis(20)),
                 proxied: Ok(Proxied {
@@ -65,9 +65,9 @@ impl Questions {
                 nodes: Ok(Nodes { ready: 2, ..Nodes::default() }),
                 namespaces: Some(Namespaces { active: 1, ..Namespaces::default() }),
             }),
-            routes: Known::Seen(Routes { live: 1, ..Routes::default() }),
-            reaches: Known::Seen(Reaches::from([(subject(&reach()), Reached::Open)])),
-            database: Known::Seen(Database {
+            routes: Fact::Seen(Routes { live: 1, ..Routes::default() }),
+            reaches: Fact::Seen(Reaches::from([(subject(&reach()), Reached::Open)])),
+            database: Fact::Seen(Database {
                 builds: 3,
                 templates: 3,
                 apps: 1,
@@ -75,7 +75,7 @@ impl Questions {
                 names: Some(Names::default()),
                 ..Database::default()
             }),
-            backups: Known::Seen(Backups {
+            backups: Fact::Seen(Backups {
                 last: Some(Good {
                     name: "backup".to_owned(),
                     at: now - SignedDuration::from_mins(30),
@@ -91,12 +91,12 @@ impl Questions {
     /// Puts the answers, as they are after a while, into what the probe saw. The host's clock goes on.
     pub(crate) fn into(self, mut seen: Observation, after: SignedDuration) -> Observation {
         let seconds = after.as_secs();
-        if let Known::Seen(machine) = &mut seen.machine {
+        if let Fact::Seen(machine) = &mut seen.machine {
             machine.clock += seconds;
             machine.uptime = machine.uptime.saturating_add_signed(seconds);
         }
         seen.servers = self.servers;
-        if let Known::Seen(Servers { health: Some(Ok(health)), .. }) = &mut seen.servers {
+        if let Fact::Seen(Servers { health: Some(Ok(health)), .. }) = &mut seen.servers {
             health.verdicts.values_mut().for_each(|verdict| verdict.at += seconds);
         }
         seen.kubernetes = self.kubernetes;
@@ -140,8 +140,8 @@ const BODIES: &[(&str, &[u8])] = &[
     ("a part of a list", br#"{"kind":"NodeList","metadata":{"continue":"x"},"items":[{"metadata":{"name":"a"}}]}"#),
 ];
 
-fn blind<T>(message: &str) -> Known<T> {
-    Known::Unknown(Blind { reason: Reason::NotAnswered, message: message.to_owned() })
+fn blind<T>(message: &str) -> Fact<T> {
+    Fact::Unknown(Unknown { reason: Reason::NotAnswered, message: message.to_owned() })
 }
 
 /// Every question in each way to fail.
@@ -153,7 +153,7 @@ pub(crate) fn failing(now: Timestamp) -> Vec<Failing> {
     for why in SILENT {
         for server in ["build", "deploy-kubernetes", "health"] {
             let mut questions = well.clone();
-            if let Known::Seen(servers) = &mut questions.servers {
+            if let Fact::Seen(servers) = &mut questions.servers {
                 servers.keys.insert(server.to_owned(), Key::Silent((*why).to_owned()));
                 servers.works.remove(if server == "build" { "build" } else { "deploy" });
                 if server == "health" {
@@ -171,7 +171,7 @@ pub(crate) fn failing(now: Timestamp) -> Vec<Failing> {
     }
     for status in STATUSES {
         let mut questions = well.clone();
-        if let Known::Seen(servers) = &mut questions.servers {
+        if let Fact::Seen(servers) = &mut questions.servers {
             servers.health = Some(Err(format!("it answers with HTTP {status}")));
             servers.works.clear();
         }
@@ -183,7 +183,7 @@ pub(crate) fn failing(now: Timestamp) -> Vec<Failing> {
     }
     for (name, body) in BODIES {
         let mut questions = well.clone();
-        if let Known::Seen(servers) = &mut questions.servers {
+        if let Fact::Seen(servers) = &mut questions.servers {
             // An answer without verdicts is one: that of a checker that has not been round. It is stale, not wrong.
             if *body != b"[]" {
                 servers.health = Some(health(body));
@@ -196,14 +196,14 @@ pub(crate) fn failing(now: Timestamp) -> Vec<Failing> {
         };
         add(format!("the cluster's identity: {name}"), Questions { cluster, ..well.clone() });
         let names = BTreeSet::from(["default".to_owned(), "kube-system".to_owned(), APP.to_owned()]);
-        let table = routes(body, &names).map_or_else(|why| blind(&why), Known::Seen);
+        let table = routes(body, &names).map_or_else(|why| blind(&why), Fact::Seen);
         add(format!("the table of routes: {name}"), Questions { routes: table, ..well.clone() });
         let table = format!("{{\"/user/{APP}\": {{\"target\": \"http://198.19.0.1:8888\"}}}}");
         let known = namespace_names(body).and_then(|names| routes(table.as_bytes(), &names));
-        let known = known.map_or_else(|why| blind(&why), Known::Seen);
+        let known = known.map_or_else(|why| blind(&why), Fact::Seen);
         add(format!("the namespaces: {name}"), Questions { routes: known, ..well.clone() });
         let mut questions = well.clone();
-        if let Known::Seen(api) = &mut questions.kubernetes {
+        if let Fact::Seen(api) = &mut questions.kubernetes {
             api.namespaces = namespaces(body);
             api.nodes = nodes(body);
         }
@@ -224,7 +224,7 @@ pub(crate) fn failing(now: Timestamp) -> Vec<Failing> {
         ];
         for (way, own, proxied, cluster) in ways.into_iter().take(if of_asker { 5 } else { 4 }) {
             let mut questions = well.clone();
-            if let Known::Seen(api) = &mut questions.kubernetes {
+            if let Fact::Seen(api) = &mut questions.kubernetes {
                 api.own = own;
                 api.proxied = Ok(Proxied { via: "web".to_owned(), answer: proxied, cluster });
             }
@@ -244,14 +244,11 @@ pub(crate) fn failing(now: Timestamp) -> Vec<Failing> {
         Reached::Unknown("the machine forbids tunnels".to_owned()),
     ] {
         let reaches = Reaches::from([(subject(&reach()), reached.clone())]);
-        add(
-            format!("another machine's port: {reached:?}"),
-            Questions { reaches: Known::Seen(reaches), ..well.clone() },
-        );
+        add(format!("another machine's port: {reached:?}"), Questions { reaches: Fact::Seen(reaches), ..well.clone() });
     }
     for problem in ["the key is missing", "the Secret cannot be read"] {
         let message = format!("the servers cannot be asked without {problem}");
-        let servers = Known::Unknown(Blind { reason: Reason::KeyUnknown, message });
+        let servers = Fact::Unknown(Unknown { reason: Reason::KeyUnknown, message });
         add(format!("the API key: {problem}"), Questions { servers, ..well.clone() });
     }
     for (name, change) in [
@@ -260,20 +257,20 @@ pub(crate) fn failing(now: Timestamp) -> Vec<Failing> {
         ("a start in the future", |build| build.started = build.started.map(|at| at + SignedDuration::from_hours(48))),
     ] {
         let mut questions = well.clone();
-        if let Known::Seen(database) = &mut questions.database {
+        if let Fact::Seen(database) = &mut questions.database {
             database.running.iter_mut().for_each(change);
         }
         add(format!("the database: a build with {name}"), questions);
     }
     let empty =
         Database { names: Some(Names { cut: true, ..Names::default() }), more_running: true, ..Database::default() };
-    add("the database: cut short".to_owned(), Questions { database: Known::Seen(empty), ..well.clone() });
+    add("the database: cut short".to_owned(), Questions { database: Fact::Seen(empty), ..well.clone() });
     add(
         "the backups: not listed".to_owned(),
         Questions { backups: blind("the bucket does not answer"), ..well.clone() },
     );
     let unusable = Backups { unusable: Some("there is no such bucket".to_owned()), ..Backups::default() };
-    add("the backups: no place".to_owned(), Questions { backups: Known::Seen(unusable), ..well.clone() });
+    add("the backups: no place".to_owned(), Questions { backups: Fact::Seen(unusable), ..well.clone() });
     all
 }
 

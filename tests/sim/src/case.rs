@@ -25,8 +25,8 @@ pub struct Case {
     pub seed: u64,
     /// The machines.
     pub roles: Vec<Role>,
-    /// `remedies.deadAfter`, in seconds.
-    pub dead_after: u64,
+    /// `remedies.unreachableTimeout`, in seconds.
+    pub unreachable_timeout: u64,
     /// `remedies.perDay`.
     pub per_day: u32,
     /// `remedies.attempts`.
@@ -82,7 +82,7 @@ pub enum Fault {
     /// The operator is killed when the call is done, before its answer.
     KillAfter,
     /// Parts of a look run out of time.
-    Blind,
+    Unknown,
     /// A command has not run, and says that it failed.
     Refused,
     /// A command runs long after its caller has given it up.
@@ -230,7 +230,7 @@ impl Case {
         let rate = *rng.pick(&[0, 1_000, 4_000, 12_000, 40_000]);
         Self {
             seed,
-            dead_after: *rng.pick(&[60, 90, 180, 300]),
+            unreachable_timeout: *rng.pick(&[60, 90, 180, 300]),
             per_day: u32::try_from(rng.between(1, 3)).unwrap_or(1),
             attempts: u32::try_from(rng.between(2, 3)).unwrap_or(3),
             may_start: rng.percent(60),

@@ -35,11 +35,11 @@ pub const INVARIANTS: &[(&str, &str)] = &[
     ("warranted", "a host that was as described at the last look is not touched"),
     ("fresh", "no step rests on facts older than 15 s"),
     ("alive", "no machine is restarted from outside while it lives and a reachable neighbour can reach it"),
-    ("patient", "no machine is restarted from outside before it was silent for remedies.deadAfter"),
+    ("patient", "no machine is restarted from outside before it was silent for remedies.unreachableTimeout"),
     ("known", "no machine is restarted from outside that nobody ever looked at"),
-    ("booted", "no machine is restarted that was started less than remedies.deadAfter ago"),
+    ("booted", "no machine is restarted that was started less than remedies.unreachableTimeout ago"),
     ("confirmed", "what ends, replaces or restarts something was led to by two looks in a row"),
-    ("paused", "a step that failed is not begun again within remedies.cooldown"),
+    ("paused", "a step that failed is not begun again within remedies.retryPeriod"),
     ("lockout", "a login that was refused is not tried again with the same key, but once after the key was authorized"),
     ("daily", "a host has at most remedies.perDay restarts within 24 hours"),
     ("single", "a host has at most one restart of a kind in an incident"),
@@ -109,7 +109,7 @@ pub struct Judge {
     forgotten: BTreeSet<String>,
     /// The clock jumped: times of the day mean nothing.
     jumped: bool,
-    dead_after: Duration,
+    unreachable_timeout: Duration,
     per_day: usize,
 }
 
@@ -130,7 +130,7 @@ impl Judge {
             authorized: BTreeMap::new(),
             forgotten: BTreeSet::new(),
             jumped: false,
-            dead_after: Duration::from_secs(case.dead_after),
+            unreachable_timeout: Duration::from_secs(case.unreachable_timeout),
             per_day: usize::try_from(case.per_day).unwrap_or(usize::MAX),
         }
     }
@@ -357,7 +357,7 @@ fn allowed(state: &mut State, who: usize, host: &str, now: Duration) {
 }
 
 fn warranted(state: &mut State, who: usize, host: &str, step: &Step, now: Duration) {
-    // A chore is due by the clock, on a healthy host.
+    // A task is due by the clock, on a healthy host.
     if matches!(step, Step::Backups(_) | Step::Builds(builds::Step::RebuildBuild { .. })) {
         return;
     }
@@ -410,7 +410,7 @@ fn patient(state: &mut State, machine: usize, now: Duration) {
     };
     let silent = now.saturating_sub(seen);
     // The API keeps whole seconds.
-    let least = state.judge.dead_after.saturating_sub(Duration::from_secs(2));
+    let least = state.judge.unreachable_timeout.saturating_sub(Duration::from_secs(2));
     if silent < least && !state.judge.jumped {
         state.judge.finds(
             "patient",
@@ -423,7 +423,7 @@ fn patient(state: &mut State, machine: usize, now: Duration) {
 fn booted(state: &mut State, machine: usize, now: Duration) {
     let started = state.machines[machine].started;
     let up = now.saturating_sub(started);
-    let least = state.judge.dead_after.saturating_sub(Duration::from_secs(2));
+    let least = state.judge.unreachable_timeout.saturating_sub(Duration::from_secs(2));
     if !started.is_zero() && up < least && !state.judge.jumped {
         state.judge.finds("booted", now, format!("machine {machine} was started {up:?} ago, and is restarted"));
     }

@@ -191,7 +191,7 @@ impl Machine {
         let seen = self.world.observe();
         let desired = &self.world.desired;
         FACETS.iter().filter(|facet| facet.in_use(desired)).all(|facet| {
-            facet.check(desired, &seen).is_ok_and(|check| check.drifts.is_empty() && check.settling.is_empty())
+            facet.check(desired, &seen).is_ok_and(|check| check.drifts.is_empty() && check.progressing.is_empty())
         })
     }
 
@@ -210,7 +210,7 @@ impl Machine {
         world.processes.clear();
         world.listeners.clear();
         world.rows.clear();
-        world.settling.clear();
+        world.progressing.clear();
         world.broken.clear();
         (world.deaf, world.checker_stopped, world.checker_wrong) = (false, None, false);
         if world.desired.kubectl_proxy.is_some() {

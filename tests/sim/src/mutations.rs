@@ -51,10 +51,10 @@ pub const MUTATIONS: &[Mutation] = &[
         instead: "    if let Some((step, until)) = request.taking_effect.filter(|_| false) {",
     },
     Mutation {
-        name: "cooldown",
+        name: "retryPeriod",
         file: GATE,
-        there: "request.cooldown_until.filter(|until| *until > request.now)",
-        instead: "request.cooldown_until.filter(|_| false)",
+        there: "request.retry_at.filter(|until| *until > request.now)",
+        instead: "request.retry_at.filter(|_| false)",
     },
     Mutation {
         name: "per-day",
@@ -107,8 +107,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "last-look",
         file: ACT,
-        there: "    let last = outage::objection(outside, &described.spec, step, power.as_ref(), fleet.patience.dead_after);",
-        instead: "    let last = async { let _ = (outside, step, power, fleet.patience.dead_after); None };",
+        there: "    let last = outage::objection(outside, &described.spec, step, power.as_ref(), fleet.patience.unreachable_timeout);",
+        instead: "    let last = async { let _ = (outside, step, power, fleet.patience.unreachable_timeout); None };",
     },
     Mutation {
         name: "first-login",
@@ -168,7 +168,7 @@ pub const MUTATIONS: &[Mutation] = &[
         name: "memory",
         file: HOST,
         there: "        known.memory = quiet.then(|| memory.clone());",
-        instead: "        known.memory = Some(Memory::default()).filter(|_| quiet || true);",
+        instead: "        known.memory = Some(History::default()).filter(|_| quiet || true);",
     },
 ];
 

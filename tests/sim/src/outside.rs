@@ -10,7 +10,7 @@ use binder_core::gate::Permit;
 use binder_core::plan::outage::Addressed;
 use binder_core::plan::{FailureKind, LookFailure, Looked};
 use binder_core::seen::kubernetes::{Answers, Identified, Proxied};
-use binder_core::seen::{Blind, Known, Observation, Reason};
+use binder_core::seen::{Fact, Observation, Reason, Unknown};
 use binder_crds::Desired;
 use binder_crds::desired::{BackupPlace, KubernetesApi};
 use binder_crds::references::GceHost;
@@ -23,7 +23,7 @@ use binder_operator::hosts::{
 };
 use binder_operator::machines::{Machine, Outside};
 use binder_operator::observe::kubernetes::{Through, Way};
-use binder_operator::observe::{Around, Eyes};
+use binder_operator::observe::{Eyes, FleetContext};
 use binder_operator::power::{
     Fault as Trouble, Instance, KeyAdded, Operation, Power as Cloud, PowerError, SshKey, State as Said,
 };
@@ -320,7 +320,7 @@ impl Connection {
         Looked::Failed(LookFailure { reason, message, kind: FailureKind::Silent, not_before: None })
     }
 
-    async fn look(&self, around: &Around) -> Looked {
+    async fn look(&self, around: &FleetContext) -> Looked {
         let out = &self.out;
         let mut call = out.pass(Site::Look, &format!("look {}", self.name)).await;
         // A look takes as long as its slowest section.
@@ -344,7 +344,7 @@ impl Connection {
         if call.fault == Some(Fault::Slow) {
             sleep(Duration::from_millis(call.rng.between(1_000, 12_000))).await;
         }
-        if call.fault == Some(Fault::Blind) {
+        if call.fault == Some(Fault::Unknown) {
             blind(&mut seen, &mut call);
         }
         out.sim.fence(out.who).await;
@@ -353,13 +353,13 @@ impl Connection {
     }
 
     /// What is so on the machine at this moment.
-    fn seen(&self, around: &Around) -> Observation {
+    fn seen(&self, around: &FleetContext) -> Observation {
         let now = self.out.sim.now();
         let mut state = self.out.sim.lock();
         state.machines[self.machine].sync(now);
         let mut seen = state.machines[self.machine].world.observe();
         if let Some(Err(why)) = &around.api_key {
-            seen.servers = Known::Unknown(Blind { reason: Reason::KeyUnknown, message: why.clone() });
+            seen.servers = Fact::Unknown(Unknown { reason: Reason::KeyUnknown, message: why.clone() });
         }
         let well = state.machines[self.machine].well_since.is_some();
         state.judge.looked(self.out.who, &self.host, self.machine, Some(well), now);
@@ -469,30 +469,30 @@ pub fn boots(sim: &Arc<Sim>, machine: usize) {
 
 /// Some sections of a look ran out of time.
 fn blind(seen: &mut Observation, call: &mut Call) {
-    let unseen = || Blind { reason: Reason::ProbeTimedOut, message: "looking took longer than 10 s".to_owned() };
+    let unseen = || Unknown { reason: Reason::ProbeTimedOut, message: "looking took longer than 10 s".to_owned() };
     let which = call.rng.between(1, 127);
     let mut parts = (0..).map(|bit| which & (1 << bit) != 0);
     let mut hidden = || parts.next().unwrap_or_default();
     if hidden() {
-        seen.pm2 = Known::Unknown(unseen());
+        seen.pm2 = Fact::Unknown(unseen());
     }
     if hidden() {
-        seen.nat = Known::Unknown(unseen());
+        seen.nat = Fact::Unknown(unseen());
     }
     if hidden() {
-        seen.disks = Known::Unknown(unseen());
+        seen.disks = Fact::Unknown(unseen());
     }
     if hidden() {
-        seen.proxy = Known::Unknown(unseen());
+        seen.proxy = Fact::Unknown(unseen());
     }
     if hidden() {
-        seen.servers = Known::Unknown(unseen());
+        seen.servers = Fact::Unknown(unseen());
     }
     if hidden() {
-        seen.docker = Known::Unknown(unseen());
+        seen.docker = Fact::Unknown(unseen());
     }
     if hidden() {
-        seen.machine = Known::Unknown(unseen());
+        seen.machine = Fact::Unknown(unseen());
     }
 }
 
@@ -524,7 +524,7 @@ impl Kept for Connection {
 }
 
 impl Eyes for Connection {
-    fn look<'a>(&'a self, _: &'a Desired, around: &'a Around) -> BoxFuture<'a, Looked> {
+    fn look<'a>(&'a self, _: &'a Desired, around: &'a FleetContext) -> BoxFuture<'a, Looked> {
         Box::pin(async move {
             let looked = Connection::look(self, around).await;
             let now = self.out.sim.now();
@@ -537,7 +537,12 @@ impl Eyes for Connection {
         })
     }
 
-    fn ask_servers<'a>(&'a self, _: &'a Desired, around: &'a Around, seen: &'a mut Observation) -> BoxFuture<'a, ()> {
+    fn ask_servers<'a>(
+        &'a self,
+        _: &'a Desired,
+        around: &'a FleetContext,
+        seen: &'a mut Observation,
+    ) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             // A question of its own; what a world says of its servers, it says in a look.
             if let Looked::Seen(now) = Connection::look(self, around).await {

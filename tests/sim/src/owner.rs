@@ -60,10 +60,10 @@ impl Owner {
             mode: Mode::Enforce,
             budget: Budget::default(),
             remedies: Remedies {
-                cooldown: "10s".into(),
+                retry_period: "10s".into(),
                 attempts: case.attempts,
-                refill_after: "2m".into(),
-                dead_after: format!("{}s", case.dead_after).as_str().into(),
+                min_healthy_period: "2m".into(),
+                unreachable_timeout: format!("{}s", case.unreachable_timeout).as_str().into(),
                 per_day: case.per_day,
             },
             access: Access {

@@ -52,7 +52,7 @@ pub struct Outcome {
 /// How long the calm may take until every host has ended: longer than all pauses and boots together.
 const CALM: Duration = Duration::from_secs(75 * 60);
 /// Once they have ended, nothing is written for so long before it counts: the longest pause between two attempts to connect is
-/// 5 min, and so is the longest `deadAfter` here.
+/// 5 min, and so is the longest `unreachableTimeout` here.
 const SETTLED: Duration = Duration::from_secs(340);
 /// The same where a machine has another host key: it is asked again after 10 min.
 const SETTLED_BY_KEY: Duration = Duration::from_secs(640);
@@ -60,8 +60,16 @@ const SETTLED_BY_KEY: Duration = Duration::from_secs(640);
 const QUIET: Duration = Duration::from_secs(180);
 
 static CONFIG: LazyLock<Option<Config>> = LazyLock::new(|| {
-    let flags =
-        ["--namespace", NAMESPACE, "--min-dead-after", "30s", "--min-cooldown", "5s", "--min-refill-after", "30s"];
+    let flags = [
+        "--namespace",
+        NAMESPACE,
+        "--min-unreachable-timeout",
+        "30s",
+        "--min-retry-period",
+        "5s",
+        "--min-healthy-period",
+        "30s",
+    ];
     CommandLine::try_parse_from(std::iter::once("binder-operator").chain(flags)).ok().map(|line| line.config)
 });
 

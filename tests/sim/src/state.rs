@@ -126,7 +126,7 @@ const LOOK: &[(Fault, u64)] = &[
     (Fault::LostRequest, 3),
     (Fault::Slow, 4),
     (Fault::Hang, 2),
-    (Fault::Blind, 5),
+    (Fault::Unknown, 5),
     (Fault::KillBefore, 1),
     (Fault::KillAfter, 1),
 ];

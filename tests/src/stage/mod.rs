@@ -477,7 +477,7 @@ impl Stage {
                 };
                 // The API keeps whole seconds.
                 let since = jiff::Timestamp::now().duration_since(healthy.last_transition_time.0).as_secs();
-                if since > owner::REFILL_AFTER { Ok(()) } else { Err(format!("healthy for {since} s")) }
+                if since > owner::MIN_HEALTHY_PERIOD { Ok(()) } else { Err(format!("healthy for {since} s")) }
             })
             .await?;
         }

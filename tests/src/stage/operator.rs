@@ -81,7 +81,7 @@ pub(super) fn arguments(listen: SocketAddr, cloud: &str) -> Vec<String> {
     let listen = listen.to_string();
     let mut arguments = vec!["--listen", &listen, "--namespace", super::NAMESPACE, "--gce-endpoint", cloud];
     // A lab's patience is short, and its machines boot in seconds.
-    arguments.extend(["--min-dead-after", "1s", "--min-cooldown", "1s", "--min-refill-after", "1s"]);
+    arguments.extend(["--min-unreachable-timeout", "1s", "--min-retry-period", "1s", "--min-healthy-period", "1s"]);
     arguments.into_iter().map(str::to_owned).collect()
 }
 

@@ -19,11 +19,11 @@ pub const RECLAIM_AT: &str = "15 3 1 1 *";
 pub const RECLAIM_ZONE: &str = "Europe/Berlin";
 
 /// After so many healthy seconds a host's attempts count afresh.
-pub const REFILL_AFTER: i64 = 6;
+pub const MIN_HEALTHY_PERIOD: i64 = 6;
 
 /// The fleet of a lab, as JSON that `kubectl apply` takes. `mode` as the API says it.
 ///
-/// The lab's patience is short (looks every 3 s, pauses from 1 s, attempts counted afresh after [`REFILL_AFTER`]), so that
+/// The lab's patience is short (looks every 3 s, pauses from 1 s, attempts counted afresh after [`MIN_HEALTHY_PERIOD`]), so that
 /// a demo and its tests need not wait as a real fleet should; and its machines may be restarted as often as faults are shown.
 pub fn file(status: &Status, mode: &str) -> Value {
     let mut hosts: Vec<Value> = Vec::new();
@@ -69,7 +69,7 @@ pub fn file(status: &Status, mode: &str) -> Value {
         "spec": {
             "mode": mode,
             "interval": "3s",
-            "remedies": {"cooldown": "3s", "attempts": 3, "refillAfter": format!("{REFILL_AFTER}s"), "deadAfter": "10s", "perDay": 100},
+            "remedies": {"retryPeriod": "3s", "attempts": 3, "minHealthyPeriod": format!("{MIN_HEALTHY_PERIOD}s"), "unreachableTimeout": "10s", "perDay": 100},
             "access": {
                 "user": status.hosts.first().map(|host| host.user.clone()),
                 "keySecretRef": {"name": LOGIN_SECRET},

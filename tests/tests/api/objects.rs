@@ -47,7 +47,7 @@ async fn defaults(place: &Place) -> Outcome {
         json!({
             "mode": "Observe",
             "budget": { "maxDisrupted": 1, "maxDisruptedPerDomain": 1 },
-            "remedies": { "attempts": 3, "cooldown": "30s", "deadAfter": "5m", "perDay": 1, "refillAfter": "15m" },
+            "remedies": { "attempts": 3, "retryPeriod": "30s", "unreachableTimeout": "5m", "perDay": 1, "minHealthyPeriod": "15m" },
             "access": fleet["spec"]["access"],
         }),
     )?;

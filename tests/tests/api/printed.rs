@@ -41,7 +41,7 @@ async fn columns(place: &Place) -> Outcome {
         "conditions": [healthy("False", "Drifted")],
         "drift": "8085: nothing serves (+1)",
         "next": "start kubectl proxy (2/3)",
-        "waitsFor": "cooldown 40s",
+        "waitsFor": "retry in 40s",
         "summary": "Not as described: nothing serves port 8085",
     });
     tell(api, &drifted, story).await?;
@@ -60,14 +60,14 @@ async fn columns(place: &Place) -> Outcome {
         api,
         &["bh", "binder-web-deploy"],
         header,
-        "binder-web-deploy False 8085: nothing serves (+1) start kubectl proxy (2/3) cooldown 40s",
+        "binder-web-deploy False 8085: nothing serves (+1) start kubectl proxy (2/3) retry in 40s",
     )
     .await?;
     row(
         api,
         &["bh", "binder-web-deploy", "-o", "wide"],
         "NAME HEALTHY DRIFT NEXT WAITS FOR ADDRESS SUMMARY AGE",
-        "binder-web-deploy False 8085: nothing serves (+1) start kubectl proxy (2/3) cooldown 40s 198.18.0.12 \
+        "binder-web-deploy False 8085: nothing serves (+1) start kubectl proxy (2/3) retry in 40s 198.18.0.12 \
          Not as described: nothing serves port 8085",
     )
     .await?;

@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 const VICTIM: &str = "binder-tester-2";
 const OTHER: &str = "binder-web-deploy";
 const MASTER: &str = "kubernetes-master";
-/// Longer than a cluster may be silent before its machine is restarted: a blip, two questions, the lab's `deadAfter`.
+/// Longer than a cluster may be silent before its machine is restarted: a blip, two questions, the lab's `unreachableTimeout`.
 const SILENT_FOR: i64 = 45;
 
 pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {

@@ -33,7 +33,7 @@ pub(crate) fn trials(place: &Arc<Place>, trials: &mut Vec<Trial>) {
                 "start": ["pm2", "start", "/home/andrew/echo.js", "--name", "echo"],
                 "ports": [7777],
                 "after": ["build"],
-                "settle": "20s",
+                "startupTimeout": "20s",
             }]);
         }
         let since = set.stage.mark(BUILD).await.map_err(failed)?;

@@ -32,7 +32,7 @@ const MASTER: &str = "kubernetes-master";
 /// So many looks show that nothing is done: a step that does not disrupt takes one, one that disrupts a service two, and
 /// the operator's ladder of three attempts has begun by then.
 const LOOKS: usize = 5;
-/// Seconds for which a machine must have been out of reach, or a cluster ill: longer than the lab's `deadAfter` (10 s), a
+/// Seconds for which a machine must have been out of reach, or a cluster ill: longer than the lab's `unreachableTimeout` (10 s), a
 /// blip (10 s) and two questions.
 const SILENT_FOR: i64 = 35;
 /// Looks that take at least as long.

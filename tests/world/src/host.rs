@@ -82,7 +82,7 @@ pub struct World {
     /// How many seconds a component takes from its start until it listens.
     pub settles: u64,
     /// Ports that will be listened on: from which second of this boot, and by which process.
-    pub settling: Vec<(u64, u16, u32)>,
+    pub progressing: Vec<(u64, u16, u32)>,
     /// By how many seconds its clock is ahead of the operator's.
     pub clock_off: i64,
 }
@@ -120,7 +120,7 @@ impl World {
             npm_fails: false,
             backups_fail: false,
             settles: 0,
-            settling: Vec::new(),
+            progressing: Vec::new(),
             clock_off: 0,
         }
     }
@@ -129,8 +129,8 @@ impl World {
     pub fn pass(&mut self, seconds: u64) {
         self.now += SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
         self.uptime += seconds;
-        let (ready, later) = std::mem::take(&mut self.settling).into_iter().partition(|(at, ..)| *at <= self.uptime);
-        self.settling = later;
+        let (ready, later) = std::mem::take(&mut self.progressing).into_iter().partition(|(at, ..)| *at <= self.uptime);
+        self.progressing = later;
         let ready: Vec<(u64, u16, u32)> = ready;
         for (_, port, pid) in ready {
             if self.processes.contains_key(&pid) {
@@ -191,7 +191,7 @@ impl World {
             if self.settles == 0 {
                 self.listeners.entry(*port).or_insert(pid);
             } else {
-                self.settling.push((self.uptime + self.settles, *port, pid));
+                self.progressing.push((self.uptime + self.settles, *port, pid));
             }
         }
     }
@@ -224,7 +224,7 @@ impl World {
         self.listeners.clear();
         self.rows.clear();
         self.redirects = 0;
-        self.settling.clear();
+        self.progressing.clear();
     }
 
     /// pm2 forgets what has a name, and it runs on.

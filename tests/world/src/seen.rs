@@ -10,7 +10,7 @@ use binder_core::seen::proxy::{Cluster, Files, Kubectl, Proxy};
 use binder_core::seen::restarts::Climb;
 use binder_core::seen::routes::Routes;
 use binder_core::seen::servers::{Health, JUDGED, Key, Servers, Verdict};
-use binder_core::seen::{Blind, Known, Observation, Reason, disks};
+use binder_core::seen::{Fact, Observation, Reason, Unknown, disks};
 use binder_crds::desired::Server;
 use binder_crds::text::HostPath;
 use jiff::SignedDuration;
@@ -73,7 +73,7 @@ impl World {
         let served = self.listeners.contains_key(&8085);
         let identity = Cluster::Identity(CLUSTER.to_owned());
         Observation {
-            machine: Known::Seen(Machine {
+            machine: Fact::Seen(Machine {
                 boot_id: self.boot_id(),
                 uptime: self.uptime,
                 clock: self.now.as_second() + self.clock_off,
@@ -84,30 +84,30 @@ impl World {
                 listeners: self.listeners.iter().map(|(port, pid)| (*port, vec![*pid])).collect(),
                 unseen_owners: None,
             }),
-            pm2: Known::Seen(Table { daemon: true, rows: self.rows.clone(), ..Table::default() }),
+            pm2: Fact::Seen(Table { daemon: true, rows: self.rows.clone(), ..Table::default() }),
             nat: if self.blind_nat {
-                Known::Unknown(Blind { reason: Reason::ProbeTimedOut, message: "took too long".to_owned() })
+                Fact::Unknown(Unknown { reason: Reason::ProbeTimedOut, message: "took too long".to_owned() })
             } else {
-                Known::Seen(Nat::of(&redirect.repeat(self.redirects), &[("eth0", Ipv4Addr::new(10, 0, 0, 2))]))
+                Fact::Seen(Nat::of(&redirect.repeat(self.redirects), &[("eth0", Ipv4Addr::new(10, 0, 0, 2))]))
             },
-            disks: Known::Seen(BTreeMap::from([("/".to_owned(), disks::Use::Percent(self.disk()))])),
-            docker: self.docker.clone().map_or(Known::NotAsked, Known::Seen),
-            proxy: Known::Seen(Proxy {
+            disks: Fact::Seen(BTreeMap::from([("/".to_owned(), disks::Use::Percent(self.disk()))])),
+            docker: self.docker.clone().map_or(Fact::NotAsked, Fact::Seen),
+            proxy: Fact::Seen(Proxy {
                 kubectl: Kubectl::Script,
                 program: None,
                 files: Files::default(),
                 cluster: if served { identity } else { Cluster::NoAnswer("refused".to_owned()) },
             }),
-            servers: Known::Seen(self.servers()),
+            servers: Fact::Seen(self.servers()),
             key_search: self.key_search.clone(),
-            routes: Known::Seen(Routes { live: 1, orphans: self.orphans.clone(), ..Routes::default() }),
-            modules: self.web_module.as_ref().map_or(Known::NotAsked, |(version, since)| {
+            routes: Fact::Seen(Routes { live: 1, orphans: self.orphans.clone(), ..Routes::default() }),
+            modules: self.web_module.as_ref().map_or(Fact::NotAsked, |(version, since)| {
                 let installed =
                     Installed { version: version.as_str().into(), place: HostPath::from("/opt/binder"), since: *since };
-                Known::Seen(Modules::from([("binder-web".to_owned(), Found::Installed(installed))]))
+                Fact::Seen(Modules::from([("binder-web".to_owned(), Found::Installed(installed))]))
             }),
-            database: self.database.clone().map_or(Known::NotAsked, Known::Seen),
-            backups: self.backups.clone().map_or(Known::NotAsked, Known::Seen),
+            database: self.database.clone().map_or(Fact::NotAsked, Fact::Seen),
+            backups: self.backups.clone().map_or(Fact::NotAsked, Fact::Seen),
             ..Observation::nothing(self.now)
         }
     }

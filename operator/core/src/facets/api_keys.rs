@@ -8,7 +8,7 @@ use crate::catalogue;
 use crate::gate::demands::Demands;
 use crate::seen::keys::{Found, KeySearch, Put, few};
 use crate::seen::servers::Key;
-use crate::seen::{Ask, Blind, Observation, Reason, pm2};
+use crate::seen::{Ask, Observation, Reason, Unknown, pm2};
 use binder_crds::text::{BadText, Checked, ObjectName};
 use binder_crds::{Desired, PURPOSE_API_KEY, PURPOSE_LABEL, conditions};
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,7 @@ impl Facet for ApiKeys {
         vec![pm2::ask()]
     }
 
-    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
+    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Unknown> {
         if let Some(search) = &seen.key_search {
             return unknown(search);
         }
@@ -62,7 +62,7 @@ impl Facet for ApiKeys {
             }
         }
         match silent {
-            Some(why) if check.drifts.is_empty() => Err(Blind {
+            Some(why) if check.drifts.is_empty() => Err(Unknown {
                 reason: Reason::NotAnswered,
                 message: format!("whether every server takes the API key is not known: {why}"),
             }),
@@ -90,7 +90,7 @@ impl Facet for ApiKeys {
 }
 
 /// The Secret does not have the key: what the servers' logs tell of it, and who puts it back.
-fn unknown(search: &KeySearch) -> Result<Check, Blind> {
+fn unknown(search: &KeySearch) -> Result<Check, Unknown> {
     let KeySearch { namespace, secret, entry, .. } = search;
     let lack = match search.secret_is_there {
         true => format!("the Secret {secret} has no API key under {entry}"),
@@ -108,7 +108,7 @@ fn unknown(search: &KeySearch) -> Result<Check, Blind> {
     let (kind, evidence) = match &search.found {
         Found::Unseen(why) => {
             let message = format!("{lack}, and whether the servers' logs agree on one is not known: {why}");
-            return Err(Blind { reason: Reason::NotSeen, message });
+            return Err(Unknown { reason: Reason::NotSeen, message });
         }
         Found::Nowhere => {
             (DriftKind::KeyUnknown, format!("{lack}, and no log of a server tells one; {}", from_a_file()))
@@ -118,7 +118,7 @@ fn unknown(search: &KeySearch) -> Result<Check, Blind> {
             (DriftKind::KeyUnknown, format!("{lack}, and {why}; {}", from_a_file()))
         }
         Found::Odd(who) => {
-            let why = format!("the log of {who} tells something that is no key of Binder's making");
+            let why = format!("the log of {who} shows something that is not a key made by Binder");
             (DriftKind::KeysDisagree, format!("{lack}, and {why}; {}", from_a_file()))
         }
         Found::Refused(who) => {
@@ -202,7 +202,7 @@ impl Remedy for Step {
         plain("entry", entry)
     }
 
-    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Unknown> {
         let Self::WriteApiKey { secret, .. } = self;
         Ok(match &later.seen.key_search {
             None => Effect::Seen(format!("the Secret {secret} has the API key")),

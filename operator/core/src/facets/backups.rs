@@ -1,15 +1,15 @@
 //! Facet `backups`: the database is backed up by its schedule, and there is a fresh backup before it is edited (runbook,
 //! "Hung build": there should be periodic backups, since this edits the database by hand).
 //!
-//! That a scheduled backup is due is a chore and no fault. An edit that finds no fresh backup waits for one
+//! That a scheduled backup is due is a task and no fault. An edit that finds no fresh backup waits for one
 //! ([`plan::order`](crate::plan::order)), and a backup that cannot be made blocks every edit.
 
 use super::step::{Effect, How, Later, Nature, OfModules, Recovers, Remedy, Touches, all_plain, kinds_of_steps, plain};
-use super::{Check, Chore, Done, Drift, DriftKind, Facet, Rung, Subject};
+use super::{Check, Done, Drift, DriftKind, Facet, Rung, Subject, Task};
 use crate::catalogue::Place;
 use crate::facets::{builds, names};
 use crate::gate::demands::Demands;
-use crate::seen::{Ask, Blind, Observation};
+use crate::seen::{Ask, Observation, Unknown};
 use binder_crds::desired::Backups as Spec;
 use binder_crds::text::BadText;
 use binder_crds::{Desired, conditions};
@@ -41,7 +41,7 @@ impl Facet for Backups {
         Vec::new()
     }
 
-    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
+    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Unknown> {
         let Some(spec) = spec(desired) else { return Ok(Check::default()) };
         let backups = seen.backups.get()?;
         let mut check = Check::default();
@@ -64,7 +64,7 @@ impl Facet for Backups {
                 subject: Subject::BackupBeforeAnEdit,
                 short: "no fresh backup".to_owned(),
                 evidence: format!(
-                    "the database is to be edited, and there is no good backup that is not older than {}",
+                    "the database is to be edited, and no good backup is younger than {}",
                     spec.fresh_for
                 ),
             });
@@ -76,9 +76,9 @@ impl Facet for Backups {
         Ok(check)
     }
 
-    fn chores(&self, desired: &Desired) -> Vec<Chore> {
+    fn scheduled(&self, desired: &Desired) -> Vec<Task> {
         spec(desired)
-            .map(|spec| Chore {
+            .map(|spec| Task {
                 subject: Subject::Backup,
                 kind: DriftKind::BackupDue,
                 words: "the backup of the database",
@@ -158,13 +158,13 @@ impl Remedy for Step {
         all_plain("backup", last)
     }
 
-    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Unknown> {
         let Self::BackUp { last, .. } = self;
         Ok(match &later.seen.backups.get()?.last {
             Some(good) if Some(&good.name) != last.as_ref() => {
                 Effect::Seen(format!("the backup {} was verified: {} documents", good.name, good.documents))
             }
-            _ => Effect::NotYet("there is no new backup that was verified".to_owned()),
+            _ => Effect::NotYet("no new verified backup yet".to_owned()),
         })
     }
 
@@ -178,7 +178,7 @@ impl Remedy for Step {
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
-    use crate::seen::Known;
+    use crate::seen::Fact;
     use crate::seen::backups::{self, Good};
     use crate::seen::database::{Build, Database, Name};
     use crate::seen::machine::Machine;
@@ -207,9 +207,9 @@ mod tests {
         let running = if hung { vec![build] } else { Vec::new() };
         let at: jiff::Timestamp = "2026-05-01T12:00:00Z".parse().unwrap();
         Observation {
-            machine: Known::Seen(Machine { clock: at.as_second(), ..Machine::default() }),
-            database: Known::Seen(Database { running, ..Database::default() }),
-            backups: Known::Seen(backups::Backups { count: last.iter().count() as u32, last, unusable: None }),
+            machine: Fact::Seen(Machine { clock: at.as_second(), ..Machine::default() }),
+            database: Fact::Seen(Database { running, ..Database::default() }),
+            backups: Fact::Seen(backups::Backups { count: last.iter().count() as u32, last, unusable: None }),
             ..Observation::nothing(at)
         }
     }
@@ -219,7 +219,7 @@ mod tests {
         let kinds = |seen: &Observation| -> Vec<DriftKind> {
             Backups.check(&desired(), seen).unwrap().drifts.iter().map(|drift| drift.kind).collect()
         };
-        assert_eq!(kinds(&seen(None, false)), [], "what is only due is a chore");
+        assert_eq!(kinds(&seen(None, false)), [], "what is only due is a task");
         assert_eq!(kinds(&seen(None, true)), [DriftKind::NoFreshBackup]);
         assert_eq!(kinds(&seen(Some("2026-05-01T10:59:59Z"), true)), [DriftKind::NoFreshBackup]);
         assert_eq!(kinds(&seen(Some("2026-05-01T11:00:00Z"), true)), []);
@@ -229,7 +229,7 @@ mod tests {
     fn a_place_that_cannot_be_used_is_for_a_person() {
         let mut seen = seen(None, true);
         seen.backups =
-            Known::Seen(backups::Backups { unusable: Some("no volume".into()), ..backups::Backups::default() });
+            Fact::Seen(backups::Backups { unusable: Some("no volume".into()), ..backups::Backups::default() });
         let check = Backups.check(&desired(), &seen).unwrap();
         assert_eq!(check.drifts[0].kind, DriftKind::BackupPlaceUnusable);
         assert!(Backups.ladder(&desired(), &seen, &check.drifts[0]).is_empty());

@@ -15,7 +15,7 @@ use super::{Check, Drift, DriftKind, Facet, Rung, Subject};
 use crate::catalogue::Place;
 use crate::gate::demands::Demands;
 use crate::seen::database::{Build, RUNNING, built_as};
-use crate::seen::{Ask, Blind, Observation, Reason, clock};
+use crate::seen::{Ask, Observation, Reason, Unknown, clock};
 use binder_crds::text::BadText;
 use binder_crds::{Desired, conditions};
 use jiff::{SignedDuration, Timestamp};
@@ -47,13 +47,13 @@ impl Facet for Builds {
         Vec::new()
     }
 
-    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
+    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Unknown> {
         let Some(spec) = desired.database.as_ref().and_then(|database| database.hung_builds.as_ref()) else {
             return Ok(Check::default());
         };
         let database = seen.machine.get().and(seen.database.get())?;
         if let Some(off) = clock::off(seen) {
-            return Err(Blind {
+            return Err(Unknown {
                 reason: Reason::NotSeen,
                 message: format!("how old a build is cannot be told: the clock of this machine is {}", off.words()),
             });
@@ -91,7 +91,7 @@ impl Facet for Builds {
             }
             for build in database.running.iter().filter(|build| build.marked && !is_hung(seen, build, after)) {
                 let name = build.name.shown();
-                check.settling.push((subject(build), format!("the build {name} is being built again")));
+                check.progressing.push((subject(build), format!("the build {name} is being built again")));
             }
         }
         check.as_described = format!("no build has been running for over {}", spec.after);
@@ -236,7 +236,7 @@ impl Remedy for Step {
         }
     }
 
-    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Unknown> {
         let database = later.seen.database.get()?;
         Ok(match self {
             Self::FailBuild { name, started, .. } => {
@@ -251,7 +251,7 @@ impl Remedy for Step {
             }
             Self::RebuildBuild { name, .. } => {
                 if database.owed.iter().any(|build| build.name.plain() == Some(name.as_str())) {
-                    Effect::NotYet(format!("the build {name} has not begun anew"))
+                    Effect::NotYet(format!("the build {name} has not started again"))
                 } else {
                     Effect::Seen(format!("a new build of {name} has begun"))
                 }
@@ -274,7 +274,7 @@ impl Remedy for Step {
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
-    use crate::seen::Known;
+    use crate::seen::Fact;
     use crate::seen::database::{Database, Name};
     use crate::seen::machine::Machine;
     use binder_crds::desired;
@@ -298,7 +298,7 @@ mod tests {
     fn seen(database: Database) -> Observation {
         let at: Timestamp = NOW.parse().unwrap();
         let machine = Machine { clock: at.as_second(), ..Machine::default() };
-        Observation { database: Known::Seen(database), machine: Known::Seen(machine), ..Observation::nothing(at) }
+        Observation { database: Fact::Seen(database), machine: Fact::Seen(machine), ..Observation::nothing(at) }
     }
 
     fn hang(seen: &Observation) -> usize {
@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(hang(&seen), 1);
         // GCE#554: by exactly an hour; H 32: by five.
         for off in [-18_000, -3600, 3600, 90] {
-            if let Known::Seen(machine) = &mut seen.machine {
+            if let Fact::Seen(machine) = &mut seen.machine {
                 machine.clock = seen.at.as_second() + off;
             }
             let blind = Builds.check(&desired(true), &seen).unwrap_err();
@@ -374,7 +374,7 @@ mod tests {
         let seen = seen(Database { running: vec![again], ..Database::default() });
         let check = Builds.check(&desired(true), &seen).unwrap();
         assert!(check.drifts.is_empty());
-        assert_eq!(check.settling.len(), 1);
+        assert_eq!(check.progressing.len(), 1);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! `docker.reclaim` is described: what may go is for the facet `docker` to say. Any other is seen and said.
 
 use super::{Check, Drift, DriftKind, Facet, Rung, Subject, docker};
-use crate::seen::{Ask, Blind, Observation, disks};
+use crate::seen::{Ask, Observation, Unknown, disks};
 use binder_crds::desired::Disk;
 use binder_crds::{Desired, conditions};
 
@@ -22,7 +22,7 @@ impl Facet for Disks {
         vec![disks::ask(desired.disks.iter().map(|disk| disk.path.0.clone()).collect())]
     }
 
-    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
+    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Unknown> {
         let uses = seen.disks.get()?;
         let mut check = Check::default();
         let mut fine = Vec::new();
@@ -115,7 +115,7 @@ fn holds(path: &str, seen: &Observation) -> bool {
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
-    use crate::seen::Known;
+    use crate::seen::Fact;
     use std::collections::BTreeMap;
 
     #[test]
@@ -123,7 +123,7 @@ mod tests {
         let desired = Desired { disks: vec![Disk { path: "/".into(), max_used: "85%".into() }], ..Desired::default() };
         let kinds = |used| {
             let seen = Observation {
-                disks: Known::Seen(BTreeMap::from([("/".to_owned(), used)])),
+                disks: Fact::Seen(BTreeMap::from([("/".to_owned(), used)])),
                 ..Observation::nothing(jiff::Timestamp::UNIX_EPOCH)
             };
             Disks.check(&desired, &seen).unwrap().drifts.into_iter().map(|drift| drift.kind).collect::<Vec<_>>()

@@ -13,13 +13,13 @@ mod steps;
 
 pub use steps::{Step, StoppedContainer, UnusedImage};
 
-use super::{BLIP, Check, Chore, Done, Drift, DriftKind, Facet, Rung, Subject};
+use super::{BLIP, Check, Done, Drift, DriftKind, Facet, Rung, Subject, Task};
 use crate::catalogue::{self, Component};
 use crate::schedule::Timetable;
 use crate::seen::docker::{Answers, Container, Docker as Seen, Image, Left, Trouble};
 use crate::seen::machine::Machine;
 use crate::seen::pm2::State;
-use crate::seen::{Ask, Blind, Observation, clock, docker};
+use crate::seen::{Ask, Observation, Unknown, clock, docker};
 use binder_crds::desired::Reclaim;
 use binder_crds::{Desired, conditions};
 use std::collections::BTreeSet;
@@ -59,7 +59,7 @@ impl Facet for Docker {
         vec![docker::ask(desired.disks.iter().map(|disk| disk.path.0.clone()).collect())]
     }
 
-    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
+    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Unknown> {
         let (machine, docker) = (seen.machine.get()?, seen.docker.get()?);
         let mut check = Check::default();
         let empty: Vec<&str> = empty_configs(docker);
@@ -78,12 +78,12 @@ impl Facet for Docker {
             let lasts = docker::mark(machine, docker).map(|mark| seen.lasting.age(&mark, seen.at)).unwrap_or_default();
             let how = state.words(docker);
             if starting(machine) {
-                check.settling.push((Subject::Docker, format!("{how}: it has just been started")));
+                check.progressing.push((Subject::Docker, format!("{how}: it has just been started")));
             } else if lasts < state.patience() && !(state == Silence::Down && docker.has_less_than(NO_ROOM)) {
                 let minutes = state.patience().as_secs() / 60;
                 let watched =
                     if minutes > 0 { format!("it is watched for {minutes} min") } else { "it is watched".to_owned() };
-                check.settling.push((Subject::Docker, format!("{how}: {watched}")));
+                check.progressing.push((Subject::Docker, format!("{how}: {watched}")));
             } else {
                 let why = match &docker.root {
                     Some(root) if docker.has_less_than(NO_ROOM) => {
@@ -172,10 +172,10 @@ impl Facet for Docker {
         }
     }
 
-    fn chores(&self, desired: &Desired) -> Vec<Chore> {
+    fn scheduled(&self, desired: &Desired) -> Vec<Task> {
         let reclaim = described(desired);
-        let chore = reclaim.and_then(|reclaim| {
-            Some(Chore {
+        let task = reclaim.and_then(|reclaim| {
+            Some(Task {
                 subject: Subject::DockerReclaim,
                 kind: DriftKind::ReclaimDue,
                 words: "the clean-up of Docker",
@@ -184,7 +184,7 @@ impl Facet for Docker {
                 done: Done::NothingLeft,
             })
         });
-        chore.into_iter().collect()
+        task.into_iter().collect()
     }
 }
 

@@ -74,13 +74,13 @@ macro_rules! cell {
     (all down) => { false };
     (aged aged) => { true };
     (version version) => { true };
-    (chore chore) => { true };
+    (task task) => { true };
     ($column:ident -) => { false };
 }
 
 /// Declares the kinds of drift. Each row answers every column: there is no default.
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $kind:ident $page:literal $waits:tt $many:tt $reboot:tt $table:tt $down:tt $aged:tt $version:tt $chore:tt;)*) => {
+    ($($(#[$doc:meta])* $kind:ident $page:literal $waits:tt $many:tt $reboot:tt $table:tt $down:tt $aged:tt $version:tt $task:tt;)*) => {
         /// Every kind of drift. The compiler lists what is to be handled when one is added.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum DriftKind {
@@ -144,9 +144,9 @@ macro_rules! kinds {
                 match self { $(Self::$kind => cell!(version $version),)* }
             }
 
-            /// Whether it is work that is due by the clock ([`Chore`](super::Chore)) and no fault of the host.
-            pub fn is_chore(self) -> bool {
-                match self { $(Self::$kind => cell!(chore $chore),)* }
+            /// Whether it is work that is due by the clock ([`Task`](super::Task)) and no fault of the host.
+            pub fn is_scheduled(self) -> bool {
+                match self { $(Self::$kind => cell!(task $task),)* }
             }
         }
     };
@@ -155,7 +155,7 @@ macro_rules! kinds {
 // The columns: the page of the runbook; what the remedies wait for; what many hosts at once mean; whether a reboot helps; whether
 // only pm2's table tells it; whether the subject is
 // down, or all of the machine; whether it rests on an age; whether a new version may have brought
-// it about; whether it is a chore.
+// it about; whether it is a task.
 kinds! {
     /// pm2 does not know the process, and nothing of it runs.
     ProcessMissing       "services"        needs    mild   reboot  table  down  -     version  -;
@@ -267,16 +267,16 @@ kinds! {
     NoFreshBackup        "backups"         -        mild   -       -      -     -     -        -;
     /// The place for backups cannot be used as it is described.
     BackupPlaceUnusable  "backups"         -        told   -       -      -     -     -        -;
-    /// A backup is due by its schedule. A chore.
-    BackupDue            "backups"         -        told   -       -      -     -     -        chore;
+    /// A backup is due by its schedule. A task.
+    BackupDue            "backups"         -        told   -       -      -     -     -        task;
     /// Docker does not answer.
     DockerNotAnswering   "disks"           -        grave  -       -      -     -     -        -;
     /// A file in which Docker's client keeps logins is empty.
     DockerConfigEmpty    "disks"           -        mild   -       -      -     -     -        -;
     /// A schedule of the description can never be followed.
     ScheduleInvalid      "schedules"       -        told   -       -      -     -     -        -;
-    /// The clean-up of Docker is due by its schedule. A chore.
-    ReclaimDue           "disks"           -        told   -       -      -     -     -        chore;
+    /// The clean-up of Docker is due by its schedule. A task.
+    ReclaimDue           "disks"           -        told   -       -      -     -     -        task;
 }
 
 impl DriftKind {

@@ -4,7 +4,7 @@
 
 use super::{BLIP, Check, Drift, DriftKind, Facet, Rung, Subject};
 use crate::seen::reach::{Reached, subject, words};
-use crate::seen::{Ask, Blind, Observation, Reason};
+use crate::seen::{Ask, Observation, Reason, Unknown};
 use binder_crds::{Desired, conditions};
 
 /// The facet.
@@ -23,7 +23,7 @@ impl Facet for Endpoints {
         Vec::new()
     }
 
-    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
+    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Unknown> {
         let reaches = seen.reaches.get()?;
         let mut check = Check::default();
         let mut blind = None;
@@ -40,7 +40,7 @@ impl Facet for Endpoints {
                     continue;
                 }
                 None => {
-                    blind = Some(format!("nobody asked whether {to} can be reached from here"));
+                    blind = Some(format!("not asked whether {to} can be reached from here"));
                     continue;
                 }
                 Some(Reached::Refused) => (
@@ -56,7 +56,7 @@ impl Facet for Endpoints {
                     ),
                 ),
                 Some(Reached::NoRoute) => {
-                    (DriftKind::NoRoute, format!("no route to {to}"), format!("there is no route from here to {to}"))
+                    (DriftKind::NoRoute, format!("no route to {to}"), format!("no route from here to {to}"))
                 }
                 Some(Reached::NameNotFound) => (
                     DriftKind::NameNotFound,
@@ -73,14 +73,14 @@ impl Facet for Endpoints {
             };
             // A host of the fleet that boots, or a lost packet: a person has not even read the line by then.
             if seen.lasting.age(&subject, seen.at) < BLIP && kind != DriftKind::NoSuchHost {
-                check.settling.push((Subject::Reach(subject), short));
+                check.progressing.push((Subject::Reach(subject), short));
             } else {
                 check.drifts.push(Drift { kind, subject: Subject::Reach(subject), short, evidence });
             }
         }
         match blind {
-            Some(message) if check.drifts.is_empty() && check.settling.is_empty() => {
-                Err(Blind { reason: Reason::NotAnswered, message })
+            Some(message) if check.drifts.is_empty() && check.progressing.is_empty() => {
+                Err(Unknown { reason: Reason::NotAnswered, message })
             }
             _ => {
                 check.as_described = format!("{} can be reached from here", fine.join(", "));
@@ -102,21 +102,21 @@ impl Facet for Endpoints {
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
-    use crate::seen::Known;
+    use crate::seen::Fact;
     use crate::seen::lasting::Lasting;
     use binder_crds::desired::Reach;
     use binder_crds::text::HostName;
     use jiff::{SignedDuration, Timestamp};
     use std::collections::BTreeMap;
 
-    fn looked(found: Reached, for_seconds: i64) -> Result<Check, Blind> {
+    fn looked(found: Reached, for_seconds: i64) -> Result<Check, Unknown> {
         let desired = Desired {
             reaches: vec![Reach { host: Some(HostName::from("binder-services")), address: None, port: 9050 }],
             ..Desired::default()
         };
         let at = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1000);
         let mut seen = Observation::nothing(at);
-        seen.reaches = Known::Seen(BTreeMap::from([(subject(&desired.reaches[0]), found)]));
+        seen.reaches = Fact::Seen(BTreeMap::from([(subject(&desired.reaches[0]), found)]));
         let first = Lasting::default().carried(seen.marks(), at - SignedDuration::from_secs(for_seconds));
         seen.lasting = first.carried(seen.marks(), at);
         Endpoints.check(&desired, &seen)
@@ -133,7 +133,7 @@ mod tests {
         ] {
             assert_eq!(looked(found.clone(), 60).unwrap().drifts[0].kind, kind);
             let blip = looked(found, 2).unwrap();
-            assert!(blip.drifts.is_empty() && blip.settling.len() == 1);
+            assert!(blip.drifts.is_empty() && blip.progressing.len() == 1);
         }
         assert_eq!(looked(Reached::NoSuchHost, 0).unwrap().drifts[0].kind, DriftKind::NoSuchHost);
         let blind = looked(Reached::Unknown("it forbids tunnels".to_owned()), 60).unwrap_err();

@@ -10,7 +10,7 @@ use crate::catalogue;
 use crate::seen::pm2::Table;
 use crate::seen::proxy::Cluster;
 use crate::seen::servers::{JUDGED, mark};
-use crate::seen::{Ask, Blind, Observation, Reason, pm2};
+use crate::seen::{Ask, Observation, Reason, Unknown, pm2};
 use binder_crds::desired::Server;
 use binder_crds::{Desired, conditions};
 use std::time::Duration;
@@ -44,10 +44,10 @@ impl Facet for HealthStatus {
         vec![pm2::ask()]
     }
 
-    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
+    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Unknown> {
         let (servers, machine, table) = (seen.servers.get()?, seen.machine.get()?, seen.pm2.get()?);
         let component = catalogue::server(Server::Health);
-        let blind = |why: &str| Blind {
+        let blind = |why: &str| Unknown {
             reason: Reason::NotAnswered,
             message: format!("what /health/ says is not known: {why}"),
         };
@@ -70,7 +70,7 @@ impl Facet for HealthStatus {
             if old {
                 if up_for(table, machine.clock).is_none_or(|up| up < FIRST_ROUND) {
                     let why = "the health checker was started and has not been round yet".to_owned();
-                    check.settling = vec![(Subject::from(&component), why)];
+                    check.progressing = vec![(Subject::from(&component), why)];
                 } else {
                     let limit = STALE_AFTER.as_secs();
                     check.drifts = vec![drift(

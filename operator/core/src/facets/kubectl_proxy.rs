@@ -12,7 +12,7 @@ use super::{Check, Drift, DriftKind, Facet, Rung, Subject, services};
 use crate::catalogue::{self, KUBECTL_PROXY};
 use crate::seen::machine::Machine;
 use crate::seen::proxy::{Cluster, Kubectl, Proxy};
-use crate::seen::{Ask, Blind, Observation, Reason, proxy};
+use crate::seen::{Ask, Observation, Reason, Unknown, proxy};
 use binder_crds::{Desired, conditions, desired};
 use std::path::Path;
 use std::time::Duration;
@@ -39,7 +39,7 @@ impl Facet for KubectlProxy {
         desired.kubectl_proxy.iter().map(|spec| proxy::ask(spec.port, spec.kubectl.0.clone())).collect()
     }
 
-    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
+    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Unknown> {
         let Some(spec) = &desired.kubectl_proxy else { return Ok(Check::default()) };
         let (machine, proxy) = (seen.machine.get()?, seen.proxy.get()?);
         let drift = look(spec, machine, proxy)?.map(|(kind, short, evidence)| Drift {
@@ -98,8 +98,8 @@ type Differs = (DriftKind, String, String);
 /// Compares.
 ///
 /// # Errors
-/// [`Blind`] when nothing tells which kubectl serves the port.
-fn look(spec: &desired::KubectlProxy, machine: &Machine, proxy: &Proxy) -> Result<Option<Differs>, Blind> {
+/// [`Unknown`] when nothing tells which kubectl serves the port.
+fn look(spec: &desired::KubectlProxy, machine: &Machine, proxy: &Proxy) -> Result<Option<Differs>, Unknown> {
     let (port, kubectl) = (spec.port, &spec.kubectl);
     let Some(pids) = machine.listeners.get(&port) else {
         return Ok(Some(match &proxy.kubectl {
@@ -127,7 +127,7 @@ fn look(spec: &desired::KubectlProxy, machine: &Machine, proxy: &Proxy) -> Resul
             DriftKind::NotKubectl,
             "taken by something else".to_owned(),
             format!(
-                "{program} (user id {}) listens on {port}, which is no kubectl proxy: end it or free the port",
+                "{program} (user id {}) listens on {port}, which is not a kubectl proxy: stop it or free the port",
                 process.uid
             ),
         )));
@@ -165,7 +165,7 @@ fn look(spec: &desired::KubectlProxy, machine: &Machine, proxy: &Proxy) -> Resul
     if which == Which::Undecided {
         let message =
             format!("{evidence}, and whether it is {kubectl} cannot be told: look at the process and at the master");
-        return Err(Blind { reason: Reason::NotJudged, message });
+        return Err(Unknown { reason: Reason::NotJudged, message });
     }
     Ok(Some((DriftKind::ClusterNotAnswering, short.to_owned(), evidence)))
 }
@@ -267,7 +267,7 @@ fn own_kubectl(port: u16, machine: &Machine) -> Option<ProcessId> {
 mod tests {
     use super::*;
     use crate::facets::Step as AnyStep;
-    use crate::seen::Known;
+    use crate::seen::Fact;
     use crate::seen::machine::Process;
     use crate::seen::pm2::{Row, State, Table};
     use crate::seen::proxy::Files;
@@ -310,9 +310,9 @@ mod tests {
         }
         machine.listeners = BTreeMap::from([(8085, vec![50])]);
         Observation {
-            machine: Known::Seen(machine),
-            pm2: Known::Seen(Table { daemon: true, rows, ..Table::default() }),
-            proxy: Known::Seen(Proxy {
+            machine: Fact::Seen(machine),
+            pm2: Fact::Seen(Table { daemon: true, rows, ..Table::default() }),
+            proxy: Fact::Seen(Proxy {
                 kubectl: Kubectl::Script,
                 program: None,
                 files: Files::default(),
@@ -372,7 +372,7 @@ mod tests {
     /// A proxy as it is: the described path, the resolved kubectl, its file, the program, its file, scripts, the command.
     fn served(kubectl: Kubectl, program: &str, files: Files, cluster: Cluster, command: &str) -> Observation {
         let mut seen = seen(&[(50, 900, LOGIN, command, None)]);
-        seen.proxy = Known::Seen(Proxy { kubectl, program: Some(program.to_owned()), files, cluster });
+        seen.proxy = Fact::Seen(Proxy { kubectl, program: Some(program.to_owned()), files, cluster });
         seen
     }
 
@@ -462,13 +462,13 @@ mod tests {
         ] {
             for cluster in [Cluster::Status(502), Cluster::NoAnswer("refused".to_owned())] {
                 let mut seen = served(kubectl.clone(), "", files.clone(), cluster, command);
-                let Known::Seen(proxy) = &mut seen.proxy else { panic!() };
+                let Fact::Seen(proxy) = &mut seen.proxy else { panic!() };
                 proxy.program = found.map(str::to_owned);
                 let blind = KubectlProxy.check(&described(), &seen).unwrap_err();
                 assert_eq!(blind.reason, Reason::NotJudged, "{name}");
                 assert!(blind.message.contains("cannot be told"), "{name}: {}", blind.message);
                 // The described cluster answers: it is right, whatever it is.
-                let Known::Seen(proxy) = &mut seen.proxy else { panic!() };
+                let Fact::Seen(proxy) = &mut seen.proxy else { panic!() };
                 proxy.cluster = Cluster::Identity(OURS.to_owned());
                 assert_eq!(kinds(&described(), &seen), [], "{name}");
             }

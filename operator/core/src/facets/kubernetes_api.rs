@@ -7,7 +7,7 @@ use super::step::{CloudCall, Effect, How, Later, Nature, OfModules, Recovers, Re
 use super::{BLIP, Check, Drift, DriftKind, Facet, Rung, Subject};
 use crate::gate::demands::Demands;
 use crate::seen::kubernetes::{Api, LATE_MARK, Nodes, OBJECTIVE, SILENT_MARK, SLOW, SLOW_MARK, Verdict, nodes_mark};
-use crate::seen::{Ask, Blind, Observation, Reason};
+use crate::seen::{Ask, Observation, Reason, Unknown};
 use binder_crds::text::BadText;
 use binder_crds::{Desired, conditions, desired};
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,7 @@ impl Facet for KubernetesApi {
         Vec::new()
     }
 
-    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
+    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Unknown> {
         let Some(spec) = &desired.kubernetes_api else { return Ok(Check::default()) };
         let api = seen.kubernetes.get()?;
         let wanted = spec.ready_nodes;
@@ -60,7 +60,7 @@ impl Facet for KubernetesApi {
                 "the Kubernetes API does not answer".to_owned(),
                 format!("the Kubernetes API does not answer, or not well: {how}"),
             ),
-            (Verdict::Blind(blind), _) => return Err(blind),
+            (Verdict::Unknown(blind), _) => return Err(blind),
             (Verdict::Well(after), _) if after > SLOW => (
                 DriftKind::ApiSlow,
                 SLOW_MARK.to_owned(),
@@ -72,7 +72,7 @@ impl Facet for KubernetesApi {
             ),
             (Verdict::Well(_), Err(why)) => {
                 let message = format!("its nodes are not known, asked through {via}: {why}");
-                return Err(Blind { reason: Reason::NotAnswered, message });
+                return Err(Unknown { reason: Reason::NotAnswered, message });
             }
             (Verdict::Well(_), Ok(nodes)) if nodes.ready < wanted => {
                 let more =
@@ -99,7 +99,7 @@ impl Facet for KubernetesApi {
             && seen.machine.seen().is_some_and(|machine| machine.up_for() < STARTS_WITHIN.as_secs());
         // A restart of the API server, a lost packet.
         Ok(if booting || seen.lasting.age(&mark, seen.at) < BLIP {
-            Check { settling: vec![(Subject::KubernetesApi, short)], ..Check::default() }
+            Check { progressing: vec![(Subject::KubernetesApi, short)], ..Check::default() }
         } else {
             let drift = Drift { kind, subject: Subject::KubernetesApi, short, evidence };
             Check { drifts: vec![drift], ..Check::default() }
@@ -196,10 +196,10 @@ impl Remedy for Step {
         plain("node", node)
     }
 
-    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Unknown> {
         let Self::RestartNode { node } = self;
         let api = later.seen.kubernetes.get()?;
-        let unseen = |message: &String| Blind { reason: Reason::NotAnswered, message: message.clone() };
+        let unseen = |message: &String| Unknown { reason: Reason::NotAnswered, message: message.clone() };
         let nodes = api.nodes.as_ref().map_err(unseen)?;
         let all_told = nodes.not_ready.len() == usize::try_from(nodes.not_ready_count).unwrap_or(usize::MAX);
         Ok(if all_told && !nodes.not_ready.contains(node) {
@@ -219,7 +219,7 @@ impl Remedy for Step {
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
-    use crate::seen::Known;
+    use crate::seen::Fact;
     use crate::seen::kubernetes::{Answers, Identified, NodeInstance, Proxied};
     use crate::seen::lasting::Lasting;
     use crate::seen::machine::Machine;
@@ -239,13 +239,13 @@ mod tests {
 
     fn look(api: Api, at: Timestamp, memory_left: u8) -> Observation {
         let mut seen = Observation::nothing(at);
-        seen.kubernetes = Known::Seen(api);
+        seen.kubernetes = Fact::Seen(api);
         let machine = Machine { uptime: 9000, memory_left: Some(memory_left), ..Machine::default() };
-        seen.machine = Known::Seen(machine);
+        seen.machine = Fact::Seen(machine);
         seen
     }
 
-    fn looked(api: Api, for_seconds: i64, memory_left: u8) -> Result<Check, Blind> {
+    fn looked(api: Api, for_seconds: i64, memory_left: u8) -> Result<Check, Unknown> {
         let at = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1000);
         let mut seen = look(api, at, memory_left);
         let first = Lasting::default().carried(seen.marks(), at - SignedDuration::from_secs(for_seconds));
@@ -253,7 +253,7 @@ mod tests {
         KubernetesApi.check(&desired(), &seen)
     }
 
-    fn kind(check: Result<Check, Blind>) -> Option<DriftKind> {
+    fn kind(check: Result<Check, Unknown>) -> Option<DriftKind> {
         check.unwrap().drifts.first().map(|drift| drift.kind)
     }
 
@@ -338,8 +338,8 @@ mod tests {
         let instance = NodeInstance { listed: true, ..NodeInstance::default() };
         nodes.instances = BTreeMap::from([("minion-2".to_owned(), Ok(instance))]);
         let mut seen = Observation::nothing(Timestamp::UNIX_EPOCH);
-        seen.kubernetes = Known::Seen(api(well(5), well(5), Ok(nodes.clone())));
-        seen.machine = Known::Seen(Machine { boot_id: "boot-0001".to_owned(), ..Machine::default() });
+        seen.kubernetes = Fact::Seen(api(well(5), well(5), Ok(nodes.clone())));
+        seen.machine = Fact::Seen(Machine { boot_id: "boot-0001".to_owned(), ..Machine::default() });
         let steps = |seen: &Observation, allowed, kind| -> Vec<&'static str> {
             let drift = Drift { kind, subject: Subject::KubernetesApi, short: String::new(), evidence: String::new() };
             KubernetesApi.ladder(&spec(allowed), seen, &drift).iter().map(|rung| rung.step.kind()).collect()
@@ -353,7 +353,7 @@ mod tests {
         for cluster in [Identified::Unnamed, Identified::Never, Identified::Before] {
             let proxied = Proxied { via: "web".to_owned(), answer: well(5), cluster };
             let told = api(well(5), well(5), Ok(nodes.clone()));
-            seen.kubernetes = Known::Seen(Api { proxied: Ok(proxied), ..told });
+            seen.kubernetes = Fact::Seen(Api { proxied: Ok(proxied), ..told });
             assert!(steps(&seen, true, DriftKind::NodesNotReady).is_empty());
         }
     }

@@ -5,7 +5,7 @@ use super::step::{
     CloudCall, Effect, How, Later, Nature, OfModules, Recovers, Remedy, Touches, all_plain, kinds_of_steps, plain,
 };
 use crate::gate::demands::Demands;
-use crate::seen::Blind;
+use crate::seen::Unknown;
 use binder_crds::text::{BadText, Checked, UserName};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -108,7 +108,7 @@ impl Remedy for Step {
         }
     }
 
-    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Unknown> {
         let before = match self {
             // That it was looked at at all is the effect.
             Self::AuthorizeKey { user, .. } => return Ok(Effect::Seen(format!("{user} is let in"))),

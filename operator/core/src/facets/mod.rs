@@ -24,7 +24,7 @@ pub mod step;
 pub mod stopped;
 mod subject;
 
-use crate::seen::{Ask, Blind, Observation};
+use crate::seen::{Ask, Observation, Unknown};
 use binder_crds::Desired;
 use binder_crds::text::{Schedule, TimeZone};
 pub use drift::{Drift, DriftKind, OnMany, Waits};
@@ -43,25 +43,25 @@ pub trait Facet: Sync {
     /// Compares.
     ///
     /// # Errors
-    /// [`Blind`] when what it needs could not be seen: then nothing is known, and nothing is done.
-    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind>;
+    /// [`Unknown`] when what it needs could not be seen: then nothing is known, and nothing is done.
+    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Unknown>;
     /// The place of one of its drifts in the runbook's order; lower is earlier, [`LAST`] for what the runbook puts in no order.
     fn rank(&self, desired: &Desired, drift: &Drift) -> u8;
     /// The remedies for one of its drifts, lightest first. Empty: a person must act.
     fn ladder(&self, desired: &Desired, seen: &Observation, drift: &Drift) -> Vec<Rung>;
     /// What is to be done on a schedule, whether or not anything differs. When one is due, [`Facet::ladder`] is asked for
-    /// its steps, with a [`Drift`] of the chore's kind and subject.
-    fn chores(&self, _: &Desired) -> Vec<Chore> {
+    /// its steps, with a [`Drift`] of the task's kind and subject.
+    fn scheduled(&self, _: &Desired) -> Vec<Task> {
         Vec::new()
     }
 }
 
-/// Work that comes by the clock. That it is due is no fault of the host: it stays healthy (see `plan::chores`).
+/// Work that comes by the clock. That it is due is no fault of the host: it stays healthy (see `plan::scheduled`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chore {
+pub struct Task {
     /// What it is about; in words its name in `status.schedules`, and the subject of its actions.
     pub subject: Subject,
-    /// The kind of drift that stands for it where a step needs one; [`DriftKind::is_chore`] says yes to it.
+    /// The kind of drift that stands for it where a step needs one; [`DriftKind::is_scheduled`] says yes to it.
     pub kind: DriftKind,
     /// What it is, for people: `the clean-up of Docker`.
     pub words: &'static str,
@@ -73,7 +73,7 @@ pub struct Chore {
     pub done: Done,
 }
 
-/// When a chore that is due is done.
+/// When a task that is due is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done {
     /// When there is no step left to do: its ladder is empty.
@@ -107,8 +107,8 @@ pub struct Check {
     /// What is not so.
     pub drifts: Vec<Drift>,
     /// Subjects that are on their way (started a moment ago) with a sentence each: neither drift nor healthy.
-    pub settling: Vec<(Subject, String)>,
-    /// Subjects of drifts or chores that must wait, each with what for: `the build that is under way`.
+    pub progressing: Vec<(Subject, String)>,
+    /// Subjects of drifts or scheduled that must wait, each with what for: `the build that is under way`.
     pub held: Vec<(Subject, String)>,
     /// The condition's message when nothing differs. Never holds a figure that changes by itself: a converged fleet
     /// writes nothing.

@@ -11,7 +11,7 @@ pub use steps::{ModuleChange, Step};
 use super::{Check, Drift, DriftKind, Facet, Rung, Subject, services};
 use crate::catalogue::{self, Component};
 use crate::seen::modules::{self, Found, Installed};
-use crate::seen::{Ask, Blind, Observation, Reason, pm2};
+use crate::seen::{Ask, Observation, Reason, Unknown, pm2};
 use binder_crds::desired::Module;
 use binder_crds::text::{BadText, Checked};
 use binder_crds::{Desired, conditions};
@@ -50,13 +50,13 @@ impl Facet for Modules {
         vec![modules::ask(&sound), pm2::ask()]
     }
 
-    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
+    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Unknown> {
         let (installed, machine) = (seen.modules.get()?, seen.machine.get()?);
         let mut check = Check::default();
         let mut fine = Vec::new();
         for module in &desired.modules {
             // An object that is older than the rules: it is not known what its owner means.
-            sound(module).map_err(|bad| Blind {
+            sound(module).map_err(|bad| Unknown {
                 reason: Reason::NotSeen,
                 message: format!("a module of the description is {bad}"),
             })?;
@@ -69,14 +69,12 @@ impl Facet for Modules {
                 Some(Found::Linked(found)) if found.version == *asked => fine.push(format!("{name} {asked}")),
                 Some(Found::Linked(found)) => {
                     let mut drift = other_version(module, found);
-                    drift
-                        .evidence
-                        .push_str("; it is a link (npm link), where somebody works on it: it is not replaced");
+                    drift.evidence.push_str("; it is a link (npm link), so somebody works on it; it is not replaced");
                     check.drifts.push(drift);
                 }
                 Some(Found::Installed(found)) => check.drifts.push(other_version(module, found)),
                 Some(Found::Unknown(why)) => {
-                    return Err(Blind {
+                    return Err(Unknown {
                         reason: Reason::NotSeen,
                         message: format!(
                             "it is not known where npm has its global modules ({why}): describe the folder of {name}, or \
@@ -86,7 +84,7 @@ impl Facet for Modules {
                 }
                 Some(Found::Missing) => check.drifts.push(missing(module)),
                 Some(Found::Unreadable) | None => {
-                    return Err(Blind {
+                    return Err(Unknown {
                         reason: Reason::Garbage,
                         message: format!("the package.json of {name} says no version that can be read"),
                     });
@@ -199,7 +197,12 @@ fn missing(module: &Module) -> Drift {
 
 /// The components that run since before the module was put there. One that is not as described for another reason is for
 /// `services` to start again, and then has the new one.
-fn not_loaded(desired: &Desired, seen: &Observation, module: &Module, found: &Installed) -> Result<Vec<Drift>, Blind> {
+fn not_loaded(
+    desired: &Desired,
+    seen: &Observation,
+    module: &Module,
+    found: &Installed,
+) -> Result<Vec<Drift>, Unknown> {
     let users = catalogue::users(desired, module);
     if users.is_empty() {
         return Ok(Vec::new());
@@ -224,7 +227,7 @@ fn not_loaded(desired: &Desired, seen: &Observation, module: &Module, found: &In
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
-    use crate::seen::Known;
+    use crate::seen::Fact;
     use crate::seen::machine::{Machine, Process};
     use crate::seen::pm2::{Row, State, Table};
     use binder_crds::desired::Server;
@@ -261,9 +264,9 @@ mod tests {
             ..Machine::default()
         };
         Observation {
-            machine: Known::Seen(machine),
-            pm2: Known::Seen(Table { daemon: true, rows: vec![row], ..Table::default() }),
-            modules: Known::Seen(modules::Modules::from([("binder-web".to_owned(), Found::Installed(installed))])),
+            machine: Fact::Seen(machine),
+            pm2: Fact::Seen(Table { daemon: true, rows: vec![row], ..Table::default() }),
+            modules: Fact::Seen(modules::Modules::from([("binder-web".to_owned(), Found::Installed(installed))])),
             ..Observation::nothing(jiff::Timestamp::UNIX_EPOCH)
         }
     }
@@ -319,14 +322,14 @@ mod tests {
     fn nothing_is_done_about_what_is_missing_unreadable_or_in_the_hands_of_npm() {
         let asked = desired("1.1.17");
         let mut odd = seen("1.1.16", 500);
-        odd.modules = Known::Seen(modules::Modules::from([("binder-web".to_owned(), Found::Missing)]));
+        odd.modules = Fact::Seen(modules::Modules::from([("binder-web".to_owned(), Found::Missing)]));
         let check = Modules.check(&asked, &odd).unwrap();
         assert_eq!(check.drifts[0].kind, DriftKind::ModuleMissing);
         assert!(Modules.ladder(&asked, &odd, &check.drifts[0]).is_empty());
-        odd.modules = Known::Seen(modules::Modules::from([("binder-web".to_owned(), Found::Unreadable)]));
+        odd.modules = Fact::Seen(modules::Modules::from([("binder-web".to_owned(), Found::Unreadable)]));
         assert_eq!(Modules.check(&asked, &odd).unwrap_err().reason, Reason::Garbage);
         let mut busy = seen("1.1.16", 500);
-        if let Known::Seen(machine) = &mut busy.machine {
+        if let Fact::Seen(machine) = &mut busy.machine {
             let command = "npm install".to_owned();
             machine.processes.insert(9, Process { parent: 1, uid: 0, started_ticks: 1, command });
         }
@@ -339,7 +342,7 @@ mod tests {
     fn a_link_is_said_and_never_replaced_and_a_prefix_that_is_not_known_makes_nothing_missing() {
         let asked = desired("1.1.17");
         let found = |found: Found| Observation {
-            modules: Known::Seen(modules::Modules::from([("binder-web".to_owned(), found)])),
+            modules: Fact::Seen(modules::Modules::from([("binder-web".to_owned(), found)])),
             ..seen("1.1.16", 500)
         };
         let linked = |version: &str| {

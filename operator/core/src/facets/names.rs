@@ -10,7 +10,7 @@ use super::{Check, Drift, DriftKind, Facet, Rung, Subject};
 use crate::catalogue::Place;
 use crate::gate::demands::Demands;
 use crate::seen::database::{Cased, NAMES, Names as Seen, Status};
-use crate::seen::{Ask, Blind, Observation};
+use crate::seen::{Ask, Observation, Unknown};
 use binder_crds::text::BadText;
 use binder_crds::{Desired, conditions};
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,7 @@ impl Facet for Names {
         Vec::new()
     }
 
-    fn check(&self, _: &Desired, seen: &Observation) -> Result<Check, Blind> {
+    fn check(&self, _: &Desired, seen: &Observation) -> Result<Check, Unknown> {
         let database = seen.database.get()?;
         let Some(names) = &database.names else { return Ok(Check::default()) };
         let mut drifts: Vec<Drift> = Vec::new();
@@ -157,7 +157,7 @@ impl Remedy for Step {
         plain("build", name)
     }
 
-    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Unknown> {
         let Self::FailUnusableBuild { name, .. } = self;
         let names = &later.seen.database.get()?.names;
         let unusable = |cased: &Cased| cased.name.plain() == Some(name.as_str());
@@ -178,7 +178,7 @@ impl Remedy for Step {
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
-    use crate::seen::Known;
+    use crate::seen::Fact;
     use crate::seen::database::{Database, Name, Row, cased};
     use binder_crds::desired;
 
@@ -192,7 +192,7 @@ mod tests {
             builds.iter().map(|(name, status)| Row { name: Name::of(name), image: None, status: *status }).collect();
         let names = Some(Seen { builds: cased(&rows), ..Seen::default() });
         Observation {
-            database: Known::Seen(Database { names, ..Database::default() }),
+            database: Fact::Seen(Database { names, ..Database::default() }),
             ..Observation::nothing("2026-05-01T12:00:00Z".parse().unwrap())
         }
     }

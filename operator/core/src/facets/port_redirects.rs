@@ -5,7 +5,7 @@ use super::step::{Effect, How, Later, Nature, OfModules, Recovers, Remedy, Touch
 use super::{Check, Drift, DriftKind, Facet, Rung, Subject};
 use crate::gate::demands::Demands;
 use crate::seen::nat::{Led, Nat};
-use crate::seen::{Ask, Blind, Observation, Reason, nat};
+use crate::seen::{Ask, Observation, Reason, Unknown, nat};
 use binder_crds::desired::PortRedirect;
 use binder_crds::text::{BadText, Checked, InterfaceName};
 use binder_crds::{Desired, conditions};
@@ -31,7 +31,7 @@ impl Facet for PortRedirects {
         vec![nat::ask()]
     }
 
-    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
+    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Unknown> {
         let nat = seen.nat.get()?;
         let mut check = Check::default();
         let mut fine = Vec::new();
@@ -78,8 +78,8 @@ fn subject(wanted: &PortRedirect) -> Subject {
 /// A sentence about a redirect that is in place, or its drift.
 ///
 /// # Errors
-/// [`Blind`] when an earlier rule cannot be judged.
-fn look(wanted: &PortRedirect, nat: &Nat) -> Result<Result<String, Drift>, Blind> {
+/// [`Unknown`] when an earlier rule cannot be judged.
+fn look(wanted: &PortRedirect, nat: &Nat) -> Result<Result<String, Drift>, Unknown> {
     let drift = |kind, short: String, evidence| Ok(Err(Drift { kind, subject: subject(wanted), short, evidence }));
     let interface = &wanted.interface.0;
     if !nat.interfaces.contains(interface) {
@@ -103,7 +103,7 @@ fn look(wanted: &PortRedirect, nat: &Nat) -> Result<Result<String, Drift>, Blind
     }
     let judged = nat.judge(interface, wanted.from, wanted.to);
     match (judged.led, judged.plain) {
-        (Led::Unsure(rule), _) => Err(Blind {
+        (Led::Unsure(rule), _) => Err(Unknown {
             reason: Reason::NotJudged,
             message: format!(
                 "whether connections to {interface}:{} reach {} cannot be judged, because of the rule `{rule}`",
@@ -239,7 +239,7 @@ impl Remedy for Step {
         InterfaceName(interface.clone()).checked().map(drop)
     }
 
-    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Unknown> {
         later.seen.nat.get()?;
         let (interface, from, to) = self.redirect();
         let subject = Subject::Redirect { interface: interface.clone(), from };
@@ -262,7 +262,7 @@ impl Remedy for Step {
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
-    use crate::seen::Known;
+    use crate::seen::Fact;
 
     const OURS: &str = "-A PREROUTING -i eth0 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 3000\n";
 
@@ -271,9 +271,9 @@ mod tests {
         Desired { port_redirects: vec![redirect], ..Desired::default() }
     }
 
-    fn check(interface: &str, rules: &str) -> (Result<Check, Blind>, Vec<&'static str>) {
+    fn check(interface: &str, rules: &str) -> (Result<Check, Unknown>, Vec<&'static str>) {
         let seen = Observation {
-            nat: Known::Seen(nat::Nat::of(rules, &[("eth0", std::net::Ipv4Addr::new(10, 0, 0, 2))])),
+            nat: Fact::Seen(nat::Nat::of(rules, &[("eth0", std::net::Ipv4Addr::new(10, 0, 0, 2))])),
             ..Observation::nothing(jiff::Timestamp::UNIX_EPOCH)
         };
         let desired = described(interface);

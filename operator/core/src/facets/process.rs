@@ -3,7 +3,7 @@
 
 use super::step::{Effect, How, plain};
 use crate::seen::machine::Process;
-use crate::seen::{Blind, Observation};
+use crate::seen::{Observation, Unknown};
 use binder_crds::text::BadText;
 use serde::{Deserialize, Serialize};
 
@@ -46,8 +46,8 @@ impl ProcessId {
     /// Whether it has ended.
     ///
     /// # Errors
-    /// [`Blind`] when the processes could not be seen.
-    pub(super) fn ended(&self, seen: &Observation) -> Result<Effect, Blind> {
+    /// [`Unknown`] when the processes could not be seen.
+    pub(super) fn ended(&self, seen: &Observation) -> Result<Effect, Unknown> {
         let same = |process: &&Process| process.started_ticks == self.started_ticks && !is_zombie(process);
         let there = seen.machine.get()?.processes.get(&self.pid).as_ref().is_some_and(same);
         let pid = self.pid;
@@ -77,7 +77,7 @@ fn is_zombie(process: &Process) -> bool {
 mod tests {
     use super::super::step::tests::run;
     use super::*;
-    use crate::seen::Known;
+    use crate::seen::Fact;
     use crate::seen::machine::Machine;
     use std::process::Command;
 
@@ -109,7 +109,7 @@ mod tests {
             let process = Process { parent: 1, uid: 1000, started_ticks: 9, command: command.to_owned() };
             let machine = Machine { processes: [(4321, process)].into(), ..Machine::default() };
             let seen =
-                Observation { machine: Known::Seen(machine), ..Observation::nothing(jiff::Timestamp::UNIX_EPOCH) };
+                Observation { machine: Fact::Seen(machine), ..Observation::nothing(jiff::Timestamp::UNIX_EPOCH) };
             orphan.ended(&seen).unwrap()
         };
         assert!(matches!(judge("[node] <defunct>"), Effect::Seen(_)));

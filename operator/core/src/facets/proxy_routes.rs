@@ -5,7 +5,7 @@ use super::step::{Effect, How, HttpCall, Later, Nature, OfModules, Recovers, Rem
 use super::{Check, Drift, DriftKind, Facet, Rung, Subject};
 use crate::gate::demands::Demands;
 use crate::seen::routes::{AppId, mark};
-use crate::seen::{Ask, Blind, Observation};
+use crate::seen::{Ask, Observation, Unknown};
 use binder_crds::desired::Server;
 use binder_crds::text::BadText;
 use binder_crds::{Desired, conditions};
@@ -38,7 +38,7 @@ impl Facet for ProxyRoutes {
         Vec::new()
     }
 
-    fn check(&self, _: &Desired, seen: &Observation) -> Result<Check, Blind> {
+    fn check(&self, _: &Desired, seen: &Observation) -> Result<Check, Unknown> {
         let routes = seen.routes.get()?;
         let stale = stale(seen).count();
         let mut check = Check {
@@ -132,7 +132,7 @@ impl Remedy for Step {
         Ok(())
     }
 
-    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Unknown> {
         let Self::DeleteRoutes { routes, .. } = self;
         let orphans = &later.seen.routes.get()?.orphans;
         let left = routes.iter().filter(|id| orphans.contains(*id)).count();
@@ -153,7 +153,7 @@ impl Remedy for Step {
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
-    use crate::seen::Known;
+    use crate::seen::Fact;
     use crate::seen::lasting::Lasting;
     use crate::seen::routes::Routes;
     use binder_crds::desired::KubectlProxy;
@@ -168,7 +168,7 @@ mod tests {
     fn look(orphans: &[usize], before: &Lasting, at: Timestamp) -> Observation {
         let orphans: BTreeSet<AppId> = orphans.iter().map(|number| id(*number)).collect();
         let mut seen = Observation::nothing(at);
-        seen.routes = Known::Seen(Routes { live: 3, orphans, ..Routes::default() });
+        seen.routes = Fact::Seen(Routes { live: 3, orphans, ..Routes::default() });
         seen.lasting = before.carried(seen.marks(), at);
         seen
     }
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn odd_routes_are_said_and_never_deleted() {
         let mut seen = look(&[], &Lasting::default(), Timestamp::UNIX_EPOCH);
-        seen.routes = Known::Seen(Routes { odd: vec!["/user/..".to_owned()], odd_count: 1, ..Routes::default() });
+        seen.routes = Fact::Seen(Routes { odd: vec!["/user/..".to_owned()], odd_count: 1, ..Routes::default() });
         let check = ProxyRoutes.check(&Desired::default(), &seen).unwrap();
         assert_eq!(check.drifts[0].kind, DriftKind::RouteOdd);
         assert!(deleted(&seen).is_empty());

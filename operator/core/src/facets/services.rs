@@ -17,7 +17,7 @@ use crate::catalogue::{self, Cause, Component, KUBECTL_PROXY};
 use crate::seen::machine::Machine;
 use crate::seen::pm2::{Row, State, Table};
 use crate::seen::settings::{self, Settings};
-use crate::seen::{Ask, Blind, Known, Observation, Reason, crashes, pm2};
+use crate::seen::{Ask, Fact, Observation, Reason, Unknown, crashes, pm2};
 use binder_crds::desired::Server;
 use binder_crds::{Desired, conditions};
 use owner::{other_ports, owner, runs_another, taken, unseen};
@@ -57,7 +57,7 @@ impl Facet for Services {
         asks
     }
 
-    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
+    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Unknown> {
         let (machine, table) = (seen.machine.get()?, seen.pm2.get()?);
         let components = components(desired, seen)?;
         let mut check = Check::default();
@@ -68,7 +68,7 @@ impl Facet for Services {
             };
             match found {
                 Found::Fine => {}
-                Found::Settling(why) => check.settling.push((Subject::from(component), why)),
+                Found::Progressing(why) => check.progressing.push((Subject::from(component), why)),
                 Found::Drifted(drift) => check.drifts.push(foreign(component, table, drift)),
             }
         }
@@ -89,10 +89,10 @@ impl Facet for Services {
         let (Some(machine), Some(table)) = (seen.machine.seen(), seen.pm2.seen()) else { return Vec::new() };
         match drift.kind {
             DriftKind::ProcessMissing => {
-                let (component, settle) = (component.clone(), component.settle);
+                let (component, startup_timeout) = (component.clone(), component.startup_timeout);
                 let path = kubectl_folder(&component, desired);
                 let start = Step::StartProcess { component: component.name, start: component.start, path };
-                vec![Rung::new(start, settle)]
+                vec![Rung::new(start, startup_timeout)]
             }
             DriftKind::LostByPm2 => component
                 .ports
@@ -156,15 +156,15 @@ pub(super) fn in_place(
 }
 
 /// The described components, with the ports that their settings on the host say.
-pub(crate) fn components(desired: &Desired, seen: &Observation) -> Result<Vec<Component>, Blind> {
+pub(crate) fn components(desired: &Desired, seen: &Observation) -> Result<Vec<Component>, Unknown> {
     catalogue::described(desired).into_iter().map(|component| with_port(component, seen)).collect()
 }
 
 /// A component with the port that its settings on the host say, else its usual one.
 ///
 /// # Errors
-/// [`Blind`] when the settings could not be read: its usual port is then a guess.
-pub(super) fn with_port(component: Component, seen: &Observation) -> Result<Component, Blind> {
+/// [`Unknown`] when the settings could not be read: its usual port is then a guess.
+pub(super) fn with_port(component: Component, seen: &Observation) -> Result<Component, Unknown> {
     with_settings(component, &seen.settings)
 }
 
@@ -172,10 +172,10 @@ pub(super) fn with_port(component: Component, seen: &Observation) -> Result<Comp
 /// and of whoever is judged by what listens.
 ///
 /// # Errors
-/// [`Blind`] when the settings could not be read: its usual port is then a guess.
-pub fn with_settings(mut component: Component, settings: &Known<Settings>) -> Result<Component, Blind> {
+/// [`Unknown`] when the settings could not be read: its usual port is then a guess.
+pub fn with_settings(mut component: Component, settings: &Fact<Settings>) -> Result<Component, Unknown> {
     if !component.port_setting.is_empty()
-        && let Known::Seen(_) | Known::Unknown(_) = settings
+        && let Fact::Seen(_) | Fact::Unknown(_) = settings
         && let Some(port) = settings.get()?.port(component.settings_file(), component.port_setting)
     {
         component.ports = vec![port];
@@ -186,10 +186,10 @@ pub fn with_settings(mut component: Component, settings: &Known<Settings>) -> Re
 /// The port on which one of Binder's servers is asked, as the settings of its host say.
 ///
 /// # Errors
-/// [`Blind`] when the settings could not be read: what answers on its usual port may be anything.
-pub fn port(server: Server, settings: &Known<Settings>) -> Result<u16, Blind> {
+/// [`Unknown`] when the settings could not be read: what answers on its usual port may be anything.
+pub fn port(server: Server, settings: &Fact<Settings>) -> Result<u16, Unknown> {
     let component = with_settings(catalogue::server(server), settings)?;
-    let nowhere = || Blind { reason: Reason::NotSeen, message: format!("{} has no port", component.name) };
+    let nowhere = || Unknown { reason: Reason::NotSeen, message: format!("{} has no port", component.name) };
     component.ports.first().copied().ok_or_else(nowhere)
 }
 
@@ -240,7 +240,7 @@ fn kubectl_folder(component: &Component, desired: &Desired) -> Option<String> {
 
 enum Found {
     Fine,
-    Settling(String),
+    Progressing(String),
     Drifted(Drift),
 }
 
@@ -263,12 +263,12 @@ fn look(component: &Component, desired: &Desired, machine: &Machine, table: &Tab
         unseen && row.started_ms / 1000 >= machine.clock - MEANWHILE
     };
     if rows.iter().any(meanwhile) {
-        return Found::Settling(format!("pm2 has just started {name}"));
+        return Found::Progressing(format!("pm2 has just started {name}"));
     }
     for port in &component.ports {
         if let Some(orphan) = lost(component, *port, machine, table) {
             if seen.lasting.age(&pm2::unheld(orphan.pid, orphan.started_ticks), seen.at) < ENDS_WITHIN {
-                return Found::Settling(format!("pm2 no longer knows the {name} on {port}, which may be ending"));
+                return Found::Progressing(format!("pm2 no longer knows the {name} on {port}, which may be ending"));
             }
             let daemons = children_held(component, table);
             return drifted(
@@ -321,8 +321,8 @@ fn look(component: &Component, desired: &Desired, machine: &Machine, table: &Tab
     }
     match row.state {
         State::Online => online(component, row, &rows, desired, machine, table),
-        State::Launching => Found::Settling(format!("{name} is being started by pm2")),
-        State::Stopping => Found::Settling(format!("{name} is being stopped by pm2")),
+        State::Launching => Found::Progressing(format!("{name} is being started by pm2")),
+        State::Stopping => Found::Progressing(format!("{name} is being stopped by pm2")),
         State::Stopped => drifted(
             component,
             DriftKind::ProcessStopped,
@@ -334,7 +334,7 @@ fn look(component: &Component, desired: &Desired, machine: &Machine, table: &Tab
             let evidence = format!("pm2 has given {} up{why}", component.process);
             drifted(component, DriftKind::ProcessErrored, "errored", evidence)
         }
-        State::Other => Found::Settling(format!("pm2 says something about {name} that it usually does not")),
+        State::Other => Found::Progressing(format!("pm2 says something about {name} that it usually does not")),
     }
 }
 
@@ -403,7 +403,7 @@ fn online(
                         DriftKind::StartedTooEarly,
                         "was started without the kubectl proxy",
                         format!(
-                            "{name} runs but does not listen on {port}: it was started while nobody served {proxy}"
+                            "{name} runs but does not listen on {port}: it was started while {proxy} was not served"
                         ),
                     );
                 }
@@ -417,8 +417,8 @@ fn online(
                         ),
                     );
                 }
-                if up_for < component.settle {
-                    return Found::Settling(format!("{name} is starting and does not listen on {port} yet"));
+                if up_for < component.startup_timeout {
+                    return Found::Progressing(format!("{name} is starting and does not listen on {port} yet"));
                 }
                 let others = other_ports(component, rows, machine);
                 if !others.is_empty() {
@@ -446,7 +446,7 @@ fn online(
             Some(_) => {
                 if taken(component, rows, *port, machine) {
                     if up_for < CHILD_MOMENT {
-                        return Found::Settling(format!("{name} is starting"));
+                        return Found::Progressing(format!("{name} is starting"));
                     }
                     return drifted(
                         component,
@@ -468,7 +468,7 @@ fn online(
         match state {
             Some(State::Online | State::Launching | State::Stopping | State::Other) => {}
             _ if up_for < CHILD_MOMENT.max(Duration::from_secs(30)) => {
-                return Found::Settling(format!("{name} is starting and has not brought up {} yet", child.process));
+                return Found::Progressing(format!("{name} is starting and has not brought up {} yet", child.process));
             }
             Some(State::Stopped | State::Errored) | None => {
                 return drifted(

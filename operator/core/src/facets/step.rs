@@ -12,7 +12,7 @@ use super::{
 use crate::catalogue::Place;
 use crate::gate::demands::Demands;
 use crate::seen::routes::AppId;
-use crate::seen::{Blind, Observation};
+use crate::seen::{Observation, Unknown};
 use binder_crds::text::BadText;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -33,8 +33,8 @@ pub trait Remedy {
     /// Whether it has had its effect, judged by what a later look sees and never by what the command said.
     ///
     /// # Errors
-    /// [`Blind`] when what it needs could not be seen.
-    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind>;
+    /// [`Unknown`] when what it needs could not be seen.
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Unknown>;
     /// What carries it out.
     fn how(&self) -> How;
 }
@@ -145,9 +145,9 @@ impl<'l> Later<'l> {
     }
 
     /// Why a subject is on its way, if it is.
-    pub fn settling(&self, subject: &Subject) -> Option<&'l str> {
-        let mut settling = self.checks.iter().flat_map(|check| &check.settling);
-        settling.find(|(settling, _)| settling == subject).map(|(_, why)| why.as_str())
+    pub fn progressing(&self, subject: &Subject) -> Option<&'l str> {
+        let mut progressing = self.checks.iter().flat_map(|check| &check.progressing);
+        progressing.find(|(progressing, _)| progressing == subject).map(|(_, why)| why.as_str())
     }
 
     /// The effect of a step after which nothing differs about a subject: then `good` is so.
@@ -379,8 +379,8 @@ impl Step {
     /// Whether it has had its effect, judged by what a later look sees.
     ///
     /// # Errors
-    /// [`Blind`] when what it needs could not be seen.
-    pub fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+    /// [`Unknown`] when what it needs could not be seen.
+    pub fn effect(&self, later: &Later<'_>) -> Result<Effect, Unknown> {
         self.remedy().effect(later)
     }
 

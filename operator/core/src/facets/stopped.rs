@@ -8,7 +8,7 @@ use crate::catalogue::{self, Component, Start};
 use crate::gate::demands::Demands;
 use crate::seen::machine::Machine;
 use crate::seen::pm2::{State, Table};
-use crate::seen::{Ask, Blind, Observation, pm2};
+use crate::seen::{Ask, Observation, Unknown, pm2};
 use binder_crds::text::{BadText, Checked, ProcessName};
 use binder_crds::{Desired, conditions};
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,7 @@ impl Facet for Stopped {
         asks
     }
 
-    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Blind> {
+    fn check(&self, desired: &Desired, seen: &Observation) -> Result<Check, Unknown> {
         let (machine, table) = (seen.machine.get()?, seen.pm2.get()?);
         let components = components(desired, seen)?;
         let drifts = components
@@ -88,7 +88,7 @@ impl Facet for Stopped {
 }
 
 /// What is described as stopped, with the ports that its settings on the host say.
-fn components(desired: &Desired, seen: &Observation) -> Result<Vec<Component>, Blind> {
+fn components(desired: &Desired, seen: &Observation) -> Result<Vec<Component>, Unknown> {
     catalogue::stopped(desired).into_iter().map(|component| with_port(component, seen)).collect()
 }
 
@@ -163,7 +163,7 @@ impl Remedy for Step {
         ProcessName(process.clone()).checked().map(drop)
     }
 
-    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Unknown> {
         let Self::StopProcess { process, .. } = self;
         Ok(match later.seen.pm2.get()?.named(process).next() {
             None => Effect::Seen(format!("pm2 does not hold {process} any more")),
@@ -187,7 +187,7 @@ impl Remedy for Step {
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
-    use crate::seen::Known;
+    use crate::seen::Fact;
     use crate::seen::machine::Process;
     use crate::seen::pm2::Row;
     use binder_crds::desired::{Server, Service, Stoppable};
@@ -213,8 +213,8 @@ mod tests {
             ..Row::default()
         };
         Observation {
-            machine: Known::Seen(machine),
-            pm2: Known::Seen(Table { daemon: true, rows: rows.iter().map(row).collect(), ..Table::default() }),
+            machine: Fact::Seen(machine),
+            pm2: Fact::Seen(Table { daemon: true, rows: rows.iter().map(row).collect(), ..Table::default() }),
             ..Observation::nothing(jiff::Timestamp::UNIX_EPOCH)
         }
     }

@@ -1,4 +1,4 @@
-//! What a drift, a chore and the steps against it are about. One type with one text: the text is what the API shows and what
+//! What a drift, a task and the steps against it are about. One type with one text: the text is what the API shows and what
 //! an action records; nothing reads it back into its parts.
 
 use crate::catalogue::{Component, KUBECTL_PROXY, KUBERNETES_API};

@@ -14,12 +14,12 @@ use jiff::Timestamp;
 pub struct Demands {
     /// How many looks in a row must have led to this very step for this very reason.
     pub looks: u32,
-    /// Whether the reason must have lasted for `remedies.deadAfter` since it began.
+    /// Whether the reason must have lasted for `remedies.unreachableTimeout` since it began.
     pub lasting: bool,
     /// Whether a restart of the machine must be warranted: its subject has run before as it is described now (else the
     /// description is what is wrong), can be started, and does not serve (what only pm2's table says is one witness).
     pub warranted: bool,
-    /// Whether the machine must have been up for `remedies.deadAfter`: what is missing during a boot may be on its way.
+    /// Whether the machine must have been up for `remedies.unreachableTimeout`: what is missing during a boot may be on its way.
     pub booted: bool,
     /// Whether it counts against `remedies.perDay`.
     pub per_day: bool,

@@ -1,10 +1,10 @@
 //! From drifts to the steps to come, and the one that may be done now: order, rung, gate.
 
 use super::evidence::{self, Case, Demanded};
-use super::memory::{FleetView, Memory};
+use super::memory::{FleetView, History};
 use super::outage::Diagnosis;
 use super::windows::{self, Windows};
-use super::{Checked, Host, Run, brake, chores, clock, order, updates};
+use super::{Checked, Host, Run, brake, clock, order, scheduled, updates};
 use crate::facets::machine::{self, BOOTS_WITHIN};
 use crate::facets::{Disruption, Drift, FACETS, Facet, Rung, Step};
 use crate::gate::demands::Evidence;
@@ -42,7 +42,7 @@ pub(super) struct Reasoning<'a> {
     /// The host.
     pub host: &'a Host<'a>,
     /// What was tried, with what ended just now.
-    pub memory: &'a Memory,
+    pub memory: &'a History,
     /// The fleet.
     pub fleet: &'a FleetView,
     /// Since when attempts count.
@@ -86,10 +86,10 @@ impl Reasoning<'_> {
     /// The steps to come in the runbook's order, and the one that may be done now.
     pub(super) fn what_next(&self, seen: &Observation, checks: &[Checked]) -> Weighed {
         let desired = &self.host.spec.desired;
-        let settling: Vec<String> = checks
+        let progressing: Vec<String> = checks
             .iter()
             .filter_map(|checked| checked.result.as_ref().ok())
-            .flat_map(|check| check.settling.iter().map(|(subject, _)| subject.to_string()))
+            .flat_map(|check| check.progressing.iter().map(|(subject, _)| subject.to_string()))
             .collect();
         let mut drifts: Vec<(&dyn Facet, &Drift)> = FACETS
             .iter()
@@ -102,7 +102,7 @@ impl Reasoning<'_> {
             })
             .collect();
         // What is wrong comes before what is only due.
-        drifts.sort_by_key(|(facet, drift)| (drift.kind.is_chore(), facet.rank(desired, drift)));
+        drifts.sort_by_key(|(facet, drift)| (drift.kind.is_scheduled(), facet.rank(desired, drift)));
         let proposals = drifts.into_iter().map(|(facet, drift)| {
             let tried = updates::Tried { memory: self.memory, incident: self.incident };
             // What a new version of a module has brought about is cured by going back to the old one, and not by a restart.
@@ -124,7 +124,7 @@ impl Reasoning<'_> {
                 witness: None,
             }
         });
-        self.weigh(proposals.collect(), &settling, checks)
+        self.weigh(proposals.collect(), &progressing, checks)
     }
 
     /// The step against a host that cannot be entered, for a reason.
@@ -136,7 +136,7 @@ impl Reasoning<'_> {
         self.weigh(vec![Proposal { drift, ladder, reason, waits_for, booted_at, witness }], &[], &[])
     }
 
-    fn weigh(&self, proposals: Vec<Proposal>, settling: &[String], checks: &[Checked]) -> Weighed {
+    fn weigh(&self, proposals: Vec<Proposal>, progressing: &[String], checks: &[Checked]) -> Weighed {
         let heavy =
             |proposal: &&Proposal| proposal.ladder.iter().any(|rung| rung.step.disruption() == Disruption::Host);
         let present: Vec<(String, String)> = proposals
@@ -144,7 +144,7 @@ impl Reasoning<'_> {
             .filter(heavy)
             .map(|proposal| (proposal.drift.subject.to_string(), proposal.reason.clone()))
             .collect();
-        let since = evidence::since(&self.host.previous.drift_since, &present, settling, self.now);
+        let since = evidence::since(&self.host.previous.drift_since, &present, progressing, self.now);
         let mut chosen: Vec<(Proposal, Option<Rung>)> = proposals
             .into_iter()
             .map(|proposal| {
@@ -226,7 +226,7 @@ impl Reasoning<'_> {
             taking_effect: under_way.map(|past| (past.words.as_str(), past.deadline)),
             attempts: made,
             max_attempts: allowed,
-            cooldown_until: fleet.patience.until(memory.attempts(step, &drift.subject, self.since(&drift))),
+            retry_at: fleet.patience.until(memory.attempts(step, &drift.subject, self.since(&drift))),
             demands: step.nature().demands,
             evidence: Evidence { booted_at, ..case.of(&drift, &reason, step, looks) },
             witness: witness.as_deref(),
@@ -257,9 +257,9 @@ impl Reasoning<'_> {
         self.memory.made(step, &drift.subject, self.since(drift))
     }
 
-    /// Since when attempts count: since the incident began, or since a chore was due.
+    /// Since when attempts count: since the incident began, or since a task was due.
     fn since(&self, drift: &Drift) -> Option<Timestamp> {
-        if drift.kind.is_chore() { chores::due_since(self.schedules, &drift.subject) } else { self.incident }
+        if drift.kind.is_scheduled() { scheduled::due_since(self.schedules, &drift.subject) } else { self.incident }
     }
 
     fn allowed(&self, step: &Step) -> u32 {
@@ -270,7 +270,7 @@ impl Reasoning<'_> {
 /// The name of the next attempt's BinderAction: made of everything that is remembered, so that the same memory gives the same
 /// name and only one of two writers can create it, whatever step each of them decided on; while each attempt that is
 /// remembered makes the next name another one.
-fn action_name(host: &Host<'_>, memory: &Memory) -> String {
+fn action_name(host: &Host<'_>, memory: &History) -> String {
     let mut names: Vec<&str> = memory.actions.iter().map(|past| past.name.as_str()).collect();
     names.sort_unstable();
     let mut hash = Sha256::new();

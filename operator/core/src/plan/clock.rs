@@ -30,14 +30,14 @@ pub fn waits_for(seen: &Observation, drift: DriftKind, ladder: &[Rung]) -> Optio
 mod tests {
     use super::*;
     use crate::facets::docker::Step;
-    use crate::seen::Known;
+    use crate::seen::Fact;
     use crate::seen::machine::Machine;
     use jiff::Timestamp;
 
     fn seen(apart: i64) -> Observation {
         let at: Timestamp = "2026-11-22T03:00:00Z".parse().unwrap();
         let machine = Machine { clock: at.as_second() + apart, ..Machine::default() };
-        Observation { machine: Known::Seen(machine), ..Observation::nothing(at) }
+        Observation { machine: Fact::Seen(machine), ..Observation::nothing(at) }
     }
 
     #[test]

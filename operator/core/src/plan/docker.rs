@@ -1,12 +1,12 @@
 //! What Docker refused to remove, as the BinderActions of this host tell: it is passed over, since another attempt would only
 //! use up those that the rest needs. Pure, like all of `plan`.
 
-use super::memory::Memory;
+use super::memory::History;
 use crate::facets::{Step, docker};
-use crate::seen::{Known, Observation};
+use crate::seen::{Fact, Observation};
 
 /// The look with what earlier attempts tell of the containers and images that are still there; `None` where they tell nothing.
-pub(super) fn tell_refused(seen: &Observation, memory: &Memory) -> Option<Observation> {
+pub(super) fn tell_refused(seen: &Observation, memory: &History) -> Option<Observation> {
     let removals = || {
         let removes = |step: &Step| {
             matches!(
@@ -23,7 +23,7 @@ pub(super) fn tell_refused(seen: &Observation, memory: &Memory) -> Option<Observ
         return None;
     }
     let mut told = seen.clone();
-    if let Known::Seen(docker) = &mut told.docker {
+    if let Fact::Seen(docker) = &mut told.docker {
         docker.refused.extend(refused);
     }
     Some(told)

@@ -4,7 +4,7 @@
 //! Pure. What must survive a restart of the operator is in the host's status (`driftSince`, `hasRun`) and in BinderActions;
 //! how many looks in a row led to a step is lost with the process, and then takes one more look.
 
-use super::memory::{FleetView, Memory, Past};
+use super::memory::{Attempt, FleetView, History};
 use super::{Checked, outage};
 use crate::catalogue;
 use crate::facets::{Disruption, Drift, DriftKind, Step, Subject, services};
@@ -52,12 +52,12 @@ impl Demanded {
     }
 }
 
-/// Since when things have been so for their present reasons, each as `(subject, reason)`. What is on its way (`settling`)
+/// Since when things have been so for their present reasons, each as `(subject, reason)`. What is on its way (`progressing`)
 /// keeps its time: a server that is started again and again has not run meanwhile.
 pub(super) fn since(
     previous: &[DriftSince],
     present: &[(String, String)],
-    settling: &[String],
+    progressing: &[String],
     now: Timestamp,
 ) -> Vec<DriftSince> {
     // Whole seconds, as the API keeps times; a time in the future is of another clock.
@@ -73,7 +73,7 @@ pub(super) fn since(
         let since = known(subject, reason).map_or(now, |known| known.since.0);
         all.push(DriftSince { subject: subject.clone(), reason: reason.clone(), since: Time(since) });
     }
-    let on_their_way = previous.iter().filter(|known| settling.contains(&known.subject) && known.since.0 <= now);
+    let on_their_way = previous.iter().filter(|known| progressing.contains(&known.subject) && known.since.0 <= now);
     for known in on_their_way {
         if !all.iter().any(|present| present.subject == known.subject) {
             all.push(known.clone());
@@ -95,7 +95,7 @@ pub(super) fn has_run(desired: &Desired, previous: &[HasRun], checks: &[Checked]
         let found = checks.iter().find(|checked| checked.condition == condition);
         let runs = found.and_then(|checked| checked.result.as_ref().ok()).is_some_and(|check| {
             !check.drifts.iter().any(|drift| drift.subject == subject)
-                && !check.settling.iter().any(|(settling, _)| *settling == subject)
+                && !check.progressing.iter().any(|(progressing, _)| *progressing == subject)
         });
         let known = HasRun { name: subject.to_string(), description };
         if runs || previous.contains(&known) {
@@ -133,14 +133,14 @@ fn hash(how: &serde_json::Value) -> String {
 /// When a machine that was seen will have been up for long enough, if that is ahead.
 pub(super) fn booted_at(seen: &Observation, fleet: &FleetView, now: Timestamp) -> Option<Timestamp> {
     let up_for = Duration::from_secs(seen.machine.seen()?.up_for());
-    let left = fleet.patience.dead_after.checked_sub(up_for)?;
+    let left = fleet.patience.unreachable_timeout.checked_sub(up_for)?;
     now.checked_add(SignedDuration::try_from(left).ok()?).ok()
 }
 
 /// What speaks for one step.
 pub(super) struct Case<'a> {
     pub(super) desired: &'a Desired,
-    pub(super) memory: &'a Memory,
+    pub(super) memory: &'a History,
     pub(super) fleet: &'a FleetView,
     /// What was seen; `None` of a host that could not be looked at.
     pub(super) seen: Option<&'a Observation>,
@@ -234,7 +234,7 @@ impl Case<'_> {
 }
 
 /// The exit code of an attempt whose program is missing or may not be run; `None` for any other attempt.
-pub(super) fn cannot_run(past: &Past) -> Option<i32> {
+pub(super) fn cannot_run(past: &Attempt) -> Option<i32> {
     past.exit_code().filter(|code| CANNOT_RUN.contains(code))
 }
 
@@ -245,7 +245,7 @@ const CANNOT_RUN: [i32; 2] = [126, 127];
 mod tests {
     use super::*;
     use crate::facets::Check;
-    use crate::seen::Known;
+    use crate::seen::Fact;
     use crate::seen::machine::Machine;
     use crate::seen::settings::Settings;
 
@@ -303,9 +303,9 @@ mod tests {
     #[test]
     fn what_ran_is_known_until_it_is_described_otherwise() {
         let mut desired = Desired { servers: vec![binder_crds::desired::Server::Web], ..Desired::default() };
-        let checked = |drifts: Vec<Drift>, settling: &[&str]| {
-            let settling = settling.iter().map(|name| (Subject::named(name), String::new())).collect();
-            let check = Check { drifts, settling, ..Check::default() };
+        let checked = |drifts: Vec<Drift>, progressing: &[&str]| {
+            let progressing = progressing.iter().map(|name| (Subject::named(name), String::new())).collect();
+            let check = Check { drifts, progressing, ..Check::default() };
             vec![Checked { condition: conditions::SERVICES_RUNNING, result: Ok(check), due: Vec::new() }]
         };
         let down = || vec![drift(DriftKind::ProcessMissing, "web")];
@@ -335,9 +335,9 @@ mod tests {
         let serves = |listens: u16| {
             let machine = Machine { listeners: [(listens, Vec::new())].into(), ..Machine::default() };
             let mut seen = Observation::nothing(at(0));
-            seen.machine = Known::Seen(machine);
-            seen.settings = Known::Seen(Settings::of("web", &["port"], 8080));
-            let (memory, fleet) = (Memory::default(), FleetView::default());
+            seen.machine = Fact::Seen(machine);
+            seen.settings = Fact::Seen(Settings::of("web", &["port"], 8080));
+            let (memory, fleet) = (History::default(), FleetView::default());
             let case = Case {
                 desired: &desired,
                 memory: &memory,

@@ -22,7 +22,7 @@ const DIGITS: usize = 12;
 
 /// One attempt.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Past {
+pub struct Attempt {
     /// The BinderAction's name.
     pub name: String,
     /// The BinderAction's UID.
@@ -53,7 +53,7 @@ pub struct Past {
     pub message: String,
 }
 
-impl Past {
+impl Attempt {
     /// What the step cost; of a step that this version does not know, the most.
     pub fn disruption(&self) -> Disruption {
         self.step.as_ref().map_or(Disruption::Host, Step::disruption)
@@ -102,14 +102,14 @@ impl Past {
 
 /// Every attempt that is remembered of one host, oldest first.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Memory {
+pub struct History {
     /// The attempts.
-    pub actions: Vec<Past>,
+    pub actions: Vec<Attempt>,
 }
 
-impl Memory {
+impl History {
     /// Attempts whose effect is awaited.
-    pub fn open(&self) -> impl Iterator<Item = &Past> {
+    pub fn open(&self) -> impl Iterator<Item = &Attempt> {
         self.actions.iter().filter(|past| past.outcome.is_none())
     }
 
@@ -123,7 +123,7 @@ impl Memory {
         step: &'m Step,
         subject: &Subject,
         since: Option<Timestamp>,
-    ) -> impl Iterator<Item = &'m Past> {
+    ) -> impl Iterator<Item = &'m Attempt> {
         let (kind, subject) = (step.kind(), subject.to_string());
         let whole = step.disruption() == Disruption::Host;
         let since = if whole { since } else { since.max(self.last_success(Step::ends_boot)) };
@@ -131,7 +131,7 @@ impl Memory {
             OfModules::RunsIn => since.max(self.last_success(|step| step.changes_module().is_some())),
             OfModules::Apart | OfModules::Changes(_) => since,
         };
-        let counts = move |past: &Past| match &past.step {
+        let counts = move |past: &Attempt| match &past.step {
             Some(done) if whole => step.kind() == done.kind() && step.restarts_same_machine(done),
             _ => past.kind == kind && (whole || past.subject == subject),
         };
@@ -143,7 +143,7 @@ impl Memory {
     }
 }
 
-impl Memory {
+impl History {
     /// When a step of some kind was last done with success, as far as that is remembered.
     fn last_success(&self, of: impl Fn(&Step) -> bool) -> Option<Timestamp> {
         self.actions
@@ -172,34 +172,34 @@ impl Memory {
 
 /// How patiently to remedy, read from the fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// The pause after the first failed attempt; it doubles with each further one.
-    pub cooldown: Duration,
+    pub retry_period: Duration,
     /// Attempts at each rung.
     pub attempts: u32,
     /// How long a host must have been healthy for attempts to count afresh.
-    pub refill_after: Duration,
+    pub min_healthy_period: Duration,
     /// How long a host must have been silent before it may be taken for dead.
-    pub dead_after: Duration,
+    pub unreachable_timeout: Duration,
     /// How many steps that disrupt the whole machine one host may have within a day.
     pub per_day: u32,
 }
 
-impl Default for Patience {
+impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
-            cooldown: Duration::from_secs(30),
+            retry_period: Duration::from_secs(30),
             attempts: 3,
-            refill_after: Duration::from_secs(900),
-            dead_after: Duration::from_secs(300),
+            min_healthy_period: Duration::from_secs(900),
+            unreachable_timeout: Duration::from_secs(300),
             per_day: 1,
         }
     }
 }
 
-impl Patience {
+impl RetryPolicy {
     /// When the pause after the failures among some attempts ends.
-    pub fn until<'p>(&self, attempts: impl Iterator<Item = &'p Past>) -> Option<Timestamp> {
+    pub fn until<'p>(&self, attempts: impl Iterator<Item = &'p Attempt>) -> Option<Timestamp> {
         let (mut failures, mut last) = (0u32, None);
         for past in attempts {
             if matches!(past.outcome, Some(ActionOutcome::Failed | ActionOutcome::Unknown)) {
@@ -208,7 +208,7 @@ impl Patience {
                 last = past.finished_at.or(Some(past.deadline));
             }
         }
-        let pause = self.cooldown.saturating_mul(1 << failures.saturating_sub(1).min(16));
+        let pause = self.retry_period.saturating_mul(1 << failures.saturating_sub(1).min(16));
         let pause = SignedDuration::try_from(pause)
             .unwrap_or(SignedDuration::from_hours(24))
             .min(SignedDuration::from_hours(24));
@@ -224,7 +224,7 @@ pub struct FleetView {
     /// The fleet that the host names and that does not govern it: there is none of that name, or not any more.
     pub missing_fleet: Option<String>,
     /// How patiently to remedy.
-    pub patience: Patience,
+    pub patience: RetryPolicy,
     /// Components that another host of the fleet is described to run and does not, with that host's name.
     pub missing: BTreeMap<String, String>,
     /// What stands in the way of starting a server with the API key, in words; `None` when nothing does.

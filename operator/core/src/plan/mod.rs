@@ -7,20 +7,20 @@
 
 pub mod brake;
 pub mod candidates;
-pub mod chores;
 pub mod clock;
 mod docker;
 pub mod evidence;
 pub mod memory;
 pub mod order;
 pub mod outage;
+pub mod scheduled;
 mod updates;
 pub mod windows;
 pub mod witness;
 
 use crate::facets::{Check, Drift, Effect, FACETS, Later, Step};
 use crate::gate::{BlockedBy, Permit};
-use crate::seen::{Blind, Observation};
+use crate::seen::{Observation, Unknown};
 use binder_crds::fleet::Purpose;
 use binder_crds::host::{DriftSince, HasRun, ScheduleStatus};
 use binder_crds::text::Span;
@@ -29,7 +29,7 @@ pub use candidates::Candidate;
 use candidates::{Reasoning, Weighed};
 use evidence::Demanded;
 use jiff::{SignedDuration, Timestamp};
-use memory::{FleetView, Memory, Past};
+use memory::{Attempt, FleetView, History};
 use std::time::Duration;
 
 /// A host as its object and its fleet describe it.
@@ -109,8 +109,8 @@ pub struct Checked {
     /// The facet's condition.
     pub condition: &'static str,
     /// What it found, or why it could not see.
-    pub result: Result<Check, Blind>,
-    /// Its chores that are due, each as the drift that stands for it.
+    pub result: Result<Check, Unknown>,
+    /// Its scheduled that are due, each as the drift that stands for it.
     pub due: Vec<Drift>,
 }
 
@@ -139,7 +139,7 @@ pub struct Grounds {
     /// The steps to come, in the runbook's order.
     pub candidates: Vec<Candidate>,
     /// What was tried, with what has ended just now.
-    pub memory: Memory,
+    pub memory: History,
     /// Since when attempts count.
     pub incident: Option<Timestamp>,
     /// What is done on a schedule.
@@ -201,7 +201,7 @@ pub const DRIFTED: Duration = Duration::from_secs(10);
 pub const USUAL: Duration = Duration::from_secs(30);
 
 /// Decides.
-pub fn decide(host: &Host<'_>, looked: &Looked, memory: &Memory, fleet: &FleetView, now: Timestamp) -> Decision {
+pub fn decide(host: &Host<'_>, looked: &Looked, memory: &History, fleet: &FleetView, now: Timestamp) -> Decision {
     let seen = match looked {
         Looked::Seen(seen) => seen,
         Looked::Failed(failure) => return not_seen(host, failure, memory, fleet, now),
@@ -224,7 +224,7 @@ pub fn decide(host: &Host<'_>, looked: &Looked, memory: &Memory, fleet: &FleetVi
     // An attempt that ends with this look no longer blocks, and it counts with the outcome that it has now.
     let after = finished(memory, &finish, now);
     updates::tell(&mut checks, &host.spec.desired, updates::Tried { memory: &after, incident });
-    let schedules = chores::due(FACETS, host, seen, &mut checks, &after, fleet.patience.attempts, now);
+    let schedules = scheduled::due(FACETS, host, seen, &mut checks, &after, fleet.patience.attempts, now);
     let has_run = evidence::has_run(&host.spec.desired, &host.previous.has_run, &checks);
     let reasoning = Reasoning {
         host,
@@ -258,12 +258,12 @@ fn what_differs(host: &Host<'_>, seen: &Observation) -> Vec<Checked> {
 }
 
 /// What came of what is under way: each open attempt is judged by what this look saw.
-fn what_came_of_it(memory: &Memory, seen: &Observation, checks: &[Checked], now: Timestamp) -> Vec<Finish> {
+fn what_came_of_it(memory: &History, seen: &Observation, checks: &[Checked], now: Timestamp) -> Vec<Finish> {
     let results: Vec<&Check> = checks.iter().filter_map(|checked| checked.result.as_ref().ok()).collect();
     memory.open().filter_map(|past| judge(past, seen, &results, now)).collect()
 }
 
-fn judge(past: &Past, seen: &Observation, checks: &[&Check], now: Timestamp) -> Option<Finish> {
+fn judge(past: &Attempt, seen: &Observation, checks: &[&Check], now: Timestamp) -> Option<Finish> {
     let finish = |outcome, evidence: String, message: String| {
         Some(Finish { action: past.name.clone(), outcome, evidence, message })
     };
@@ -322,7 +322,11 @@ impl Standing {
         if found.clone().any(|result| result.is_ok_and(|check| !check.drifts.is_empty())) {
             return Self::Drifted;
         }
-        if found.all(|result| result.is_ok_and(|check| check.settling.is_empty())) { Self::Well } else { Self::Unknown }
+        if found.all(|result| result.is_ok_and(|check| check.progressing.is_empty())) {
+            Self::Well
+        } else {
+            Self::Unknown
+        }
     }
 }
 
@@ -335,7 +339,7 @@ fn incident_since(
     now: Timestamp,
 ) -> Option<Timestamp> {
     let known = previous.incident_since.as_ref().map(|time| time.0);
-    let refill = SignedDuration::try_from(fleet.patience.refill_after).unwrap_or(SignedDuration::from_hours(24));
+    let refill = SignedDuration::try_from(fleet.patience.min_healthy_period).unwrap_or(SignedDuration::from_hours(24));
     let healthy_for = previous
         .conditions
         .iter()
@@ -350,8 +354,8 @@ fn incident_since(
     }
 }
 
-/// Memory as it will be once what ended is recorded.
-fn finished(memory: &Memory, finish: &[Finish], now: Timestamp) -> Memory {
+/// History as it will be once what ended is recorded.
+fn finished(memory: &History, finish: &[Finish], now: Timestamp) -> History {
     let mut memory = memory.clone();
     for past in &mut memory.actions {
         if let Some(end) = finish.iter().find(|finish| finish.action == past.name) {
@@ -380,15 +384,16 @@ fn look_again(
     now: Timestamp,
 ) -> Duration {
     let usual = usual(host.spec);
-    let settling = checks.iter().any(|checked| checked.result.as_ref().is_ok_and(|check| !check.settling.is_empty()));
+    let progressing =
+        checks.iter().any(|checked| checked.result.as_ref().is_ok_and(|check| !check.progressing.is_empty()));
     if busy {
         return WATCH.min(usual);
     }
     let mut pause = usual;
-    for ahead in schedules.iter().filter_map(|chore| Duration::try_from(chore.next_run.0.duration_since(now)).ok()) {
+    for ahead in schedules.iter().filter_map(|task| Duration::try_from(task.next_run.0.duration_since(now)).ok()) {
         pause = pause.min(ahead.max(WATCH));
     }
-    if settling || checks.iter().any(|checked| checked.result.is_err()) {
+    if progressing || checks.iter().any(|checked| checked.result.is_err()) {
         pause = pause.min(DRIFTED / 2);
     }
     for candidate in candidates {
@@ -406,7 +411,7 @@ fn look_again(
 
 /// The host could not be looked at: nothing is known of what it is described to be. What can be known is whether it is
 /// dead; attempts whose time is up are unknown, but for those that were to make it possible again.
-fn not_seen(host: &Host<'_>, failure: &LookFailure, memory: &Memory, fleet: &FleetView, now: Timestamp) -> Decision {
+fn not_seen(host: &Host<'_>, failure: &LookFailure, memory: &History, fleet: &FleetView, now: Timestamp) -> Decision {
     let finish: Vec<Finish> = memory
         .open()
         .filter(|past| now >= past.deadline)

@@ -72,7 +72,7 @@ fn needed(component: &Component, desired: &Desired, checks: &[Checked], fleet: &
             Err(_) => false,
             Ok(check) => {
                 !check.drifts.iter().any(|drift| drift.subject == subject)
-                    && !check.settling.iter().any(|(settling, _)| *settling == subject)
+                    && !check.progressing.iter().any(|(progressing, _)| *progressing == subject)
             }
         })
     };
@@ -106,7 +106,7 @@ fn unreachable(name: &str, desired: &Desired, checks: &[Checked]) -> Option<Stri
         .filter(|checked| checked.condition == conditions::ENDPOINTS_REACHABLE)
         .filter_map(|checked| checked.result.as_ref().ok())
         .flat_map(|check| {
-            check.drifts.iter().map(|drift| &drift.subject).chain(check.settling.iter().map(|(subject, _)| subject))
+            check.drifts.iter().map(|drift| &drift.subject).chain(check.progressing.iter().map(|(subject, _)| subject))
         });
     let closed: Vec<&Subject> = closed.collect();
     let wanted = desired

@@ -157,7 +157,7 @@ fn silent_since(host: &Host<'_>, now: Timestamp) -> Timestamp {
 
 /// When something that has been so since a moment has lasted long enough to be taken for dead.
 pub fn dead_at(since: Timestamp, fleet: &FleetView) -> Timestamp {
-    let wait = SignedDuration::try_from(fleet.patience.dead_after).unwrap_or(SignedDuration::from_hours(24));
+    let wait = SignedDuration::try_from(fleet.patience.unreachable_timeout).unwrap_or(SignedDuration::from_hours(24));
     since.checked_add(wait).unwrap_or(Timestamp::MAX)
 }
 
@@ -260,7 +260,7 @@ fn missing_witness(host: &Host<'_>, outage: &Outage) -> Option<String> {
     let spec = host.spec;
     if proven(host.previous.proven_at.as_ref(), spec).is_none() {
         return Some(format!(
-            "a first login at {}:{}: nobody was ever logged in there with these host keys",
+            "a first login at {}:{}: no login there with these host keys yet",
             spec.address, spec.port
         ));
     }
@@ -375,7 +375,7 @@ mod tests {
     fn where_nobody_was_ever_logged_in_there_is_no_power_step() {
         let spec = spec();
         let says = waits(&agreed(), &spec, None).unwrap();
-        assert_eq!(says, "a first login at 198.18.0.11:22: nobody was ever logged in there with these host keys");
+        assert_eq!(says, "a first login at 198.18.0.11:22: no login there with these host keys yet");
         // Another address, port or key is another endpoint; the order of the keys and a comment are not.
         let at = |change: fn(&mut BinderHostSpec)| {
             let mut was = spec.clone();
@@ -418,7 +418,7 @@ mod tests {
             let outage = Outage { instance: Some(Instance { on_for, ..instance("198.18.0.11") }), ..agreed() };
             boots_until(&outage, &fleet, now).map(|until| until.duration_since(now).as_secs())
         };
-        let wait = i64::try_from(fleet.patience.dead_after.as_secs()).unwrap();
+        let wait = i64::try_from(fleet.patience.unreachable_timeout.as_secs()).unwrap();
         assert_eq!(until(Some(10)), Some(wait - 10));
         assert_eq!(until(Some(-5)), Some(wait));
         assert_eq!(until(Some(wait)), None);

@@ -4,7 +4,7 @@
 //! present incident. Pure, like all of `plan`.
 
 use super::Checked;
-use super::memory::{Memory, Past};
+use super::memory::{Attempt, History};
 use crate::catalogue;
 use crate::facets::modules::{INSTALLED_WITHIN, ModuleChange, module_of, subject as module_subject};
 use crate::facets::services::{clear, crash_is_explained};
@@ -19,14 +19,14 @@ use jiff::Timestamp;
 #[derive(Clone, Copy)]
 pub(super) struct Tried<'a> {
     /// What was tried.
-    pub memory: &'a Memory,
+    pub memory: &'a History,
     /// Since when it counts.
     pub incident: Option<Timestamp>,
 }
 
 impl<'a> Tried<'a> {
     /// What may have been done in this incident, the latest first.
-    fn done(self) -> impl Iterator<Item = &'a Past> {
+    fn done(self) -> impl Iterator<Item = &'a Attempt> {
         let since = self.incident;
         self.memory.actions.iter().rev().filter(move |past| {
             past.outcome != Some(ActionOutcome::Abandoned) && since.is_none_or(|since| past.created >= since)
@@ -34,7 +34,7 @@ impl<'a> Tried<'a> {
     }
 
     /// What we did to a module last.
-    fn last_change(self, module: &Module) -> Option<(&'a Past, &'a Step)> {
+    fn last_change(self, module: &Module) -> Option<(&'a Attempt, &'a Step)> {
         self.done().find_map(|past| {
             let step = past.step.as_ref()?;
             step.changes_module().filter(|change| change.module == module.name).map(|_| (past, step))
@@ -42,7 +42,7 @@ impl<'a> Tried<'a> {
     }
 
     /// The last new version of a module that we put there, unless it was taken back since.
-    fn update(self, module: &Module) -> Option<(&'a Past, &'a ModuleChange)> {
+    fn update(self, module: &Module) -> Option<(&'a Attempt, &'a ModuleChange)> {
         match self.last_change(module)? {
             (past, Step::Modules(modules::Step::InstallModule { change })) => Some((past, change)),
             _ => None,
@@ -50,7 +50,7 @@ impl<'a> Tried<'a> {
     }
 
     /// The attempts to start a component since a time.
-    fn starts(self, component: &str, since: Timestamp) -> impl Iterator<Item = &'a Past> {
+    fn starts(self, component: &str, since: Timestamp) -> impl Iterator<Item = &'a Attempt> {
         self.done()
             .filter(move |past| past.created >= since && past.step.as_ref().is_some_and(|step| step.nature().starts))
             .filter(move |past| past.subject == component)
@@ -67,7 +67,7 @@ impl<'a> Tried<'a> {
     }
 
     /// What a component said when it did not come up after a time: every start of it since then failed.
-    fn did_not_come_up(self, component: &str, since: Timestamp) -> Option<&'a Past> {
+    fn did_not_come_up(self, component: &str, since: Timestamp) -> Option<&'a Attempt> {
         if self.starts(component, since).any(|past| past.outcome == Some(ActionOutcome::Succeeded)) {
             return None;
         }

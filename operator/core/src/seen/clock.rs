@@ -66,14 +66,14 @@ pub fn off(seen: &Observation) -> Option<Off> {
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
-    use crate::seen::Known;
+    use crate::seen::Fact;
     use crate::seen::machine::Machine;
     use jiff::Timestamp;
 
     fn seen(apart: i64, before: Option<Off>) -> Observation {
         let at: Timestamp = "2026-11-22T03:00:00Z".parse().unwrap();
         let machine = Machine { clock: at.as_second().saturating_add(apart), ..Machine::default() };
-        Observation { machine: Known::Seen(machine), clock_before: before, ..Observation::nothing(at) }
+        Observation { machine: Fact::Seen(machine), clock_before: before, ..Observation::nothing(at) }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! of one are passed over, and long words that could be one are blotted out.
 
 use super::script::{script, whole};
-use super::{Answer, Ask, Blind};
+use super::{Answer, Ask, Unknown};
 use std::collections::BTreeMap;
 
 /// The section's name.
@@ -69,8 +69,8 @@ const MODULES: usize = 16;
 /// Reads the section: the last error by the process's name in pm2.
 ///
 /// # Errors
-/// [`Blind`] when the section was not completed.
-pub fn read(answer: Option<&Answer>) -> Result<BTreeMap<String, Crash>, Blind> {
+/// [`Unknown`] when the section was not completed.
+pub fn read(answer: Option<&Answer>) -> Result<BTreeMap<String, Crash>, Unknown> {
     let lossy = whole(answer, "pm2's logs")?;
     let mut crashes = BTreeMap::new();
     let mut log = None;

@@ -1,7 +1,7 @@
 //! How full file systems are, in bytes and in inodes, from `df`.
 
 use super::script::{self, script};
-use super::{Answer, Ask, Blind, Reason};
+use super::{Answer, Ask, Reason, Unknown};
 use crate::sanitize;
 use std::collections::BTreeMap;
 
@@ -51,8 +51,8 @@ pub enum Use {
 /// Reads the section.
 ///
 /// # Errors
-/// [`Blind`] when the section was not completed or tells nothing.
-pub fn read(answer: Option<&Answer>) -> Result<BTreeMap<String, Use>, Blind> {
+/// [`Unknown`] when the section was not completed or tells nothing.
+pub fn read(answer: Option<&Answer>) -> Result<BTreeMap<String, Use>, Unknown> {
     let text = script::whole(answer, "the disks")?;
     let mut disks: BTreeMap<String, Use> = BTreeMap::new();
     let mut path = String::new();
@@ -75,7 +75,7 @@ pub fn read(answer: Option<&Answer>) -> Result<BTreeMap<String, Use>, Blind> {
         }
     }
     if disks.is_empty() {
-        return Err(Blind {
+        return Err(Unknown {
             reason: Reason::Garbage,
             message: "the disks: df said nothing that can be read".to_owned(),
         });

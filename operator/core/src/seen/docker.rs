@@ -7,7 +7,7 @@
 
 use super::machine::{Machine, Process};
 use super::script::{prelude, script, whole};
-use super::{Answer, Ask, Blind, Reason};
+use super::{Answer, Ask, Reason, Unknown};
 use crate::sanitize;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -318,10 +318,10 @@ pub fn mark(machine: &Machine, docker: &Docker) -> Option<String> {
 /// Reads the section. A row that cannot be read costs itself: it counts as one that was not told.
 ///
 /// # Errors
-/// [`Blind`] when the section is not whole, or does not tell what it must.
-pub fn read(answer: Option<&Answer>) -> Result<Docker, Blind> {
+/// [`Unknown`] when the section is not whole, or does not tell what it must.
+pub fn read(answer: Option<&Answer>) -> Result<Docker, Unknown> {
     let text = whole(answer, "Docker")?;
-    let garbage = |what: &str| Blind { reason: Reason::Garbage, message: format!("Docker: {what} cannot be read") };
+    let garbage = |what: &str| Unknown { reason: Reason::Garbage, message: format!("Docker: {what} cannot be read") };
     let mut docker = Docker::default();
     let mut arrived = BTreeMap::new();
     let (mut answers, mut containers, mut images, mut odd) = (None, None, None, None);
@@ -371,7 +371,7 @@ pub fn read(answer: Option<&Answer>) -> Result<Docker, Blind> {
     let none = |all: usize, told: bool| all > 0 && !told;
     if none(containers, !docker.containers.is_empty()) || none(images, !docker.images.is_empty()) {
         let words = odd.map(|words| format!(": `{}`", sanitize(words.as_bytes(), WORDS))).unwrap_or_default();
-        return Err(Blind {
+        return Err(Unknown {
             reason: Reason::ProbeFailed,
             message: format!("Docker: it tells of none of its containers or images{words}"),
         });

@@ -9,7 +9,7 @@ use super::restarts::Counts;
 
 /// What the looks at one host leave for the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct History {
+pub struct EarlierLooks {
     /// Since when what they show has been so.
     lasting: Lasting,
     /// pm2's restart counts.
@@ -18,7 +18,7 @@ pub struct History {
     clock: Option<Off>,
 }
 
-impl History {
+impl EarlierLooks {
     /// Takes a look in, and adds to it what earlier ones know: since when what it shows has been so, what pm2 restarts again
     /// and again, whether the clock was off. Once for each look, when all of it is there.
     pub fn take_in(&mut self, seen: &mut Observation) {
@@ -35,23 +35,20 @@ impl History {
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
-    use crate::seen::Known;
+    use crate::seen::Fact;
     use crate::seen::machine::Machine;
     use crate::seen::reach::{Reached, Reaches};
     use jiff::{SignedDuration, Timestamp};
 
     #[test]
     fn what_earlier_looks_know_is_added_to_the_next() {
-        let mut history = History::default();
+        let mut history = EarlierLooks::default();
         let mut look = |second: i64, apart: i64| {
             let at = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second);
             let machine = Machine { clock: second + apart, ..Machine::default() };
             let reaches: Reaches = [("db".to_owned(), Reached::Refused)].into();
-            let mut seen = Observation {
-                machine: Known::Seen(machine),
-                reaches: Known::Seen(reaches),
-                ..Observation::nothing(at)
-            };
+            let mut seen =
+                Observation { machine: Fact::Seen(machine), reaches: Fact::Seen(reaches), ..Observation::nothing(at) };
             history.take_in(&mut seen);
             seen
         };

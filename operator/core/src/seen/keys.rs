@@ -5,7 +5,7 @@
 //! logs tell is weighed by [`together`]. A key never leaves [`FoundKey`], whose `Debug` does not show it.
 
 use super::script::{script, whole};
-use super::{Answer, Ask, Blind};
+use super::{Answer, Ask, Unknown};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeMap;
 
@@ -107,8 +107,8 @@ pub enum InLog {
 /// Reads the section: what each log tells, by the server's name in pm2. Logs that tell nothing are not in it.
 ///
 /// # Errors
-/// [`Blind`] when the section was not completed.
-pub fn read(answer: Option<&Answer>) -> Result<BTreeMap<String, InLog>, Blind> {
+/// [`Unknown`] when the section was not completed.
+pub fn read(answer: Option<&Answer>) -> Result<BTreeMap<String, InLog>, Unknown> {
     let lossy = whole(answer, "pm2's logs")?;
     let mut logs = BTreeMap::new();
     for line in lossy.lines() {

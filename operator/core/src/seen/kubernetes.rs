@@ -4,7 +4,7 @@ mod lists;
 
 pub use lists::{Namespaces, NodeInstance, Nodes, namespace_names, namespaces, nodes};
 
-use super::{Blind, Reason};
+use super::{Reason, Unknown};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ pub enum Verdict {
     /// The API of the cluster that is meant answers nobody, or not well; in words.
     NotAnswering(String),
     /// Nobody can tell.
-    Blind(Blind),
+    Unknown(Unknown),
 }
 
 impl Answers {
@@ -138,14 +138,16 @@ impl Api {
             Answers::Well(_) => "on its own loopback address it says that it is well".to_owned(),
             Answers::Status(status) => format!("on its own loopback address it answers with HTTP {status}"),
             Answers::Silent => "on its own loopback address it does not answer".to_owned(),
-            Answers::Closed => format!("nobody listens on 127.0.0.1:{port} of the machine itself (kubernetesApi.port)"),
+            Answers::Closed => {
+                format!("nothing listens on 127.0.0.1:{port} of the machine itself (kubernetesApi.port)")
+            }
             Answers::Unclear(why) => format!("127.0.0.1:{port} of the machine itself: {why}"),
         }
     }
 
     /// What all that was heard comes to.
     pub fn verdict(&self) -> Verdict {
-        let blind = |reason, message| Verdict::Blind(Blind { reason, message });
+        let blind = |reason, message| Verdict::Unknown(Unknown { reason, message });
         let own = self.own_words();
         let Proxied { via, answer, cluster } = match &self.proxied {
             Ok(proxied) => proxied,
@@ -165,10 +167,10 @@ impl Api {
                 let why = match status {
                     401 => "its credentials are not accepted (has its kubeconfig expired?)",
                     403 => "its login may not ask for /healthz",
-                    404 => "whoever answers does not know /healthz",
+                    404 => "the server there does not know /healthz",
                     429 => "too much is asked of it",
                     502 => "the proxy does not reach the API",
-                    _ => "that is no answer of a health check",
+                    _ => "that is not an answer of a health check",
                 };
                 blind(
                     Reason::AskerRefused,
@@ -215,7 +217,7 @@ pub(super) fn marks(api: &Api) -> BTreeSet<String> {
         Verdict::Well(after) if after > SLOW => {
             marks.insert(SLOW_MARK.to_owned());
         }
-        Verdict::Well(_) | Verdict::Blind(_) => {}
+        Verdict::Well(_) | Verdict::Unknown(_) => {}
     }
     if let Ok(nodes) = &api.nodes {
         marks.insert(nodes_mark(nodes.ready));
@@ -284,7 +286,7 @@ mod tests {
                     let said = match api.verdict() {
                         Verdict::Well(_) => "well",
                         Verdict::NotAnswering(_) => "fault",
-                        Verdict::Blind(_) => "blind",
+                        Verdict::Unknown(_) => "blind",
                     };
                     assert_eq!(said, expected, "{api:?}");
                     assert_eq!(marks(&api).contains(SILENT_MARK), expected == "fault", "{api:?}");
@@ -301,7 +303,7 @@ mod tests {
             [(401, "kubeconfig"), (403, "may not ask"), (404, "/healthz"), (429, "too much"), (502, "reach")]
         {
             let verdict = api(Answers::Well(Duration::ZERO), Answers::Status(status), Identified::Told).verdict();
-            let Verdict::Blind(Blind { reason: Reason::AskerRefused, message }) = verdict else {
+            let Verdict::Unknown(Unknown { reason: Reason::AskerRefused, message }) = verdict else {
                 panic!("{verdict:?}")
             };
             assert!(message.contains(says) && message.contains("it says that it is well"), "{message}");
@@ -310,7 +312,7 @@ mod tests {
             proxied: Err("nobody can ask".to_owned()),
             ..api(Answers::Silent, Answers::Silent, Identified::Told)
         };
-        let Verdict::Blind(blind) = nobody.verdict() else { panic!() };
+        let Verdict::Unknown(blind) = nobody.verdict() else { panic!() };
         assert_eq!(blind.message, "nobody can ask; on its own loopback address it does not answer");
     }
 

@@ -1,7 +1,7 @@
 //! The machine itself: boot, clock, processes and who listens on which TCP port. Every facet may lean on it.
 
 use super::script::{self, script};
-use super::{Answer, Ask, Blind, Reason};
+use super::{Answer, Ask, Reason, Unknown};
 use std::collections::BTreeMap;
 
 /// The section's name.
@@ -68,7 +68,7 @@ pub struct Machine {
     pub uid: u32,
     /// Clock ticks a second.
     pub ticks: u64,
-    /// Memory that is still available, in per cent of all, rounded up (`/proc/meminfo`); `None` if it was not told.
+    /// History that is still available, in per cent of all, rounded up (`/proc/meminfo`); `None` if it was not told.
     pub memory_left: Option<u8>,
     /// Processes that run, by id. One that has ended and waits for its parent (a zombie) runs no more, and is not among them.
     pub processes: BTreeMap<u32, Process>,
@@ -121,12 +121,12 @@ impl Machine {
 /// Reads the section.
 ///
 /// # Errors
-/// [`Blind`] when the section was not completed, does not tell boot, clock and login, or when what must be there is not: the
+/// [`Unknown`] when the section was not completed, does not tell boot, clock and login, or when what must be there is not: the
 /// look's own shell among the processes, the sshd that carries the look among the listeners.
-pub fn read(answer: Option<&Answer>) -> Result<Machine, Blind> {
+pub fn read(answer: Option<&Answer>) -> Result<Machine, Unknown> {
     let text = script::whole(answer, "the machine")?;
     let garbage =
-        |what: &str| Blind { reason: Reason::Garbage, message: format!("the machine: the host did not tell {what}") };
+        |what: &str| Unknown { reason: Reason::Garbage, message: format!("the machine: the host did not tell {what}") };
     let mut machine = Machine { ticks: 100, ..Machine::default() };
     let (mut clock, mut uid, mut memory) = (None, None, (None, None));
     let (mut shell, mut way, mut uptime) = (None, None, None);

@@ -30,16 +30,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A fact, or why it is not known.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Known<T> {
+pub enum Fact<T> {
     /// It was seen.
     Seen(T),
     /// It could not be seen.
-    Unknown(Blind),
+    Unknown(Unknown),
     /// Nobody asked.
     NotAsked,
 }
 
-impl<T> Known<T> {
+impl<T> Fact<T> {
     /// The fact, if it was seen.
     pub fn seen(&self) -> Option<&T> {
         match self {
@@ -51,13 +51,13 @@ impl<T> Known<T> {
     /// The fact, or why it is missing.
     ///
     /// # Errors
-    /// [`Blind`] when it was not seen.
-    pub fn get(&self) -> Result<&T, Blind> {
+    /// [`Unknown`] when it was not seen.
+    pub fn get(&self) -> Result<&T, Unknown> {
         match self {
             Self::Seen(fact) => Ok(fact),
             Self::Unknown(blind) => Err(blind.clone()),
             Self::NotAsked => {
-                Err(Blind { reason: Reason::NotSeen, message: "this part of the host was not looked at".to_owned() })
+                Err(Unknown { reason: Reason::NotSeen, message: "this part of the host was not looked at".to_owned() })
             }
         }
     }
@@ -65,7 +65,7 @@ impl<T> Known<T> {
 
 /// Why something could not be seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blind {
+pub struct Unknown {
     /// The reason, for a condition.
     pub reason: Reason,
     /// The same in words, clean.
@@ -153,7 +153,7 @@ pub enum Answer {
         exit: i32,
     },
     /// It was cut short, or never came.
-    Not(Blind),
+    Not(Unknown),
 }
 
 /// The exit code by which our own scripts say that `sudo` refused (`sysexits.h`: `EX_NOPERM`).
@@ -166,14 +166,14 @@ pub fn known<T>(
     asked: &[Ask],
     answers: &BTreeMap<String, Answer>,
     name: &str,
-    read: impl FnOnce(Option<&Answer>) -> Result<T, Blind>,
-) -> Known<T> {
+    read: impl FnOnce(Option<&Answer>) -> Result<T, Unknown>,
+) -> Fact<T> {
     if !asked.iter().any(|ask| ask.name == name) {
-        return Known::NotAsked;
+        return Fact::NotAsked;
     }
     match read(answers.get(name)) {
-        Ok(fact) => Known::Seen(fact),
-        Err(blind) => Known::Unknown(blind),
+        Ok(fact) => Fact::Seen(fact),
+        Err(blind) => Fact::Unknown(blind),
     }
 }
 
@@ -183,45 +183,45 @@ pub struct Observation {
     /// When, by the operator's clock.
     pub at: Timestamp,
     /// Boot, clock, processes and listeners.
-    pub machine: Known<machine::Machine>,
+    pub machine: Fact<machine::Machine>,
     /// pm2's table.
-    pub pm2: Known<pm2::Table>,
+    pub pm2: Fact<pm2::Table>,
     /// The NAT rules for incoming connections.
-    pub nat: Known<nat::Nat>,
+    pub nat: Fact<nat::Nat>,
     /// Use of the described file systems, by path.
-    pub disks: Known<BTreeMap<String, disks::Use>>,
+    pub disks: Fact<BTreeMap<String, disks::Use>>,
     /// Docker.
-    pub docker: Known<docker::Docker>,
+    pub docker: Fact<docker::Docker>,
     /// Who serves the kubectl proxy's port.
-    pub proxy: Known<proxy::Proxy>,
+    pub proxy: Fact<proxy::Proxy>,
     /// Which described ports of other machines can be reached.
-    pub reaches: Known<reach::Reaches>,
+    pub reaches: Fact<reach::Reaches>,
     /// What Binder's servers here say.
-    pub servers: Known<servers::Servers>,
+    pub servers: Fact<servers::Servers>,
     /// What the logs of Binder's servers tell of the API key; asked only while the Secret does not have it.
-    pub log_keys: Known<BTreeMap<String, keys::InLog>>,
+    pub log_keys: Fact<BTreeMap<String, keys::InLog>>,
     /// What was found of the API key in the whole fleet, while the Secret does not have it.
     pub key_search: Option<keys::KeySearch>,
     /// The Kubernetes API that the host serves.
-    pub kubernetes: Known<kubernetes::Api>,
+    pub kubernetes: Fact<kubernetes::Api>,
     /// The routes of Binder's proxy.
-    pub routes: Known<routes::Routes>,
+    pub routes: Fact<routes::Routes>,
     /// Since when what is seen has been so; see [`history`].
     pub lasting: lasting::Lasting,
     /// Whether the clock was off at the look before; see [`clock`].
     pub clock_before: Option<clock::Off>,
     /// The last errors in pm2's logs, by the process's name.
-    pub crashes: Known<BTreeMap<String, crashes::Crash>>,
+    pub crashes: Fact<BTreeMap<String, crashes::Crash>>,
     /// Processes that pm2 restarts again and again, by name: worked out from earlier looks as well as from this one.
     pub climbing: BTreeMap<String, restarts::Climb>,
     /// What Binder's settings on the host say.
-    pub settings: Known<settings::Settings>,
+    pub settings: Fact<settings::Settings>,
     /// Which versions of npm modules are installed.
-    pub modules: Known<modules::Modules>,
+    pub modules: Fact<modules::Modules>,
     /// What Binder's database holds.
-    pub database: Known<database::Database>,
+    pub database: Fact<database::Database>,
     /// Its backups.
-    pub backups: Known<backups::Backups>,
+    pub backups: Fact<backups::Backups>,
 }
 
 impl Observation {
@@ -229,26 +229,26 @@ impl Observation {
     pub fn nothing(at: Timestamp) -> Self {
         Self {
             at,
-            machine: Known::NotAsked,
-            pm2: Known::NotAsked,
-            nat: Known::NotAsked,
-            disks: Known::NotAsked,
-            docker: Known::NotAsked,
-            proxy: Known::NotAsked,
-            reaches: Known::NotAsked,
-            servers: Known::NotAsked,
-            log_keys: Known::NotAsked,
+            machine: Fact::NotAsked,
+            pm2: Fact::NotAsked,
+            nat: Fact::NotAsked,
+            disks: Fact::NotAsked,
+            docker: Fact::NotAsked,
+            proxy: Fact::NotAsked,
+            reaches: Fact::NotAsked,
+            servers: Fact::NotAsked,
+            log_keys: Fact::NotAsked,
             key_search: None,
-            kubernetes: Known::NotAsked,
-            routes: Known::NotAsked,
+            kubernetes: Fact::NotAsked,
+            routes: Fact::NotAsked,
             lasting: lasting::Lasting::default(),
             clock_before: None,
-            settings: Known::NotAsked,
-            modules: Known::NotAsked,
-            crashes: Known::NotAsked,
+            settings: Fact::NotAsked,
+            modules: Fact::NotAsked,
+            crashes: Fact::NotAsked,
             climbing: BTreeMap::new(),
-            database: Known::NotAsked,
-            backups: Known::NotAsked,
+            database: Fact::NotAsked,
+            backups: Fact::NotAsked,
         }
     }
 

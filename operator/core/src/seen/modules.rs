@@ -7,7 +7,7 @@
 
 use super::machine::Machine;
 use super::script::{script, whole};
-use super::{Answer, Ask, Blind};
+use super::{Answer, Ask, Unknown};
 use crate::sanitize;
 use binder_crds::text::{Checked, HostPath, ModuleVersion};
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,7 @@ END {
     value = substr(value, 1, RSTART - 1) ENVIRON[name] substr(value, RSTART + RLENGTH)
   }
   if (value ~ /^~\//) value = ENVIRON["HOME"] substr(value, 2)
-  if (value !~ /^\//) { print "? its prefix is no whole path"; exit }
+  if (value !~ /^\//) { print "? its prefix is not an absolute path"; exit }
   sub(/\/+$/, "", value)
   print (value == "" ? "/" : value)
 }'
@@ -180,8 +180,8 @@ pub type Modules = BTreeMap<String, Found>;
 /// Reads the section.
 ///
 /// # Errors
-/// [`Blind`] when the section was not completed.
-pub fn read(answer: Option<&Answer>) -> Result<Modules, Blind> {
+/// [`Unknown`] when the section was not completed.
+pub fn read(answer: Option<&Answer>) -> Result<Modules, Unknown> {
     let text = whole(answer, "the npm modules")?;
     let mut modules = Modules::new();
     let (mut name, mut place, mut since, mut link) = (None, None, None, false);

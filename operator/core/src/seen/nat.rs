@@ -2,7 +2,7 @@
 //! chains below it, read as iptables would follow it. A rule that is not understood is never passed over in silence.
 
 use super::script::{self, script};
-use super::{Answer, Ask, Blind, Reason};
+use super::{Answer, Ask, Reason, Unknown};
 use crate::sanitize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -258,10 +258,10 @@ impl Nat {
 /// Reads the section.
 ///
 /// # Errors
-/// [`Blind`] when the section was not completed, sudo refuses, or the table lacks the chain that every such table has.
-pub fn read(answer: Option<&Answer>) -> Result<Nat, Blind> {
+/// [`Unknown`] when the section was not completed, sudo refuses, or the table lacks the chain that every such table has.
+pub fn read(answer: Option<&Answer>) -> Result<Nat, Unknown> {
     let text = script::whole(answer, "the port redirects")?;
-    let garbage = |what: &str| Blind {
+    let garbage = |what: &str| Unknown {
         reason: Reason::Garbage,
         message: format!("the port redirects: the host did not tell {what}"),
     };

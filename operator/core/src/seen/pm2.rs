@@ -5,7 +5,7 @@
 
 use super::machine::{Machine, Process};
 use super::script::{self, script};
-use super::{Answer, Ask, Blind, Reason};
+use super::{Answer, Ask, Reason, Unknown};
 use crate::sanitize;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -118,8 +118,8 @@ pub fn is_daemon(process: &Process) -> bool {
 
 /// Believes a table only if what must be there is: pm2 itself among the processes, and at least one of those that it says
 /// are online for longer than a moment.
-pub(super) fn proven(table: Table, machine: &Machine) -> Result<Table, Blind> {
-    let blind = |message: &str| Err(Blind { reason: Reason::Garbage, message: format!("pm2's table: {message}") });
+pub(super) fn proven(table: Table, machine: &Machine) -> Result<Table, Unknown> {
+    let blind = |message: &str| Err(Unknown { reason: Reason::Garbage, message: format!("pm2's table: {message}") });
     if table.daemon && !machine.processes.values().any(|process| process.command.to_lowercase().contains("pm2")) {
         return blind("pm2 answers, and the list of processes lacks its daemon");
     }
@@ -192,13 +192,13 @@ fn name(value: &serde_json::Value) -> Option<String> {
 /// Reads the section.
 ///
 /// # Errors
-/// [`Blind`] when the section was not completed, pm2 is not installed, or its table cannot be read.
-pub fn read(answer: Option<&Answer>) -> Result<Table, Blind> {
+/// [`Unknown`] when the section was not completed, pm2 is not installed, or its table cannot be read.
+pub fn read(answer: Option<&Answer>) -> Result<Table, Unknown> {
     let text = script::whole(answer, "pm2's table")?;
     let said: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("jlist ")).collect();
     let word = |word: &str| text.lines().any(|line| line == word);
     if word("missing") {
-        return Err(Blind {
+        return Err(Unknown {
             reason: Reason::NotInstalled,
             message:
                 "pm2 is not on this login's PATH: correct the PATH of shells that are not interactive (nvm's is not \
@@ -246,8 +246,8 @@ fn daemon(line: &str) -> Option<u32> {
     pid.split(',').next()?.parse().ok()
 }
 
-fn garbage() -> Blind {
-    Blind { reason: Reason::Garbage, message: "pm2's table: the answer is not what `pm2 jlist` prints".to_owned() }
+fn garbage() -> Unknown {
+    Unknown { reason: Reason::Garbage, message: "pm2's table: the answer is not what `pm2 jlist` prints".to_owned() }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Who serves the kubectl proxy's port, and which cluster answers through it.
 
 use super::script::{self, script};
-use super::{Answer, Ask, Blind};
+use super::{Answer, Ask, Unknown};
 use crate::sanitize;
 
 /// The section's name.
@@ -98,8 +98,8 @@ pub struct Files {
 /// Reads the section and joins it with the answer that came through the tunnel.
 ///
 /// # Errors
-/// [`Blind`] when the section was not completed.
-pub fn read(answer: Option<&Answer>, cluster: Cluster) -> Result<Proxy, Blind> {
+/// [`Unknown`] when the section was not completed.
+pub fn read(answer: Option<&Answer>, cluster: Cluster) -> Result<Proxy, Unknown> {
     let text = script::whole(answer, "the kubectl proxy")?;
     let (mut kubectl, mut program, mut files) = (Kubectl::Missing, None, Files::default());
     for line in text.lines() {

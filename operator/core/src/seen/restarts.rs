@@ -130,7 +130,7 @@ impl Counts {
 #[allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 mod tests {
     use super::*;
-    use crate::seen::Known;
+    use crate::seen::Fact;
     use crate::seen::machine::Machine;
     use crate::seen::pm2::{Row, State, Table};
     use proptest::prelude::*;
@@ -146,8 +146,8 @@ mod tests {
             ..Row::default()
         };
         Observation {
-            machine: Known::Seen(Machine { boot_id: boot.to_owned(), ..Machine::default() }),
-            pm2: Known::Seen(Table { daemon: true, rows: vec![row], ..Table::default() }),
+            machine: Fact::Seen(Machine { boot_id: boot.to_owned(), ..Machine::default() }),
+            pm2: Fact::Seen(Table { daemon: true, rows: vec![row], ..Table::default() }),
             ..Observation::nothing(at(second))
         }
     }

@@ -57,11 +57,11 @@ pub struct Routes {
 pub fn routes(body: &[u8], namespaces: &BTreeSet<String>) -> Result<Routes, String> {
     #[derive(Deserialize)]
     struct Route {
-        #[allow(dead_code, reason = "what has no target is no route")]
+        #[allow(dead_code, reason = "a row without a target is not a route")]
         target: String,
     }
     let all: BTreeMap<String, Route> =
-        serde_json::from_slice(body).map_err(|_| "its answer is no table of routes".to_owned())?;
+        serde_json::from_slice(body).map_err(|_| "its answer is not a table of routes".to_owned())?;
     let mut seen = Routes::default();
     for path in all.into_keys() {
         let Some(name) = path.strip_prefix("/user/") else { continue };

@@ -3,7 +3,7 @@
 //! A script is [`script!`] of its text: the functions of [`prelude!`] come before it. Its output is lines, each a row
 //! `TAG REST`; its last line is `end`, which only the function `end` prints. Whatever a command needs to succeed is run by
 //! `run` or `take`: when it does not, the script ends there, with the command's own words, its name and its exit code, and
-//! [`whole`] gives a [`Blind`] that holds them. So:
+//! [`whole`] gives a [`Unknown`] that holds them. So:
 //!
 //! | Function | Does |
 //! |---|---|
@@ -19,7 +19,7 @@
 //!
 //! Must not know what any section is about.
 
-use super::{Answer, Blind, EXIT_MISSING, EXIT_SUDO, Reason};
+use super::{Answer, EXIT_MISSING, EXIT_SUDO, Reason, Unknown};
 use crate::sanitize;
 
 /// The functions that a script of the probe is written in; see the module. Standard output is kept at 3, so that rows and
@@ -84,13 +84,13 @@ const WORDS: usize = 160;
 /// Text that is no UTF-8 is replaced, so that an odd row costs itself and not the section.
 ///
 /// # Errors
-/// [`Blind`] when the section was cut short, when a command of it failed, or when its last line does not say that it is whole.
-pub(crate) fn whole(answer: Option<&Answer>, what: &str) -> Result<String, Blind> {
-    let blind = |reason, message: String| Err(Blind { reason, message });
+/// [`Unknown`] when the section was cut short, when a command of it failed, or when its last line does not say that it is whole.
+pub(crate) fn whole(answer: Option<&Answer>, what: &str) -> Result<String, Unknown> {
+    let blind = |reason, message: String| Err(Unknown { reason, message });
     let (bytes, exit) = match answer {
         None => return blind(Reason::NotSeen, format!("{what}: not looked at")),
         Some(Answer::Not(not)) => {
-            return Err(Blind { reason: not.reason, message: format!("{what}: {}", not.message) });
+            return Err(Unknown { reason: not.reason, message: format!("{what}: {}", not.message) });
         }
         Some(Answer::Said { bytes, exit }) => (bytes, *exit),
     };
@@ -121,7 +121,7 @@ pub(crate) fn whole(answer: Option<&Answer>, what: &str) -> Result<String, Blind
 }
 
 /// Why a command of a section failed, by its own words.
-fn failure(what: &str, name: &str, code: i32, words: &[&str]) -> Blind {
+fn failure(what: &str, name: &str, code: i32, words: &[&str]) -> Unknown {
     let name = sanitize(name.as_bytes(), 60);
     let line = telling(words);
     let said = if line.is_empty() { String::new() } else { format!(": `{line}`") };
@@ -146,7 +146,7 @@ fn failure(what: &str, name: &str, code: i32, words: &[&str]) -> Blind {
     } else {
         (Reason::ProbeFailed, format!("{what}: {name} failed with exit code {code}{said}"))
     };
-    Blind { reason, message }
+    Unknown { reason, message }
 }
 
 /// The line of a tool's words that says most: what sudo says of its own refusal, else the first that is neither a warning nor

@@ -4,7 +4,7 @@
 //! anywhere, since it may hold more than a port.
 
 use super::script::{self, script};
-use super::{Answer, Ask, Blind};
+use super::{Answer, Ask, Unknown};
 use std::collections::BTreeMap;
 
 /// The section's name.
@@ -60,8 +60,8 @@ impl Settings {
 /// Reads the section. A file that is not there, or is no JSON, says nothing: the component's usual port then holds.
 ///
 /// # Errors
-/// [`Blind`] when the section was not completed.
-pub fn read(answer: Option<&Answer>) -> Result<Settings, Blind> {
+/// [`Unknown`] when the section was not completed.
+pub fn read(answer: Option<&Answer>) -> Result<Settings, Unknown> {
     let text = script::whole(answer, "Binder's settings")?;
     let mut settings = Settings::default();
     for line in text.lines() {

@@ -30,7 +30,7 @@ pub fn transitions(before: &BinderHostStatus, after: &BinderHostStatus) -> Vec<T
         let changed = was.is_none_or(|was| was.status != is.status || was.reason != is.reason);
         match is.status.as_str() {
             // Waiting for something else is no news of its own, and neither is not seeing what the host does not show.
-            "False" if changed && is.reason != "HeldBack" && is.reason != "Settling" => {
+            "False" if changed && is.reason != "HeldBack" && is.reason != "Progressing" => {
                 told.push(Tell {
                     warning: true,
                     reason: is.reason.clone(),

@@ -241,7 +241,9 @@ mod tests {
         let open = status(&spec, None, &[]);
         assert_eq!(condition(&open, types::REMEDIATION_HELD), None);
         assert_eq!(condition(&open, types::REMEDIATION_ALLOWED).map(|found| found.0).as_deref(), Some("True"));
-        let below = status(&spec, None, &["remedies.deadAfter (--min-dead-after)"]);
-        assert!(condition(&below, types::REMEDIATION_ALLOWED).is_some_and(|found| found.2.contains("deadAfter")));
+        let below = status(&spec, None, &["remedies.unreachableTimeout (--min-unreachable-timeout)"]);
+        assert!(
+            condition(&below, types::REMEDIATION_ALLOWED).is_some_and(|found| found.2.contains("unreachableTimeout"))
+        );
     }
 }

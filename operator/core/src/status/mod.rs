@@ -13,7 +13,7 @@ pub use crate::conditions;
 use crate::facets::Subject;
 use crate::gate::BlockedBy;
 use crate::plan::clock as clock_rules;
-use crate::plan::memory::{FleetView, Memory, Past};
+use crate::plan::memory::{Attempt, FleetView, History};
 use crate::plan::{Candidate, Checked, Decision, FailureKind, Grounds, Host, LookFailure, Looked, outage};
 use crate::seen::Observation;
 use crate::words::{shorten, time_of_day};
@@ -58,19 +58,19 @@ pub fn of(
 fn seen(story: &Story<'_>, seen: &Observation) -> BinderHostStatus {
     let Story { host, grounds, .. } = *story;
     let Grounds { checks, candidates, .. } = grounds;
-    // A chore that is due is a step to come, and no difference.
-    let drifts: Vec<&Candidate> = candidates.iter().filter(|candidate| !candidate.drift.kind.is_chore()).collect();
+    // A task that is due is a step to come, and no difference.
+    let drifts: Vec<&Candidate> = candidates.iter().filter(|candidate| !candidate.drift.kind.is_scheduled()).collect();
     let checked = checks.len();
     let blind: Vec<&Checked> = checks.iter().filter(|checked| checked.result.is_err()).collect();
-    let settling: Vec<&str> = checks
+    let progressing: Vec<&str> = checks
         .iter()
         .filter_map(|checked| checked.result.as_ref().ok())
-        .flat_map(|check| check.settling.iter().map(|(_, why)| why.as_str()))
+        .flat_map(|check| check.progressing.iter().map(|(_, why)| why.as_str()))
         .collect();
 
     let mut list = Conditions::new(&host.previous.conditions, host.generation, story.now);
     list.set(types::READY, Is::True, "Applied", format!("generation {} is acted on", host.generation));
-    let healthy = healthy(&drifts, &blind, &settling, checked);
+    let healthy = healthy(&drifts, &blind, &progressing, checked);
     list.set(types::HEALTHY, healthy.0, healthy.1, healthy.2);
     let (is, reason, message) = remediation(host, story.fleet);
     list.set(types::REMEDIATION_ALLOWED, is, reason, message);
@@ -82,12 +82,12 @@ fn seen(story: &Story<'_>, seen: &Observation) -> BinderHostStatus {
         drifts.iter().any(|candidate| !candidate.is_hopeless() && candidate.blocked != Some(BlockedBy::Observe));
     if let Some((reason, message)) = &stalled {
         list.set(types::STALLED, Is::True, reason, message.clone());
-    } else if (working || !settling.is_empty()) && host.mode > Mode::Observe {
+    } else if (working || !progressing.is_empty()) && host.mode > Mode::Observe {
         let message = drifts
             .iter()
             .find(|candidate| candidate.rung.is_some())
-            .map_or_else(|| settling.first().copied().unwrap_or_default().to_owned(), |next| next_words(next));
-        list.set(types::RECONCILING, Is::True, if drifts.is_empty() { "Settling" } else { "Remedying" }, message);
+            .map_or_else(|| progressing.first().copied().unwrap_or_default().to_owned(), |next| next_words(next));
+        list.set(types::RECONCILING, Is::True, if drifts.is_empty() { "Progressing" } else { "Remedying" }, message);
     }
     list.set(types::REACHABLE, Is::True, "LoggedIn", "answers over SSH with its pinned host key");
     if let Some(off) = clock_rules::message(seen) {
@@ -104,8 +104,8 @@ fn seen(story: &Story<'_>, seen: &Observation) -> BinderHostStatus {
         .or_else(|| candidates.iter().find(|candidate| candidate.rung.is_some()));
     BinderHostStatus {
         observed_generation: host.generation,
-        summary: summary(&drifts, &blind, &settling),
-        drift: column(&drifts, &blind, &settling),
+        summary: summary(&drifts, &blind, &progressing),
+        drift: column(&drifts, &blind, &progressing),
         next: first.map(next_words).unwrap_or_default(),
         waits_for: match first {
             Some(candidate) => candidate.blocked.as_ref().map(blocked_words).unwrap_or_default(),
@@ -113,7 +113,7 @@ fn seen(story: &Story<'_>, seen: &Observation) -> BinderHostStatus {
                 true => drifts[0].blocked.as_ref().map(blocked_words).unwrap_or_default(),
                 false => "a person".to_owned(),
             },
-            None if blind.is_empty() && !settling.is_empty() => "it to settle".to_owned(),
+            None if blind.is_empty() && !progressing.is_empty() => "startup to finish".to_owned(),
             None => String::new(),
         },
         conditions: list.list(),
@@ -152,7 +152,7 @@ fn not_seen(story: &Story<'_>, failure: &LookFailure) -> BinderHostStatus {
     list.set(types::READY, Is::False, failure.reason, failure.message.clone());
     list.set(types::HEALTHY, Is::Unknown, failure.reason, format!("not seen: {evidence}"));
     let (is, reason, message) = if needs_person {
-        (Is::False, failure.reason, "nothing is done to a host that is not surely ours to enter".to_owned())
+        (Is::False, failure.reason, "nothing is done to a host before its identity is certain".to_owned())
     } else {
         remediation(host, fleet)
     };
@@ -169,7 +169,7 @@ fn not_seen(story: &Story<'_>, failure: &LookFailure) -> BinderHostStatus {
         let message = format!("{evidence}. To restart the machine waits for {}", blocked_words(held));
         list.set(types::STALLED, Is::True, "RestartHeld", message);
     } else {
-        list.set(types::RECONCILING, Is::True, failure.reason, "trying to reach the host again, less and less often");
+        list.set(types::RECONCILING, Is::True, failure.reason, "retrying with growing pauses");
     }
     list.set(types::REACHABLE, Is::False, failure.reason, failure.message.clone());
     another_machine(&mut list, host, fleet);
@@ -234,14 +234,14 @@ fn suspended(story: &Story<'_>) -> BinderHostStatus {
     let why = host.suspended.unwrap_or("it is suspended");
     let mut list = Conditions::new(&host.previous.conditions, host.generation, now);
     list.set(types::READY, Is::True, "Suspended", format!("{why}: neither looked at nor acted on"));
-    list.set(types::HEALTHY, Is::Unknown, "Suspended", format!("{why}: nobody looks"));
+    list.set(types::HEALTHY, Is::Unknown, "Suspended", format!("{why}: not looked at"));
     list.set(types::REMEDIATION_ALLOWED, Is::False, "Suspended", why);
     BinderHostStatus {
         observed_generation: host.generation,
         summary: format!("Not looked at: {why}."),
         drift: String::new(),
         next: String::new(),
-        waits_for: "suspend to be taken back".to_owned(),
+        waits_for: "spec.suspend: false".to_owned(),
         conditions: list.list(),
         plan: Vec::new(),
         last_actions: last_actions(memory),
@@ -256,7 +256,12 @@ fn suspended(story: &Story<'_>) -> BinderHostStatus {
     }
 }
 
-fn healthy(drifts: &[&Candidate], blind: &[&Checked], settling: &[&str], checked: usize) -> (Is, &'static str, String) {
+fn healthy(
+    drifts: &[&Candidate],
+    blind: &[&Checked],
+    progressing: &[&str],
+    checked: usize,
+) -> (Is, &'static str, String) {
     if !drifts.is_empty() {
         let things = if drifts.len() == 1 { "1 thing is".to_owned() } else { format!("{} things are", drifts.len()) };
         return (Is::False, "Drifted", format!("{things} not as described"));
@@ -265,8 +270,8 @@ fn healthy(drifts: &[&Candidate], blind: &[&Checked], settling: &[&str], checked
         let why = first.result.as_ref().err().map(|blind| blind.message.clone()).unwrap_or_default();
         return (Is::Unknown, "NotAllSeen", format!("{} of {checked} checks could not be made: {why}", blind.len()));
     }
-    if let Some(first) = settling.first() {
-        return (Is::False, "Settling", (*first).to_owned());
+    if let Some(first) = progressing.first() {
+        return (Is::False, "Progressing", (*first).to_owned());
     }
     match checked {
         0 => (Is::True, "AsDescribed", "it answers; nothing more is described that this version checks".to_owned()),
@@ -289,7 +294,7 @@ fn remediation(host: &Host<'_>, fleet: &FleetView) -> (Is, &'static str, String)
         Mode::Observe => (
             Is::False,
             "ModeObserve",
-            format!("mode Observe ({whose}): it is said what would be done; set mode Enforce to have it done"),
+            format!("mode Observe ({whose}): dry run, planned steps are not executed; set mode: Enforce to act"),
         ),
         Mode::Approve => {
             (Is::False, "ModeApprove", format!("mode Approve ({whose}): every step waits for a person's approval"))
@@ -325,7 +330,7 @@ fn stalled(drifts: &[&Candidate], grounds: &Grounds) -> Option<(&'static str, St
         Some(BlockedBy::Attempts { made }) => (
             "AttemptsUsedUp",
             format!(
-                "{made} attempts did not cure it for good: {}{}. A person is needed, see {page}",
+                "{made} attempts did not fix it: {}{}. A person is needed, see {page}",
                 first.drift.evidence,
                 last_words(first, grounds)
             ),
@@ -341,10 +346,7 @@ fn stalled(drifts: &[&Candidate], grounds: &Grounds) -> Option<(&'static str, St
         ),
         _ => (
             "NeedsPerson",
-            format!(
-                "{}. There is no remedy that may be done here: a person is needed, see {page}",
-                first.drift.evidence
-            ),
+            format!("{}. No step is allowed for it: a person is needed, see {page}", first.drift.evidence),
         ),
     })
 }
@@ -368,10 +370,10 @@ fn facet(list: &mut Conditions<'_>, checked: &Checked, grounds: &Grounds) {
         Ok(check) => check,
     };
     let Some(first) = check.drifts.first() else {
-        match (check.settling.first(), checked.due.first()) {
+        match (check.progressing.first(), checked.due.first()) {
             (Some(_), _) => {
-                let why: Vec<&str> = check.settling.iter().map(|(_, why)| why.as_str()).collect();
-                list.set(checked.condition, Is::False, "Settling", why.join("; "));
+                let why: Vec<&str> = check.progressing.iter().map(|(_, why)| why.as_str()).collect();
+                list.set(checked.condition, Is::False, "Progressing", why.join("; "));
             }
             // That something is due is no fault of what is described.
             (None, Some(due)) => list.set(checked.condition, Is::True, due.kind.as_str(), due.evidence.clone()),
@@ -404,7 +406,7 @@ fn facet(list: &mut Conditions<'_>, checked: &Checked, grounds: &Grounds) {
 }
 
 /// What came of the last attempt at a subject, if it was no good.
-fn tried(memory: &Memory, subject: &Subject, since: Option<Timestamp>) -> Option<String> {
+fn tried(memory: &History, subject: &Subject, since: Option<Timestamp>) -> Option<String> {
     let subject = subject.to_string();
     let last = memory
         .actions
@@ -416,17 +418,17 @@ fn tried(memory: &Memory, subject: &Subject, since: Option<Timestamp>) -> Option
         return None;
     }
     let said = if last.said.is_empty() { String::new() } else { format!(" (it said: {})", shorten(&last.said, 200)) };
-    Some(format!("; attempt {} to {} was no good{said}", last.attempt, last.words))
+    Some(format!("; attempt {} ({}) failed{said}", last.attempt, last.words))
 }
 
-fn summary(drifts: &[&Candidate], blind: &[&Checked], settling: &[&str]) -> String {
+fn summary(drifts: &[&Candidate], blind: &[&Checked], progressing: &[&str]) -> String {
     let Some(first) = drifts.first() else {
         if let Some(first) = blind.first() {
             let why = first.result.as_ref().err().map(|blind| blind.message.clone()).unwrap_or_default();
-            return format!("As far as it could be seen, as described: {why}.");
+            return format!("No drift found, but not all checks could run: {why}.");
         }
-        return match settling.first() {
-            Some(first) => format!("On its way: {first}."),
+        return match progressing.first() {
+            Some(first) => format!("Starting: {first}."),
             None => "As described.".to_owned(),
         };
     };
@@ -452,7 +454,7 @@ fn summary(drifts: &[&Candidate], blind: &[&Checked], settling: &[&str]) -> Stri
     shorten(&words, 400)
 }
 
-fn column(drifts: &[&Candidate], blind: &[&Checked], settling: &[&str]) -> String {
+fn column(drifts: &[&Candidate], blind: &[&Checked], progressing: &[&str]) -> String {
     match (drifts.first(), blind.first()) {
         (Some(first), _) if drifts.len() > 1 => format!("{} (+{})", first.drift.short, drifts.len() - 1),
         (Some(first), _) => first.drift.short.clone(),
@@ -460,7 +462,7 @@ fn column(drifts: &[&Candidate], blind: &[&Checked], settling: &[&str]) -> Strin
             let reason = first.result.as_ref().err().map_or("", |blind| blind.reason.as_str());
             format!("{} not seen: {reason}", first.condition)
         }
-        (None, None) => settling.first().map(|why| (*why).to_owned()).unwrap_or_default(),
+        (None, None) => progressing.first().map(|why| (*why).to_owned()).unwrap_or_default(),
     }
 }
 
@@ -477,13 +479,13 @@ fn next_words(candidate: &Candidate) -> String {
 /// What blocks a step, in a few words.
 pub fn blocked_words(blocked: &BlockedBy) -> String {
     match blocked {
-        BlockedBy::Suspended => "suspend to be taken back".to_owned(),
+        BlockedBy::Suspended => "spec.suspend: false".to_owned(),
         BlockedBy::Observe => "mode Enforce".to_owned(),
         BlockedBy::Approval => "approval".to_owned(),
         BlockedBy::Attempts { made } => format!("a person: {made} attempts are used up"),
         BlockedBy::Order { what } => what.clone(),
-        BlockedBy::TakingEffect { step, until } => format!("the effect of \"{step}\", until {}", time_of_day(*until)),
-        BlockedBy::Cooldown { until } => format!("cooldown until {}", time_of_day(*until)),
+        BlockedBy::TakingEffect { step, until } => format!("the effect of \"{step}\" until {}", time_of_day(*until)),
+        BlockedBy::RetryPeriod { until } => format!("retry at {}", time_of_day(*until)),
         BlockedBy::Unwarranted { what } => what.clone(),
         BlockedBy::PerDay { done, until } => {
             let again = until.map(|until| format!(", or {}", until.strftime("%Y-%m-%d %H:%MZ"))).unwrap_or_default();
@@ -491,7 +493,7 @@ pub fn blocked_words(blocked: &BlockedBy) -> String {
                 "a person{again}: the machine was restarted {done} times within 24 hours, as often as remedies.perDay allows"
             )
         }
-        BlockedBy::MayPass { until } => format!("it to come back by itself, until {}", time_of_day(*until)),
+        BlockedBy::MayPass { until } => format!("recovery without a step, until {}", time_of_day(*until)),
         BlockedBy::Booting { until } => format!("the machine to finish booting, until {}", time_of_day(*until)),
         BlockedBy::SecondLook => "a second look that shows the same".to_owned(),
         BlockedBy::Window { opens: Some(opens) } => {
@@ -515,8 +517,8 @@ fn plan(candidates: &[Candidate]) -> Vec<PlannedStep> {
         .collect()
 }
 
-fn last_actions(memory: &Memory) -> Vec<PastAction> {
-    let told = |past: &Past| PastAction {
+fn last_actions(memory: &History) -> Vec<PastAction> {
+    let told = |past: &Attempt| PastAction {
         name: past.name.clone(),
         step: format!("{} ({})", past.words, past.attempt),
         outcome: past.outcome.map_or("TakingEffect", ActionOutcome::as_str).to_owned(),

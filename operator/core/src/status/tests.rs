@@ -4,7 +4,7 @@ use super::*;
 use crate::facets::{Check, Drift, DriftKind, Rung, services};
 use crate::plan::evidence::Demanded;
 use crate::plan::{Next, WATCH};
-use crate::seen::{Blind, Reason};
+use crate::seen::{Reason, Unknown};
 use binder_crds::BinderHostSpec;
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ fn candidate(drift: Drift, rung: Option<Rung>, blocked: Option<BlockedBy>) -> Ca
     Candidate { drift, rung, made: 0, allowed: 3, blocked }
 }
 
-fn checked(condition: &'static str, result: Result<Check, Blind>) -> Checked {
+fn checked(condition: &'static str, result: Result<Check, Unknown>) -> Checked {
     Checked { condition, result, due: Vec::new() }
 }
 
@@ -123,21 +123,21 @@ fn what_differs_is_in_the_columns_with_what_comes_next_and_what_that_waits_for()
 #[test]
 fn what_is_well_on_its_way_or_not_seen_is_told_apart() {
     let fine = Check { as_described: "web under pm2, once each".to_owned(), ..Check::default() };
-    let settling = vec![(Subject::named("web"), "web is starting".to_owned())];
-    let blind = Blind { reason: Reason::ProbeTimedOut, message: "pm2 took too long".to_owned() };
+    let progressing = vec![(Subject::named("web"), "web is starting".to_owned())];
+    let blind = Unknown { reason: Reason::ProbeTimedOut, message: "pm2 took too long".to_owned() };
     for (result, expected, healthy, summary) in [
         (Ok(fine), ["", "", ""], ("True", "AsDescribed"), "As described."),
         (
-            Ok(Check { settling, ..Check::default() }),
-            ["web is starting", "", "it to settle"],
-            ("False", "Settling"),
-            "On its way: web is starting.",
+            Ok(Check { progressing, ..Check::default() }),
+            ["web is starting", "", "startup to finish"],
+            ("False", "Progressing"),
+            "Starting: web is starting.",
         ),
         (
             Err(blind),
             ["ServicesRunning not seen: ProbeTimedOut", "", ""],
             ("Unknown", "NotAllSeen"),
-            "As far as it could be seen, as described: pm2 took too long.",
+            "No drift found, but not all checks could run: pm2 took too long.",
         ),
     ] {
         let checks = vec![checked(types::SERVICES_RUNNING, result)];
@@ -225,15 +225,15 @@ fn what_a_person_can_do_about_a_refused_login_is_said_in_place_of_the_bare_failu
 #[test]
 fn a_suspended_host_says_so_and_nothing_else() {
     let status = told(Mode::Enforce, &Looked::Suspended, differs(vec![candidate(web(), Some(start("web")), None)]));
-    assert_eq!(columns(&status), ["", "", "suspend to be taken back"]);
+    assert_eq!(columns(&status), ["", "", "spec.suspend: false"]);
     assert_eq!(condition(&status, types::HEALTHY), ("Unknown", "Suspended"));
     assert_eq!(status.summary, "Not looked at: the fleet is suspended.");
     assert!(status.plan.is_empty());
 }
 
-fn attempt(outcome: Option<ActionOutcome>, said: &str) -> Past {
+fn attempt(outcome: Option<ActionOutcome>, said: &str) -> Attempt {
     let step = start("web").step;
-    Past {
+    Attempt {
         name: "web-1".to_owned(),
         uid: String::new(),
         kind: step.kind().to_owned(),
@@ -259,12 +259,12 @@ fn an_attempt_that_did_not_help_is_told_with_its_own_words_and_one_that_did_is_n
         (Some(ActionOutcome::Unknown), "Unknown", true),
         (Some(ActionOutcome::Succeeded), "Succeeded", false),
     ] {
-        let memory = Memory { actions: vec![attempt(outcome, "no such file")] };
+        let memory = History { actions: vec![attempt(outcome, "no such file")] };
         let status = seen(Mode::Enforce, Grounds { memory, ..used_up() });
         assert_eq!(status.last_actions[0].outcome, listed);
         let message = |kind| find(&status, kind).map(|found| found.message.as_str()).unwrap_or_default();
         assert_eq!(message(types::STALLED).contains("the last one said: no such file"), blamed, "{listed}");
-        let services = "attempt 1 to start web was no good (it said: no such file)";
+        let services = "attempt 1 (start web) failed (it said: no such file)";
         assert_eq!(message(types::SERVICES_RUNNING).contains(services), blamed, "{listed}");
     }
 }
@@ -273,7 +273,7 @@ fn an_attempt_that_did_not_help_is_told_with_its_own_words_and_one_that_did_is_n
 fn everything_that_blocks_a_step_has_words() {
     let (until, what) = (later(), || "db is down".to_owned());
     for (blocked, words) in [
-        (BlockedBy::Suspended, "suspend to be taken back"),
+        (BlockedBy::Suspended, "spec.suspend: false"),
         (BlockedBy::Observe, "mode Enforce"),
         (BlockedBy::Approval, "approval"),
         (BlockedBy::Held { what: what() }, "db is down"),
@@ -281,16 +281,16 @@ fn everything_that_blocks_a_step_has_words() {
         (BlockedBy::Order { what: what() }, "db is down"),
         (
             BlockedBy::TakingEffect { step: "start web".to_owned(), until },
-            "the effect of \"start web\", until 14:02:10Z",
+            "the effect of \"start web\" until 14:02:10Z",
         ),
-        (BlockedBy::Cooldown { until }, "cooldown until 14:02:10Z"),
+        (BlockedBy::RetryPeriod { until }, "retry at 14:02:10Z"),
         (BlockedBy::Unwarranted { what: what() }, "db is down"),
         (
             BlockedBy::PerDay { done: 1, until: Some(until) },
             "a person, or 2026-11-22 14:02Z: the machine was restarted 1 times within 24 hours, as often as \
              remedies.perDay allows",
         ),
-        (BlockedBy::MayPass { until }, "it to come back by itself, until 14:02:10Z"),
+        (BlockedBy::MayPass { until }, "recovery without a step, until 14:02:10Z"),
         (BlockedBy::Booting { until }, "the machine to finish booting, until 14:02:10Z"),
         (BlockedBy::Witness { what: what() }, "db is down"),
         (BlockedBy::SecondLook, "a second look that shows the same"),

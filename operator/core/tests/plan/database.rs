@@ -53,7 +53,7 @@ fn a_hung_build_is_set_to_failed_and_built_again_and_a_young_one_stays() {
     world.database.as_mut().unwrap().running = vec![hung, young.clone()];
     operator.run(&mut world, 10);
     assert_eq!(operator.ran, ["FailBuild", "RebuildBuild"]);
-    assert_eq!(operator.condition(conditions::BUILDS_ADVANCING), ("False", "Settling"));
+    assert_eq!(operator.condition(conditions::BUILDS_ADVANCING), ("False", "Progressing"));
     let database = world.database.as_mut().unwrap();
     assert!(database.running.contains(&young));
     // It ends by itself.

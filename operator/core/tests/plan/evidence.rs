@@ -117,7 +117,7 @@ fn a_server_that_still_serves_is_no_reason_to_restart_its_machine() {
 #[test]
 fn a_machine_that_has_just_booted_is_not_rebooted() {
     let (mut operator, mut world) = well();
-    operator.fleet.patience.dead_after = std::time::Duration::from_secs(3600);
+    operator.fleet.patience.unreachable_timeout = std::time::Duration::from_secs(3600);
     world.delete("binder-web-start");
     world.broken = vec!["binder-web-start".to_owned()];
     world.uptime = 10;

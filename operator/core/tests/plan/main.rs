@@ -15,7 +15,7 @@ use binder_core::catalogue::{self, Component, Start};
 use binder_core::facets::services;
 use binder_core::facets::step::Remedy;
 use binder_core::gate::BlockedBy;
-use binder_core::plan::memory::Memory;
+use binder_core::plan::memory::History;
 use binder_core::plan::{FailureKind, LookFailure, Looked, Next};
 use binder_core::seen::pm2::State;
 use binder_crds::desired::Server;
@@ -62,9 +62,9 @@ fn a_row_that_is_not_healthy_is_never_empty() {
     world.listeners.clear();
     operator.spec.desired = Desired { servers: vec![Server::Web], ..Desired::default() };
     operator.pass(&mut world);
-    assert_eq!(operator.condition(conditions::HEALTHY), ("False", "Settling"));
+    assert_eq!(operator.condition(conditions::HEALTHY), ("False", "Progressing"));
     assert_eq!(operator.status.drift, "web is starting and does not listen on 3000 yet");
-    assert_eq!(operator.status.waits_for, "it to settle");
+    assert_eq!(operator.status.waits_for, "startup to finish");
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_server_lost_by_pm2_with_two_daemons_is_ended_cleared_and_started() {
     world.row("binder-kubernetes-daemon", extra);
     operator.pass(&mut world);
     // It may be one that pm2 is just ending.
-    assert_eq!(operator.condition(conditions::SERVICES_RUNNING), ("False", "Settling"));
+    assert_eq!(operator.condition(conditions::SERVICES_RUNNING), ("False", "Progressing"));
     world.pass(5);
     operator.pass(&mut world);
     assert_eq!(operator.condition(conditions::SERVICES_RUNNING), ("False", "LostByPm2"));
@@ -171,7 +171,7 @@ fn a_remedy_that_never_helps_is_given_up_after_its_attempts() {
     assert_eq!(operator.condition(conditions::STALLED).1, "AttemptsUsedUp");
     assert!(operator.status.conditions.iter().any(|condition| condition.message.contains("docs/runbook/services.md")));
     // What was deleted by a person is tried again.
-    operator.memory = Memory::default();
+    operator.memory = History::default();
     world.deaf = false;
     operator.run(&mut world, 20);
     assert!(operator.healthy());
@@ -207,7 +207,7 @@ fn a_fault_that_comes_back_after_a_long_healthy_time_is_a_new_incident() {
 fn a_long_healthy_time_counts_although_something_could_not_be_seen_after_it() {
     let (mut operator, mut world) = well();
     for suspended in [false, true, false, true, false, true] {
-        // Blind or suspended for a moment, and only then does something differ.
+        // Unknown or suspended for a moment, and only then does something differ.
         if suspended {
             operator.status = operator.decide(&Looked::Suspended, world.now).status;
         } else {
@@ -401,8 +401,8 @@ proptest! {
 
 #[test]
 fn every_blocked_by_has_words() {
-    let blocked = BlockedBy::Cooldown { until: "2026-11-22T14:02:10Z".parse().unwrap() };
-    assert_eq!(binder_core::status::blocked_words(&blocked), "cooldown until 14:02:10Z");
+    let blocked = BlockedBy::RetryPeriod { until: "2026-11-22T14:02:10Z".parse().unwrap() };
+    assert_eq!(binder_core::status::blocked_words(&blocked), "retry at 14:02:10Z");
     let start = Start::Service { name: "db".to_owned() };
     let step = services::Step::StartProcess { component: "db".to_owned(), start, path: None };
     assert_eq!(step.words(), "start the service db");

@@ -2,9 +2,9 @@
 
 use binder_core::facets::Step;
 use binder_core::plan::evidence::Demanded;
-use binder_core::plan::memory::{FleetView, Memory, Past, Patience};
+use binder_core::plan::memory::{Attempt, FleetView, History, RetryPolicy};
 use binder_core::plan::{Decision, FailureKind, Finish, Host, LookFailure, Looked, Next, Run, WATCH, decide};
-use binder_core::seen::history::History;
+use binder_core::seen::history::EarlierLooks;
 use binder_core::status;
 use binder_crds::{BinderHostSpec, BinderHostStatus, Mode, conditions};
 use binder_world::{CLIMB, World, web};
@@ -20,11 +20,11 @@ pub(crate) struct Operator {
     pub(crate) spec: BinderHostSpec,
     pub(crate) mode: Mode,
     pub(crate) fleet: FleetView,
-    pub(crate) memory: Memory,
+    pub(crate) memory: History,
     pub(crate) status: BinderHostStatus,
     pub(crate) writes: usize,
     pub(crate) ran: Vec<String>,
-    pub(crate) history: History,
+    pub(crate) history: EarlierLooks,
     pub(crate) demanded: Demanded,
 }
 
@@ -39,11 +39,11 @@ pub(crate) struct Decided {
 
 impl Operator {
     pub(crate) fn new(mode: Mode) -> Self {
-        let patience = Patience {
-            cooldown: Duration::from_secs(5),
+        let patience = RetryPolicy {
+            retry_period: Duration::from_secs(5),
             attempts: 3,
-            refill_after: Duration::from_secs(60),
-            dead_after: Duration::from_secs(60),
+            min_healthy_period: Duration::from_secs(60),
+            unreachable_timeout: Duration::from_secs(60),
             // Tests restart the same machine for several reasons.
             per_day: 10,
         };
@@ -64,11 +64,11 @@ impl Operator {
             spec,
             mode,
             fleet: FleetView { fleet: Some("binder".to_owned()), patience, ..FleetView::default() },
-            memory: Memory::default(),
+            memory: History::default(),
             status: BinderHostStatus::default(),
             writes: 0,
             ran: Vec::new(),
-            history: History::default(),
+            history: EarlierLooks::default(),
             demanded: Demanded::default(),
         }
     }
@@ -149,7 +149,7 @@ impl Operator {
         assert_eq!((run.permit.host(), Some(run.permit.done_on())), ("uid-1", on));
         let second = Timestamp::from_second(now.as_second()).unwrap();
         self.ran.push(run.step.kind().to_owned());
-        self.memory.actions.push(Past {
+        self.memory.actions.push(Attempt {
             name,
             uid: String::new(),
             step: Some(run.step.clone()),

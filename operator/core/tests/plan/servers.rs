@@ -5,7 +5,7 @@ use crate::component_named;
 use crate::operator::Operator;
 use crate::well;
 use binder_core::plan::Looked;
-use binder_core::seen::Known;
+use binder_core::seen::Fact;
 use binder_core::seen::reach::{Reached, subject};
 use binder_core::seen::routes::AppId;
 use binder_crds::desired::Reach;
@@ -118,7 +118,7 @@ fn a_port_that_cannot_be_reached_asks_for_nobody_while_the_other_host_is_the_cau
         let (condition, stalled) = (conditions::ENDPOINTS_REACHABLE, conditions::STALLED);
         (operator.condition(condition).1.to_owned(), operator.condition(stalled).1.to_owned())
     };
-    assert_eq!(said(&mut operator, &mut world, 1).0, "Settling");
+    assert_eq!(said(&mut operator, &mut world, 1).0, "Progressing");
     assert_eq!(said(&mut operator, &mut world, 20), ("HeldBack".to_owned(), String::new()));
     assert_eq!(operator.status.waits_for, "what is missing on binder-services");
     operator.fleet.missing.clear();
@@ -128,7 +128,7 @@ fn a_port_that_cannot_be_reached_asks_for_nobody_while_the_other_host_is_the_cau
 /// A look that finds a port so.
 fn refused(operator: &mut Operator, world: &World, wanted: &Reach, found: Reached) -> Looked {
     let mut seen = world.observe();
-    seen.reaches = Known::Seen(BTreeMap::from([(subject(wanted), found)]));
+    seen.reaches = Fact::Seen(BTreeMap::from([(subject(wanted), found)]));
     operator.history.take_in(&mut seen);
     Looked::Seen(Box::new(seen))
 }

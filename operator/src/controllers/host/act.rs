@@ -11,7 +11,7 @@ use crate::panics;
 use binder_core::facets::backups::SHOWS;
 use binder_core::facets::step::CloudCall;
 use binder_core::facets::{Disruption, How, Step};
-use binder_core::plan::memory::{FleetView, Memory, Past};
+use binder_core::plan::memory::{Attempt, FleetView, History};
 use binder_core::plan::{self, Looked, Run};
 use binder_core::status::events;
 use binder_crds::{ActionOutcome, BinderFleet, BinderHost};
@@ -54,7 +54,7 @@ impl Decided {
 pub(super) async fn end_backups_that_nobody_makes(
     described: &Described,
     context: &Context,
-    memory: &mut Memory,
+    memory: &mut History,
 ) -> Result<(), Error> {
     let now = context.clock.now();
     let over: Vec<plan::Finish> = memory
@@ -66,7 +66,7 @@ pub(super) async fn end_backups_that_nobody_makes(
 }
 
 /// How an open attempt at a backup has ended, if it has, without regard to what is seen.
-pub(super) fn backup_over(past: &Past, being_made: bool, now: Timestamp) -> Option<plan::Finish> {
+pub(super) fn backup_over(past: &Attempt, being_made: bool, now: Timestamp) -> Option<plan::Finish> {
     let finish = |outcome, message: String| {
         Some(plan::Finish { action: past.name.clone(), outcome, evidence: String::new(), message })
     };
@@ -78,7 +78,7 @@ pub(super) fn backup_over(past: &Past, being_made: bool, now: Timestamp) -> Opti
         Some(_) => None,
         None => finish(
             ActionOutcome::Unknown,
-            "the operator ended while it was made: what was written is no backup, and the next one removes it"
+            "the operator ended while it was being made; the incomplete files are removed by the next backup"
                 .to_owned(),
         ),
     }
@@ -117,7 +117,7 @@ pub(super) async fn execute(
     if let Some(fleet) = described.fleet.as_deref().filter(|_| run.step.disruption() > Disruption::None)
         && let Some(held) = brake::look(context, fleet)
     {
-        tracing::info!(reason = held.reason, "the fleet's brake holds meanwhile: decided anew");
+        tracing::info!(reason = held.reason, "the fleet's brake engaged meanwhile; replanning");
         return Ok(());
     }
     let boot_id = match looked {
@@ -137,12 +137,12 @@ pub(super) async fn execute(
         let others = disruption::others(context, &described.namespace, &described.uid, fleet);
         now.disrupted = others.disrupted;
         if let Some(host) = others.updating.first().filter(|_| run.step.changes_module().is_some()) {
-            tracing::info!(waits_for = host, "another host is given a new version meanwhile: decided anew");
+            tracing::info!(waits_for = host, "another host started a module update meanwhile; replanning");
             return Ok(());
         }
         if let Some(what) = now.over_budget(described.spec.domain.as_ref().map(|domain| domain.0.as_str()), run.purpose)
         {
-            tracing::info!(waits_for = what, "another host is disrupted meanwhile: decided anew");
+            tracing::info!(waits_for = what, "another host is disrupted meanwhile; replanning");
             return Ok(());
         }
         Some(turn)
@@ -154,7 +154,7 @@ pub(super) async fn execute(
         return Err(Error::Behind(format!("what was tried on BinderHost {}", described.object.name_any())));
     }
     if let Some(age) = decided.too_old() {
-        tracing::info!(seconds = age.as_secs(), "what was seen is too old by now: decided anew");
+        tracing::info!(seconds = age.as_secs(), "the observation is too old; looking again");
         return Ok(());
     }
     tracing::Span::current().record("action", run.permit.action());
@@ -230,13 +230,13 @@ pub(super) async fn not_any_more(
     decided: Decided,
 ) -> Option<String> {
     if let Some(age) = decided.too_old() {
-        return Some(format!("what it rests on was seen {} s ago: it is looked at and decided anew", age.as_secs()));
+        return Some(format!("the observation is {} s old; looking again", age.as_secs()));
     }
     let Some(Ok(power)) = &means.power else { return None };
-    let last = outage::objection(outside, &described.spec, step, power.as_ref(), fleet.patience.dead_after);
+    let last = outage::objection(outside, &described.spec, step, power.as_ref(), fleet.patience.unreachable_timeout);
     match tokio::time::timeout(GOOD_FOR, last).await {
         Ok(objection) => objection,
-        Err(_) => Some("its cloud did not answer at the last moment: decided anew".to_owned()),
+        Err(_) => Some("its cloud did not answer the last check; replanning".to_owned()),
     }
 }
 
@@ -247,7 +247,7 @@ pub(super) async fn back_up(
     context: &Arc<Context>,
     run: Run,
     session: Option<Arc<dyn Machine>>,
-    past: Past,
+    past: Attempt,
 ) -> Result<(), Error> {
     let (context, namespace, uid) = (Arc::clone(context), described.namespace.clone(), described.uid.clone());
     // What is there afterwards is asked anew, and not remembered.

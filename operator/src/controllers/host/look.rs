@@ -6,9 +6,9 @@ use super::Described;
 use crate::hosts::ConnectError;
 use crate::machines::Machine;
 use crate::observe::kubernetes::Way;
-use crate::observe::{self, Around};
+use crate::observe::{self, FleetContext};
 use binder_core::facets::{Step, machine};
-use binder_core::plan::memory::Memory;
+use binder_core::plan::memory::History;
 use binder_core::plan::{self, Looked};
 use binder_core::status::{self};
 use binder_crds::desired::Server;
@@ -27,7 +27,7 @@ pub(super) const KEY_ARRIVES: Duration = Duration::from_secs(10);
 pub(super) fn try_login_once_more(
     described: &Described,
     context: &Context,
-    memory: &Memory,
+    memory: &History,
     tried_after: Option<&str>,
 ) {
     let now = context.clock.now();
@@ -148,8 +148,8 @@ pub(super) async fn look(described: &Described, context: &Context, session: &dyn
 }
 
 /// What a look may use beside the host itself: what the fleet's other hosts are.
-pub(super) fn around(described: &Described, context: &Context) -> Around {
-    let mut around = Around::default();
+pub(super) fn around(described: &Described, context: &Context) -> FleetContext {
+    let mut around = FleetContext::default();
     let desired = &described.spec.desired;
     let wanted =
         !desired.reaches.is_empty() || desired.kubernetes_api.is_some() || desired.servers.contains(&Server::Health);

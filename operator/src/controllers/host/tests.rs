@@ -4,7 +4,7 @@
 
 use super::act::*;
 use super::*;
-use binder_core::plan::memory::Past;
+use binder_core::plan::memory::Attempt;
 use binder_crds::{ActionOutcome, BinderFleetSpec};
 use jiff::Timestamp;
 use serde_json::json;
@@ -65,7 +65,7 @@ fn a_fleet_that_is_being_deleted_allows_nothing() {
 fn a_backup_that_nobody_makes_is_not_waited_for() {
     let now: Timestamp = "2026-05-01T12:00:00Z".parse().unwrap();
     let ago = |seconds| now - jiff::SignedDuration::from_secs(seconds);
-    let past = |sent_at| Past {
+    let past = |sent_at| Attempt {
         name: "services-1".to_owned(),
         uid: String::new(),
         step: None,
@@ -82,7 +82,7 @@ fn a_backup_that_nobody_makes_is_not_waited_for() {
         message: String::new(),
     };
     assert_eq!(backup_over(&past(None), true, now), None, "it is being made, for ten minutes now");
-    let outcome = |past: &Past| backup_over(past, false, now).map(|finish| finish.outcome);
+    let outcome = |past: &Attempt| backup_over(past, false, now).map(|finish| finish.outcome);
     assert_eq!(outcome(&past(None)), Some(ActionOutcome::Unknown), "an earlier process was killed over it");
     assert_eq!(outcome(&past(Some(ago(5)))), None, "it may still be seen");
     assert_eq!(outcome(&past(Some(ago(60)))), Some(ActionOutcome::Failed));
@@ -95,7 +95,7 @@ fn what_was_seen_long_ago_is_not_acted_on() {
         at: Timestamp::UNIX_EPOCH,
         evidence_at,
         incident: None,
-        remembered: Remembered::of(&binder_core::plan::memory::Memory::default()),
+        remembered: Remembered::of(&binder_core::plan::memory::History::default()),
     };
     assert_eq!(decided(seconds(10)).too_old(), None);
     assert!(decided(seconds(16)).too_old().is_some());

@@ -101,7 +101,7 @@ pub(super) fn build_server(context: &Context, fleet: &BinderFleet, hosts: &[Arc<
     } else if mode < Mode::Enforce {
         Some("its mode is not Enforce".to_owned())
     } else if context.ssh.open_session(&uid).is_none() {
-        Some("there is no connection to it".to_owned())
+        Some("not connected".to_owned())
     } else {
         None
     };

@@ -41,7 +41,7 @@ async fn pass(context: &Arc<Context>, host: &BinderHost) -> Result<Action, Error
     if let Some(known) = context.known().get_mut("h") {
         known.last_look = None;
     }
-    let known = || Known { namespace: "binder".to_owned(), name: "web".to_owned(), ..Known::default() };
+    let known = || HostCache { namespace: "binder".to_owned(), name: "web".to_owned(), ..HostCache::default() };
     context.known().entry("h".to_owned()).or_insert_with(known).looked_at = true;
     host::reconcile(Arc::new(host.clone()), Arc::clone(context)).await
 }
@@ -81,7 +81,7 @@ async fn a_session_that_was_opened_while_its_host_went_is_closed() {
 async fn a_cache_that_stays_behind_makes_no_hot_loop() {
     let server = Server::default();
     let context = process(&server, &[host("h")], Ssh::default());
-    context.known().insert("h".to_owned(), Known::default());
+    context.known().insert("h".to_owned(), HostCache::default());
     let pause = || host::on_error(Arc::new(host("h")), &Error::Behind("it".to_owned()), Arc::clone(&context));
     let seconds = |seconds| Action::requeue(Duration::from_secs(seconds));
     let pauses: Vec<Action> = (0..9).map(|_| pause()).collect();

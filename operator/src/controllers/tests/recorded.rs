@@ -3,18 +3,18 @@
 use super::super::actions::{Remembered, refresh};
 use super::super::record::{self, Keep};
 use super::*;
-use binder_core::plan::memory::Memory;
+use binder_core::plan::memory::History;
 use binder_crds::{ActionOutcome, BinderActionStatus};
 
 const NOW: &str = "2026-11-01T00:01:00Z";
 
-async fn memory(context: &Context, host: &BinderHost) -> Memory {
+async fn memory(context: &Context, host: &BinderHost) -> History {
     let keep =
         Keep::of(context.config.keep_actions(), &BinderHostStatus::default(), Duration::ZERO, NOW.parse().unwrap());
     record::memory(context, host, &host.uid().unwrap(), keep).await.unwrap()
 }
 
-fn names(memory: &Memory) -> Vec<&str> {
+fn names(memory: &History) -> Vec<&str> {
     memory.actions.iter().map(|past| past.name.as_str()).collect()
 }
 
@@ -102,7 +102,7 @@ async fn what_somebody_else_wrote_is_said_once_and_is_no_memory() {
     let mut forged = action("web-1", "h");
     forged["metadata"]["managedFields"][0]["manager"] = json!("kubectl-create");
     list(&context, &[server.put(ACTIONS, forged)]);
-    context.known().insert("h".to_owned(), Known::default());
+    context.known().insert("h".to_owned(), HostCache::default());
     for _ in 0..3 {
         assert!(memory(&context, &host("h")).await.actions.is_empty());
     }
@@ -129,7 +129,7 @@ async fn an_api_that_fails_right_before_a_step_ends_the_step() {
     let server = Server::default();
     let context = context(&server);
     list(&context, &[]);
-    let decided_on = Remembered::of(&Memory::default());
+    let decided_on = Remembered::of(&History::default());
     server.refuse(|method, _| (method == http::Method::GET).then_some(503));
     assert!(record::still_remembered(&context, &host("h"), decided_on).await.is_err());
 }
@@ -161,7 +161,7 @@ async fn a_host_that_is_made_again_has_the_attempts_of_the_one_before() {
     let helped = tried("Succeeded", "2026-11-01T00:05:00Z", began);
     assert_eq!(inherited(helped.clone(), "2026-11-01T00:10:00Z").as_deref(), Some(began), "it helped a moment ago");
     assert_eq!(inherited(helped, "2026-11-01T00:20:00Z"), None);
-    assert_eq!(inherited(action("web-1", "earlier"), NOW), None, "a chore belongs to no incident");
+    assert_eq!(inherited(action("web-1", "earlier"), NOW), None, "a task belongs to no incident");
 
     let server = Server::default();
     let context = context(&server);

@@ -88,12 +88,12 @@ struct Shared {
     endpoint: Endpoint,
     wire: Wire,
     tokens: Tokens,
-    patience: Patience,
+    patience: RetryPolicy,
 }
 
 /// How long is waited for what.
 #[derive(Clone, Copy)]
-struct Patience {
+struct RetryPolicy {
     call: Duration,
     operation: Duration,
 }
@@ -101,10 +101,10 @@ struct Patience {
 impl Gce {
     /// The API at an endpoint. Nothing is asked of it yet.
     pub fn new(endpoint: Endpoint) -> Self {
-        Self::with_patience(endpoint, Patience { call: CALL, operation: OPERATION })
+        Self::with_patience(endpoint, RetryPolicy { call: CALL, operation: OPERATION })
     }
 
-    fn with_patience(endpoint: Endpoint, patience: Patience) -> Self {
+    fn with_patience(endpoint: Endpoint, patience: RetryPolicy) -> Self {
         let wire = Wire::new(endpoint.is_loopback());
         Self { shared: Arc::new(Shared { endpoint, wire, tokens: Tokens::default(), patience }) }
     }

@@ -73,7 +73,7 @@ impl Cloud {
 }
 
 fn instance(base: &str) -> GceInstance {
-    let patience = Patience { call: Duration::from_millis(500), operation: Duration::from_secs(2) };
+    let patience = RetryPolicy { call: Duration::from_millis(500), operation: Duration::from_secs(2) };
     let gce = Gce::with_patience(base.parse().unwrap(), patience);
     gce.instance(&host(), &SecretString::from(key_file(&format!("{base}/token")).to_string())).unwrap()
 }

@@ -6,7 +6,7 @@ use crate::facets::step::{
 };
 use crate::gate::demands::Demands;
 use crate::seen::docker::{Answers, Docker};
-use crate::seen::{Blind, Observation, Reason};
+use crate::seen::{Observation, Reason, Unknown};
 use binder_crds::text::BadText;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -187,7 +187,7 @@ impl Remedy for Step {
         }
     }
 
-    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Unknown> {
         let Later { seen, age, .. } = *later;
         match self {
             Self::RemoveContainers { containers } => {
@@ -251,12 +251,12 @@ impl Remedy for Step {
 }
 
 /// What Docker says of its containers and images, if it does.
-fn answering(seen: &Observation) -> Result<&Docker, Blind> {
+fn answering(seen: &Observation) -> Result<&Docker, Unknown> {
     let docker = seen.docker.get()?;
     match docker.answers {
         Answers::Yes => Ok(docker),
         Answers::Refuses | Answers::Hangs => {
-            Err(Blind { reason: Reason::ProbeFailed, message: "Docker does not answer".to_owned() })
+            Err(Unknown { reason: Reason::ProbeFailed, message: "Docker does not answer".to_owned() })
         }
     }
 }

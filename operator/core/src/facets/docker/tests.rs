@@ -3,7 +3,7 @@
 use super::super::step::Remedy;
 use super::super::{Effect, FACETS, Later};
 use super::*;
-use crate::seen::Known;
+use crate::seen::Fact;
 use crate::seen::docker::Config;
 use crate::seen::machine::Process;
 use binder_crds::desired::{Disk, Docker as Described};
@@ -71,9 +71,9 @@ fn seen(docker: Seen, percent: u8) -> Observation {
     let machine = Machine { clock: NOW, uptime: 9999, ..Machine::default() };
     let disks = BTreeMap::from([("/".to_owned(), crate::seen::disks::Use::Percent(percent))]);
     Observation {
-        machine: Known::Seen(machine),
-        disks: Known::Seen(disks),
-        docker: Known::Seen(docker),
+        machine: Fact::Seen(machine),
+        disks: Fact::Seen(disks),
+        docker: Fact::Seen(docker),
         ..Observation::nothing(Timestamp::from_second(NOW).unwrap())
     }
 }
@@ -89,7 +89,7 @@ fn lasting(mut seen: Observation, seconds: i64) -> Observation {
 
 /// The look with dockerd among the processes, old enough to have come up.
 fn with_daemon(mut seen: Observation, command: &str) -> Observation {
-    if let Known::Seen(machine) = &mut seen.machine {
+    if let Fact::Seen(machine) = &mut seen.machine {
         let process = Process { parent: 1, uid: 0, started_ticks: 1, command: command.to_owned() };
         (machine.ticks, _) = (100, machine.processes.insert(812, process));
     }
@@ -106,20 +106,21 @@ fn own(rung: Rung) -> Step {
 }
 
 /// Judges a step by what a look shows, so long after it was sent.
-fn effect(step: &Step, seen: &Observation, age: Duration) -> Result<Effect, Blind> {
+fn effect(step: &Step, seen: &Observation, age: Duration) -> Result<Effect, Unknown> {
     step.effect(&Later { seen, checks: &[], age })
 }
 
 fn of_docker(desired: &Desired, seen: &Observation) -> (String, Option<Step>) {
     let check = Docker.check(desired, seen).unwrap();
-    let settling = check.settling.iter().find(|(subject, _)| *subject == Subject::Docker).map(|(_, why)| why.clone());
+    let progressing =
+        check.progressing.iter().find(|(subject, _)| *subject == Subject::Docker).map(|(_, why)| why.clone());
     match check.drifts.iter().find(|drift| drift.subject == Subject::Docker) {
         Some(drift) => {
             let held = check.held.iter().any(|(subject, _)| *subject == Subject::Docker);
             let step = Docker.ladder(desired, seen, drift).into_iter().next().map(own);
             (drift.evidence.clone(), step.filter(|_| !held))
         }
-        None => (settling.unwrap_or_default(), None),
+        None => (progressing.unwrap_or_default(), None),
     }
 }
 
@@ -167,7 +168,7 @@ fn a_daemon_that_does_not_run_is_started_after_a_moment() {
     assert_eq!(of_docker(&desired(), &lasting(down.clone(), 10)).1, Some(Step::RestartDocker));
     // One of a container's own is none.
     let mut inside = with_daemon(down.clone(), "dockerd");
-    if let Known::Seen(machine) = &mut inside.machine {
+    if let Fact::Seen(machine) = &mut inside.machine {
         let shim = Process { parent: 1, uid: 0, started_ticks: 1, command: "containerd-shim-runc-v2 -id x".to_owned() };
         machine.processes.insert(700, shim);
         machine.processes.get_mut(&812).unwrap().parent = 700;
@@ -175,7 +176,7 @@ fn a_daemon_that_does_not_run_is_started_after_a_moment() {
     assert_eq!(of_docker(&desired(), &lasting(inside, 10)).1, Some(Step::RestartDocker));
     // While packages are installed it is none of ours.
     let mut busy = down;
-    if let Known::Seen(machine) = &mut busy.machine {
+    if let Fact::Seen(machine) = &mut busy.machine {
         let dpkg = Process { parent: 1, uid: 0, started_ticks: 1, command: "/usr/bin/dpkg --unpack x.deb".to_owned() };
         machine.processes.insert(700, dpkg);
     }
@@ -196,11 +197,11 @@ fn one_slow_answer_restarts_nothing_and_minutes_of_silence_do() {
 fn a_build_and_a_service_that_run_in_docker_are_not_ended_by_a_restart() {
     let building = with_daemon(silent(Answers::Hangs, ""), "/usr/bin/dockerd");
     let mut by_folder = building.clone();
-    if let Known::Seen(docker) = &mut by_folder.docker {
+    if let Fact::Seen(docker) = &mut by_folder.docker {
         docker.building = true;
     }
     let mut by_client = building.clone();
-    if let Known::Seen(machine) = &mut by_client.machine {
+    if let Fact::Seen(machine) = &mut by_client.machine {
         let client = Process { parent: 1, uid: 1000, started_ticks: 1, command: "docker build -t x .".to_owned() };
         machine.processes.insert(900, client);
     }
@@ -214,9 +215,9 @@ fn a_build_and_a_service_that_run_in_docker_are_not_ended_by_a_restart() {
     let mut with_db = building;
     let (words, step) = of_docker(&services, &lasting(with_db.clone(), 9999));
     assert_eq!(step, None, "pm2 was not seen, so that db may run: {words}");
-    with_db.pm2 = Known::Seen(crate::seen::pm2::Table { daemon: true, rows: Vec::new(), ..Default::default() });
+    with_db.pm2 = Fact::Seen(crate::seen::pm2::Table { daemon: true, rows: Vec::new(), ..Default::default() });
     assert_eq!(of_docker(&services, &lasting(with_db.clone(), 9999)).1, Some(Step::RestartDocker));
-    if let Known::Seen(machine) = &mut with_db.machine {
+    if let Fact::Seen(machine) = &mut with_db.machine {
         machine.listeners.insert(9050, vec![812]);
     }
     let (words, step) = of_docker(&services, &lasting(with_db, 9999));
@@ -350,7 +351,7 @@ fn without_a_clean_up_that_is_described_nothing_goes() {
     assert_eq!(facet.ladder(&plain, &looked, &drift), []);
     // Nor on a disk that does not hold Docker's data.
     let mut elsewhere = seen(docker(), 93);
-    if let Known::Seen(docker) = &mut elsewhere.docker {
+    if let Fact::Seen(docker) = &mut elsewhere.docker {
         docker.images = vec![image('a', 9 * HOUR, "x:1")];
         docker.holds.clear();
     }
@@ -425,5 +426,5 @@ fn a_schedule_that_never_comes_is_said() {
     wrong.docker.as_mut().unwrap().reclaim.as_mut().unwrap().time_zone = Some(TimeZone::from("Europe/Atlantis"));
     let check = Docker.check(&wrong, &seen(docker(), 40)).unwrap();
     assert_eq!(check.drifts[0].kind, DriftKind::ScheduleInvalid);
-    assert_eq!(Docker.chores(&desired()).len(), 1);
+    assert_eq!(Docker.scheduled(&desired()).len(), 1);
 }

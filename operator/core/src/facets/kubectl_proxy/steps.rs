@@ -4,7 +4,7 @@ use crate::facets::Subject;
 use crate::facets::process::ProcessId;
 use crate::facets::step::{Effect, How, Later, Nature, OfModules, Recovers, Remedy, Touches, kinds_of_steps, plain};
 use crate::gate::demands::Demands;
-use crate::seen::Blind;
+use crate::seen::Unknown;
 use binder_crds::text::BadText;
 use serde::{Deserialize, Serialize};
 
@@ -80,7 +80,7 @@ impl Remedy for Step {
         }
     }
 
-    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Unknown> {
         match self {
             Self::StartKubectlProxy { port, .. } => {
                 later.seen.proxy.get()?;

@@ -3,7 +3,7 @@
 use crate::facets::step::{Effect, How, Later, Nature, OfModules, Recovers, Remedy, Touches, kinds_of_steps};
 use crate::gate::demands::Demands;
 use crate::seen::modules::{self, Found};
-use crate::seen::{Blind, Reason};
+use crate::seen::{Reason, Unknown};
 use binder_crds::text::{BadText, Checked, HostPath, ModuleName, ModuleVersion};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -139,7 +139,7 @@ impl Remedy for Step {
         Ok(())
     }
 
-    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Unknown> {
         let (seen, age, change) = (later.seen, later.age, self.change());
         // npm that is at work may have put the version there already and not yet what goes with it.
         if modules::npm_at_work(seen.machine.get()?) {
@@ -160,7 +160,7 @@ impl Remedy for Step {
             }
             (Some(Found::Missing), None) => Effect::NotYet(format!("{name} is not there")),
             _ => {
-                return Err(Blind {
+                return Err(Unknown {
                     reason: Reason::Garbage,
                     message: format!("the version of {name} cannot be read"),
                 });

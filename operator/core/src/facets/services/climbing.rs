@@ -35,12 +35,12 @@ pub(super) fn climb<'c>(component: &'c Component, seen: &Observation) -> Option<
 pub(super) fn look(component: &Component, seen: &Observation) -> Option<Found> {
     let (process, climb) = climb(component, seen)?;
     if !climb.goes_on() {
-        return Some(Found::Settling(format!(
+        return Some(Found::Progressing(format!(
             "{process} was restarted again and again and has been quiet since: it is watched for a while"
         )));
     }
     if climb.lasting < PATIENCE {
-        return Some(Found::Settling(format!("pm2 restarts {process} again and again")));
+        return Some(Found::Progressing(format!("pm2 restarts {process} again and again")));
     }
     Some(drifted(
         component,

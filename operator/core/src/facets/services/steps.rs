@@ -6,7 +6,7 @@ use crate::facets::step::{
 };
 use crate::facets::{DriftKind, Subject, process::ProcessId};
 use crate::gate::demands::Demands;
-use crate::seen::Blind;
+use crate::seen::Unknown;
 use binder_crds::text::{BadText, Checked, ProcessName};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -129,7 +129,7 @@ impl Remedy for Step {
         }
     }
 
-    fn effect(&self, later: &Later<'_>) -> Result<Effect, Blind> {
+    fn effect(&self, later: &Later<'_>) -> Result<Effect, Unknown> {
         match self {
             Self::StartProcess { component, .. } => {
                 later.seen.machine.get()?;
@@ -187,7 +187,7 @@ fn started(component: &str, later: &Later<'_>) -> Effect {
             _ => Effect::Failed(evidence),
         };
     }
-    match later.settling(&subject) {
+    match later.progressing(&subject) {
         Some(why) => Effect::NotYet(why.to_owned()),
         None => Effect::Seen(format!("{component} runs")),
     }

@@ -33,10 +33,10 @@ fn seen(process: &str, state: State, up_for: i64, listeners: &[(u16, u32, u32, &
         ..Row::default()
     };
     Observation {
-        machine: Known::Seen(machine),
-        pm2: Known::Seen(Table { daemon: true, rows: vec![row], ..Table::default() }),
-        settings: Known::Seen(Settings::default()),
-        crashes: Known::Seen(BTreeMap::new()),
+        machine: Fact::Seen(machine),
+        pm2: Fact::Seen(Table { daemon: true, rows: vec![row], ..Table::default() }),
+        settings: Fact::Seen(Settings::default()),
+        crashes: Fact::Seen(BTreeMap::new()),
         ..Observation::nothing(jiff::Timestamp::from_second(CLOCK).unwrap())
     }
 }
@@ -69,7 +69,7 @@ fn only(desired: &Desired, seen: &Observation) -> Drift {
 
 fn fine(desired: &Desired, seen: &Observation) -> bool {
     let check = Services.check(desired, seen).unwrap();
-    check.drifts.is_empty() && check.settling.is_empty()
+    check.drifts.is_empty() && check.progressing.is_empty()
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn logging_is_judged_by_the_port_that_its_settings_say() {
     let desired = services(Service::Logging);
     let mut deaf = seen("binder-logging-service", State::Online, 300, &[]);
     assert!(fine(&desired, &deaf), "where nothing is said, no port is asked for");
-    deaf.settings = Known::Seen(Settings::of("logging", &["logstash", "port"], 9100));
+    deaf.settings = Fact::Seen(Settings::of("logging", &["logstash", "port"], 9100));
     assert_eq!(only(&desired, &deaf).kind, DriftKind::NotListening);
     let mut well = seen("binder-logging-service", State::Online, 300, &[(9100, 40, LOGIN, "")]);
     well.settings = deaf.settings;
@@ -88,7 +88,7 @@ fn logging_is_judged_by_the_port_that_its_settings_say() {
 fn settings_that_could_not_be_seen_are_no_reason_to_call_it_well() {
     let mut blind = seen("binder-db-service", State::Online, 300, &[(9050, 40, LOGIN, "")]);
     let reason = crate::seen::Reason::ProbeTimedOut;
-    blind.settings = Known::Unknown(Blind { reason, message: String::new() });
+    blind.settings = Fact::Unknown(Unknown { reason, message: String::new() });
     assert!(Services.check(&services(Service::Db), &blind).is_err());
     assert!(Services.asks(&services(Service::Db)).iter().any(|ask| ask.name == settings::NAME));
     assert!(Services.asks(&servers(Server::Web)).iter().any(|ask| ask.name == settings::NAME));
@@ -120,7 +120,7 @@ fn a_climb_with_its_port_in_somebody_elses_hands_is_that_and_is_left_alone() {
 #[test]
 fn a_climb_with_its_port_in_hands_that_cannot_be_seen_is_no_crash_of_its_own() {
     let mut taken = seen("binder-web-start", State::Online, 1, &[(3000, 70, 0, "")]);
-    let Known::Seen(machine) = &mut taken.machine else { panic!("no machine") };
+    let Fact::Seen(machine) = &mut taken.machine else { panic!("no machine") };
     machine.listeners.insert(3000, Vec::new());
     // Without a climb, the port's answer has to do.
     assert!(fine(&servers(Server::Web), &taken));
@@ -137,7 +137,7 @@ fn a_crash_in_a_module_is_named_and_no_restart_is_tried_on_top() {
         line: "TypeError: x is not a function".to_owned(),
         modules: vec!["express".to_owned()],
     };
-    crashing.crashes = Known::Seen(BTreeMap::from([("binder-web-start".to_owned(), crash)]));
+    crashing.crashes = Fact::Seen(BTreeMap::from([("binder-web-start".to_owned(), crash)]));
     let drift = only(&servers(Server::Web), &crashing);
     assert_eq!(drift.kind, DriftKind::RestartsClimbing);
     assert!(drift.evidence.contains("the module express"), "{}", drift.evidence);
@@ -154,7 +154,7 @@ fn a_server_that_runs_out_of_memory_is_said_and_not_restarted_for_an_older_line(
         line: "FATAL ERROR: CALL_AND_RETRY_LAST Allocation failed - process out of memory".to_owned(),
         modules: vec!["kube-stream".to_owned()],
     };
-    crashing.crashes = Known::Seen(BTreeMap::from([("binder-deploy-kubernetes-start".to_owned(), crash)]));
+    crashing.crashes = Fact::Seen(BTreeMap::from([("binder-deploy-kubernetes-start".to_owned(), crash)]));
     let drift = only(&servers(Server::DeployKubernetes), &crashing);
     assert!(drift.evidence.contains("it ran out of memory"), "{}", drift.evidence);
     assert_eq!(Services.ladder(&servers(Server::DeployKubernetes), &crashing, &drift), []);
@@ -166,13 +166,13 @@ fn a_process_that_pm2_replaced_during_the_look_is_not_lost() {
     // Pid 30 listened when processes were listed; when pm2 was asked, it had just started another one.
     let replaced = |up_for| {
         let mut seen = seen("binder-web-start", State::Online, up_for, &[(3000, 30, LOGIN, server)]);
-        let Known::Seen(table) = &mut seen.pm2 else { panic!("no table") };
+        let Fact::Seen(table) = &mut seen.pm2 else { panic!("no table") };
         table.rows[0].pid = Some(41);
         seen
     };
     let desired = servers(Server::Web);
     let check = Services.check(&desired, &replaced(0)).unwrap();
-    assert!(check.drifts.is_empty() && check.settling.len() == 1, "{check:?}");
+    assert!(check.drifts.is_empty() && check.progressing.len() == 1, "{check:?}");
     // A pid in pm2's table that has not been there for long is another story.
     assert_eq!(only(&desired, &seen_before(replaced(300), 5)).kind, DriftKind::LostByPm2);
 }
@@ -181,15 +181,15 @@ fn a_process_that_pm2_replaced_during_the_look_is_not_lost() {
 fn a_process_that_pm2_has_just_forgotten_may_be_ending() {
     let server = "node /usr/lib/binder-web/server/cli.js start";
     let mut deleted = seen("binder-web-start", State::Online, 300, &[(3000, 30, LOGIN, server)]);
-    let Known::Seen(table) = &mut deleted.pm2 else { panic!("no table") };
+    let Fact::Seen(table) = &mut deleted.pm2 else { panic!("no table") };
     table.rows.clear();
     let desired = servers(Server::Web);
     let check = Services.check(&desired, &deleted).unwrap();
-    assert!(check.drifts.is_empty() && check.settling.len() == 1, "{check:?}");
+    assert!(check.drifts.is_empty() && check.progressing.len() == 1, "{check:?}");
     assert_eq!(only(&desired, &seen_before(deleted.clone(), 4)).kind, DriftKind::LostByPm2);
     // Another process with its id is another one.
     let mut later = seen_before(deleted, 300);
-    let Known::Seen(machine) = &mut later.machine else { panic!("no machine") };
+    let Fact::Seen(machine) = &mut later.machine else { panic!("no machine") };
     if let Some(process) = machine.processes.get_mut(&30) {
         process.started_ticks += 1;
     }
@@ -207,7 +207,7 @@ fn an_error_that_a_process_survived_is_not_why_it_ended() {
         }
         let line = "Error: connect ECONNREFUSED 127.0.0.1:8085".to_owned();
         let crash = Crash { written: CLOCK - written, line, modules: Vec::new() };
-        seen.crashes = Known::Seen(BTreeMap::from([(log.to_owned(), crash)]));
+        seen.crashes = Fact::Seen(BTreeMap::from([(log.to_owned(), crash)]));
         let drift = only(&desired, &seen);
         (drift.evidence.contains("kube-stream"), !Services.ladder(&desired, &seen, &drift).is_empty())
     };
@@ -236,7 +236,7 @@ fn kube_streams_crash_is_known_and_cured_by_starting_the_group_again() {
         line: "Error: connect ECONNREFUSED 127.0.0.1:8085".to_owned(),
         modules: Vec::new(),
     };
-    crashing.crashes = Known::Seen(BTreeMap::from([("binder-deploy-kubernetes-start".to_owned(), crash.clone())]));
+    crashing.crashes = Fact::Seen(BTreeMap::from([("binder-deploy-kubernetes-start".to_owned(), crash.clone())]));
     let desired = servers(Server::DeployKubernetes);
     let drift = only(&desired, &crashing);
     assert_eq!(drift.kind, DriftKind::RestartsClimbing);
@@ -248,7 +248,7 @@ fn kube_streams_crash_is_known_and_cured_by_starting_the_group_again() {
     assert_eq!(processes.len(), 3);
     // An old line in a log explains nothing of today.
     let old = Crash { written: CLOCK - 600, ..crash };
-    crashing.crashes = Known::Seen(BTreeMap::from([("binder-deploy-kubernetes-start".to_owned(), old)]));
+    crashing.crashes = Fact::Seen(BTreeMap::from([("binder-deploy-kubernetes-start".to_owned(), old)]));
     let drift = only(&desired, &crashing);
     assert!(!drift.evidence.contains("kube-stream"), "{}", drift.evidence);
     assert_eq!(Services.ladder(&desired, &crashing, &drift), []);
@@ -257,17 +257,17 @@ fn kube_streams_crash_is_known_and_cured_by_starting_the_group_again() {
 #[test]
 fn a_climb_that_is_young_or_over_is_neither_a_difference_nor_healthy() {
     for climb in [climb(5, 1), climb(60, 15)] {
-        let mut settling = seen("binder-web-start", State::Online, 1, &[(3000, 40, LOGIN, "")]);
-        settling.climbing.insert("binder-web-start".to_owned(), climb);
-        let check = Services.check(&servers(Server::Web), &settling).unwrap();
-        assert!(check.drifts.is_empty() && check.settling.len() == 1, "{check:?}");
+        let mut progressing = seen("binder-web-start", State::Online, 1, &[(3000, 40, LOGIN, "")]);
+        progressing.climbing.insert("binder-web-start".to_owned(), climb);
+        let check = Services.check(&servers(Server::Web), &progressing).unwrap();
+        assert!(check.drifts.is_empty() && check.progressing.len() == 1, "{check:?}");
     }
 }
 
 #[test]
 fn the_proxy_that_restarts_because_one_serves_by_hand_is_no_climb() {
     let mut seen = seen("binder-deploy-kubernetes-start", State::Online, 300, &[(8084, 40, LOGIN, "")]);
-    let Known::Seen(table) = &mut seen.pm2 else { panic!("no table") };
+    let Fact::Seen(table) = &mut seen.pm2 else { panic!("no table") };
     table.rows.push(Row { name: "binder-kubernetes-daemon".to_owned(), ..table.rows[0].clone() });
     seen.climbing.insert("binder-kubernetes-proxy".to_owned(), climb(60, 1));
     assert!(fine(&servers(Server::DeployKubernetes), &seen));
@@ -284,12 +284,12 @@ fn steps(desired: &Desired, seen: &Observation) -> (Vec<DriftKind>, Vec<&'static
 }
 
 fn machine_of(seen: &mut Observation) -> &mut Machine {
-    let Known::Seen(machine) = &mut seen.machine else { panic!("no machine") };
+    let Fact::Seen(machine) = &mut seen.machine else { panic!("no machine") };
     machine
 }
 
 fn table_of(seen: &mut Observation) -> &mut Table {
-    let Known::Seen(table) = &mut seen.pm2 else { panic!("no table") };
+    let Fact::Seen(table) = &mut seen.pm2 else { panic!("no table") };
     table
 }
 
@@ -367,11 +367,11 @@ fn a_server_is_judged_by_the_port_that_its_settings_say() {
     // cases.md, 7: { "port": 8080, "public": true }, and node listens on *:8080.
     let desired = servers(Server::Web);
     let mut moved = seen("binder-web-start", State::Online, 300, &[(8080, 40, LOGIN, "")]);
-    moved.settings = Known::Seen(Settings::of("web", &["port"], 8080));
+    moved.settings = Fact::Seen(Settings::of("web", &["port"], 8080));
     assert!(fine(&desired, &moved));
     let desired = servers(Server::DeployKubernetes);
     let mut moved = seen("binder-deploy-kubernetes-start", State::Online, 300, &[(9084, 40, LOGIN, "")]);
-    moved.settings = Known::Seen(Settings::of("deploy", &["port"], 9084));
+    moved.settings = Fact::Seen(Settings::of("deploy", &["port"], 9084));
     let daemon = Row { name: "binder-kubernetes-daemon".to_owned(), ..table_of(&mut moved).rows[0].clone() };
     table_of(&mut moved).rows.push(daemon);
     assert!(fine(&desired, &moved));
@@ -447,7 +447,7 @@ fn a_clock_that_jumps_makes_no_server_old() {
     };
     for clock in [0, 86_400, -86_400] {
         let check = starting(clock);
-        assert!(check.drifts.is_empty() && check.settling.len() == 1, "{clock}: {check:?}");
+        assert!(check.drifts.is_empty() && check.progressing.len() == 1, "{clock}: {check:?}");
     }
 }
 
@@ -460,12 +460,12 @@ fn a_stopped_entry_whose_port_is_somebody_elses_is_left_alone() {
 
 #[test]
 fn a_server_is_asked_on_the_port_that_its_settings_say_and_nowhere_where_they_are_not_known() {
-    let said = Known::Seen(Settings::of("build", &["port"], 9082));
+    let said = Fact::Seen(Settings::of("build", &["port"], 9082));
     assert_eq!(port(Server::Build, &said).unwrap(), 9082);
     assert_eq!(port(Server::Health, &said).unwrap(), 8086);
-    assert_eq!(port(Server::Build, &Known::NotAsked).unwrap(), 8082);
-    let why = Blind { reason: Reason::ProbeFailed, message: "Binder's settings: head failed".to_owned() };
-    assert_eq!(port(Server::Build, &Known::Unknown(why.clone())), Err(why));
+    assert_eq!(port(Server::Build, &Fact::NotAsked).unwrap(), 8082);
+    let why = Unknown { reason: Reason::ProbeFailed, message: "Binder's settings: head failed".to_owned() };
+    assert_eq!(port(Server::Build, &Fact::Unknown(why.clone())), Err(why));
 }
 
 #[test]
@@ -474,10 +474,10 @@ fn a_server_on_another_port_is_blamed_for_what_it_answers_itself() {
     let answers = |key| {
         let mut said = crate::seen::servers::Servers::default();
         said.keys.insert("build".to_owned(), key);
-        Known::Seen(said)
+        Fact::Seen(said)
     };
     let mut moved = seen("binder-build-start", State::Online, 300, &[(9082, 40, LOGIN, ""), (8082, 70, 0, "nginx")]);
-    moved.settings = Known::Seen(Settings::of("build", &["port"], 9082));
+    moved.settings = Fact::Seen(Settings::of("build", &["port"], 9082));
     moved.servers = answers(Key::Refused);
     assert!(fine(&desired, &moved));
     let judge = |seen: &Observation| crate::facets::api_keys::ApiKeys.check(&desired, seen);
@@ -485,7 +485,7 @@ fn a_server_on_another_port_is_blamed_for_what_it_answers_itself() {
     moved.servers = answers(Key::Accepted);
     assert_eq!(judge(&moved).unwrap().drifts, []);
     // What listens on the usual port is then another program, and what it answers is not the server's.
-    moved.settings = Known::NotAsked;
+    moved.settings = Fact::NotAsked;
     moved.servers = answers(Key::Refused);
     assert!(judge(&moved).unwrap_err().message.contains("does not run as described"));
 }

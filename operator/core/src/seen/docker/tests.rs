@@ -4,7 +4,7 @@ use super::super::script::stand_in::Stage;
 use super::*;
 use proptest::prelude::*;
 
-fn said(text: &str) -> Result<Docker, Blind> {
+fn said(text: &str) -> Result<Docker, Unknown> {
     read(Some(&Answer::Said { bytes: text.as_bytes().to_vec(), exit: 0 }))
 }
 
@@ -123,7 +123,7 @@ case "$1 $2" in
 esac
 "#;
 
-fn look(stage: &Stage, shell: &[&str]) -> Result<Docker, Blind> {
+fn look(stage: &Stage, shell: &[&str]) -> Result<Docker, Unknown> {
     read(Some(&stage.run_with(shell, &ask(vec!["/".to_owned()]))))
 }
 

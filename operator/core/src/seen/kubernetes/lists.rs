@@ -47,7 +47,7 @@ impl Nodes {
             ));
         }
         if self.cordoned.contains(node) {
-            return Some("somebody has cordoned it".to_owned());
+            return Some("it is cordoned".to_owned());
         }
         let instance = match self.instances.get(node) {
             None => return Some("nothing is known of its instance".to_owned()),
@@ -61,10 +61,10 @@ impl Nodes {
         match (instance.listed || labelled, label) {
             (true, _) => None,
             (false, Some((key, value))) => {
-                Some(format!("its instance is no host of this fleet and does not carry the label {key}={value}"))
+                Some(format!("its instance is not a host of this fleet and lacks the label {key}={value}"))
             }
             (false, None) => {
-                Some("its instance is no host of this fleet, and kubernetesApi.nodeLabel names no label".to_owned())
+                Some("its instance is not a host of this fleet, and kubernetesApi.nodeLabel is not set".to_owned())
             }
         }
     }
@@ -105,9 +105,9 @@ struct Metadata {
 
 /// The items of a whole list; a part of one is none.
 fn list<T: for<'d> Deserialize<'d>>(body: &[u8], kind: &str) -> Result<Vec<T>, String> {
-    let list: List<T> = serde_json::from_slice(body).map_err(|_| format!("its answer is no {kind}"))?;
+    let list: List<T> = serde_json::from_slice(body).map_err(|_| format!("its answer is not a {kind}"))?;
     if list.kind != kind {
-        return Err(format!("its answer is no {kind}"));
+        return Err(format!("its answer is not a {kind}"));
     }
     if list.metadata.next.is_some_and(|next| !next.is_empty()) {
         return Err(format!("it gives only a part of the {kind}"));
@@ -268,10 +268,10 @@ mod tests {
                 },
                 label
             ),
-            "somebody has cordoned it"
+            "it is cordoned"
         );
         assert_eq!(says(|nodes| nodes.instances.clear(), label), "nothing is known of its instance");
-        assert!(says(|_| (), Some(("cluster", "other"))).contains("does not carry the label cluster=other"));
+        assert!(says(|_| (), Some(("cluster", "other"))).contains("lacks the label cluster=other"));
         assert!(says(|_| (), None).contains("nodeLabel"));
         let stopped = |nodes: &mut Nodes| {
             nodes

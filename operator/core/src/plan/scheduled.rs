@@ -1,4 +1,4 @@
-//! Chores: work that comes by the clock ([`Chore`]), beside the drifts. A chore that is due is no fault: the host stays
+//! Chores: work that comes by the clock ([`Task`]), beside the drifts. A task that is due is no fault: the host stays
 //! healthy, no incident begins, and it waits until nothing else is to be done. What it shares with a remedy is everything
 //! that keeps a step safe: gate, attempts, BinderActions, effects judged by looking.
 //!
@@ -7,9 +7,9 @@
 //! long it takes, and BinderActions may be deleted. A moment that has passed is due until it is done, and then the next
 //! one is worked out from now: whatever was missed is made up once.
 
-use super::memory::Memory;
+use super::memory::History;
 use super::{Checked, Host};
-use crate::facets::{Chore, Done, Drift, Facet, Subject};
+use crate::facets::{Done, Drift, Facet, Subject, Task};
 use crate::schedule::{DEFAULT_ZONE, Timetable};
 use crate::seen::Observation;
 use binder_crds::ActionOutcome;
@@ -29,25 +29,25 @@ pub(super) fn due(
     host: &Host<'_>,
     seen: &Observation,
     checks: &mut [Checked],
-    memory: &Memory,
+    memory: &History,
     allowed: u32,
     now: Timestamp,
 ) -> Vec<ScheduleStatus> {
     let desired = &host.spec.desired;
     let mut schedules = Vec::new();
     for facet in facets.iter().filter(|facet| facet.in_use(desired)) {
-        for chore in facet.chores(desired) {
+        for task in facet.scheduled(desired) {
             // One that cannot be read is a difference, which its facet tells; it has no next run.
-            let Ok(table) = Timetable::read(&chore.schedule, chore.time_zone.as_ref()) else { continue };
-            let Some(mut status) = planned(&chore, &table, host, now) else { continue };
+            let Ok(table) = Timetable::read(&task.schedule, task.time_zone.as_ref()) else { continue };
+            let Some(mut status) = planned(&task, &table, host, now) else { continue };
             let checked = checks.iter_mut().find(|checked| checked.condition == facet.condition());
             // What cannot be seen cannot be done, and what is wrong comes first: it stays due.
             let ready = |checked: &&mut Checked| {
-                checked.result.as_ref().is_ok_and(|check| check.drifts.is_empty() && check.settling.is_empty())
+                checked.result.as_ref().is_ok_and(|check| check.drifts.is_empty() && check.progressing.is_empty())
             };
             if let Some(checked) = checked.filter(|checked| status.next_run.0 <= now && ready(checked)) {
-                let drift = stands_for(&chore, status.next_run.0);
-                match ended(*facet, host, seen, &chore, &drift, memory, allowed) {
+                let drift = stands_for(&task, status.next_run.0);
+                match ended(*facet, host, seen, &task, &drift, memory, allowed) {
                     Some(outcome) => {
                         let next = table.next_after(now);
                         status.last_run = Some(Time(whole_seconds(now)));
@@ -63,18 +63,18 @@ pub(super) fn due(
     schedules
 }
 
-/// What was written down of a chore, or its first entry. A new schedule counts from now: it does not make up what came
+/// What was written down of a task, or its first entry. A new schedule counts from now: it does not make up what came
 /// before it.
-fn planned(chore: &Chore, table: &Timetable, host: &Host<'_>, now: Timestamp) -> Option<ScheduleStatus> {
-    let name = chore.subject.to_string();
-    let zone = chore.time_zone.as_ref().map_or(DEFAULT_ZONE, |zone| zone.0.as_str());
+fn planned(task: &Task, table: &Timetable, host: &Host<'_>, now: Timestamp) -> Option<ScheduleStatus> {
+    let name = task.subject.to_string();
+    let zone = task.time_zone.as_ref().map_or(DEFAULT_ZONE, |zone| zone.0.as_str());
     let known = host.previous.schedules.iter().find(|known| known.name == name);
-    if let Some(same) = known.filter(|known| known.schedule == chore.schedule.0 && known.time_zone == zone) {
+    if let Some(same) = known.filter(|known| known.schedule == task.schedule.0 && known.time_zone == zone) {
         return Some(same.clone());
     }
     Some(ScheduleStatus {
         name,
-        schedule: chore.schedule.0.clone(),
+        schedule: task.schedule.0.clone(),
         time_zone: zone.to_owned(),
         next_run: Time(table.next_after(now)?),
         last_run: known.and_then(|known| known.last_run.clone()),
@@ -82,12 +82,12 @@ fn planned(chore: &Chore, table: &Timetable, host: &Host<'_>, now: Timestamp) ->
     })
 }
 
-fn stands_for(chore: &Chore, since: Timestamp) -> Drift {
+fn stands_for(task: &Task, since: Timestamp) -> Drift {
     Drift {
-        kind: chore.kind,
-        subject: chore.subject.clone(),
-        short: format!("{} is due", chore.words),
-        evidence: format!("{} has been due since {since}", chore.words),
+        kind: task.kind,
+        subject: task.subject.clone(),
+        short: format!("{} is due", task.words),
+        evidence: format!("{} has been due since {since}", task.words),
     }
 }
 
@@ -96,28 +96,28 @@ fn ended(
     facet: &dyn Facet,
     host: &Host<'_>,
     seen: &Observation,
-    chore: &Chore,
+    task: &Task,
     drift: &Drift,
-    memory: &Memory,
+    memory: &History,
     allowed: u32,
 ) -> Option<&'static str> {
-    let name = chore.subject.to_string();
+    let name = task.subject.to_string();
     if memory.open().any(|past| past.subject == name) {
         return None;
     }
     let since = host.previous.schedules.iter().find(|known| known.name == name).map(|known| known.next_run.0);
     let ladder = facet.ladder(&host.spec.desired, seen, drift);
     let succeeded = ladder.iter().any(|rung| {
-        let mut attempts = memory.attempts(&rung.step, &chore.subject, since);
+        let mut attempts = memory.attempts(&rung.step, &task.subject, since);
         attempts.any(|past| past.outcome == Some(ActionOutcome::Succeeded))
     });
     if ladder.is_empty() {
-        return (chore.done == Done::NothingLeft).then_some(DONE);
+        return (task.done == Done::NothingLeft).then_some(DONE);
     }
-    if chore.done == Done::Once && succeeded {
+    if task.done == Done::Once && succeeded {
         return Some(DONE);
     }
-    let used_up = ladder.iter().all(|rung| memory.made(&rung.step, &chore.subject, since) >= allowed);
+    let used_up = ladder.iter().all(|rung| memory.made(&rung.step, &task.subject, since) >= allowed);
     used_up.then_some(FAILED)
 }
 
@@ -126,9 +126,9 @@ fn whole_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
-/// Since when the attempts at a chore's run count: since it was due.
-pub(super) fn due_since(schedules: &[ScheduleStatus], chore: &Subject) -> Option<Timestamp> {
-    let name = chore.to_string();
+/// Since when the attempts at a task's run count: since it was due.
+pub(super) fn due_since(schedules: &[ScheduleStatus], task: &Subject) -> Option<Timestamp> {
+    let name = task.to_string();
     schedules.iter().find(|status| status.name == name).map(|status| status.next_run.0)
 }
 
@@ -137,13 +137,13 @@ pub(super) fn due_since(schedules: &[ScheduleStatus], chore: &Subject) -> Option
 mod tests {
     use super::*;
     use crate::facets::{Check, DriftKind, Rung, Step, docker};
-    use crate::plan::memory::Past;
-    use crate::seen::{Ask, Blind, Reason};
+    use crate::plan::memory::Attempt;
+    use crate::seen::{Ask, Reason, Unknown};
     use binder_crds::text::Schedule;
     use binder_crds::{BinderHostSpec, BinderHostStatus, Desired, Mode};
     use std::time::Duration;
 
-    /// A facet with one chore, daily at three; which of its two ways of being done, and whether a step is left, is told by
+    /// A facet with one task, daily at three; which of its two ways of being done, and whether a step is left, is told by
     /// the description, for want of anything else that reaches a facet.
     struct Daily;
 
@@ -162,7 +162,7 @@ mod tests {
         fn asks(&self, _: &Desired) -> Vec<Ask> {
             Vec::new()
         }
-        fn check(&self, _: &Desired, _: &Observation) -> Result<Check, Blind> {
+        fn check(&self, _: &Desired, _: &Observation) -> Result<Check, Unknown> {
             Ok(Check::default())
         }
         fn rank(&self, _: &Desired, _: &Drift) -> u8 {
@@ -173,8 +173,8 @@ mod tests {
             let left = desired.servers.is_empty();
             if left { vec![Rung::new(step(), Duration::from_secs(9))] } else { Vec::new() }
         }
-        fn chores(&self, desired: &Desired) -> Vec<Chore> {
-            vec![Chore {
+        fn scheduled(&self, desired: &Desired) -> Vec<Task> {
+            vec![Task {
                 subject: DAILY,
                 kind: DriftKind::ReclaimDue,
                 words: "the daily work",
@@ -193,7 +193,7 @@ mod tests {
     fn pass(
         desired: &Desired,
         previous: &mut BinderHostStatus,
-        memory: &Memory,
+        memory: &History,
         blind: bool,
         now: &str,
     ) -> (usize, bool) {
@@ -208,7 +208,7 @@ mod tests {
             previous,
             demanded: &crate::plan::evidence::Demanded::default(),
         };
-        let unseen = Blind { reason: Reason::ProbeTimedOut, message: "took too long".to_owned() };
+        let unseen = Unknown { reason: Reason::ProbeTimedOut, message: "took too long".to_owned() };
         let result = if blind { Err(unseen) } else { Ok(Check::default()) };
         let mut checks = [Checked { condition: "DailyDone", result, due: Vec::new() }];
         let now = at(now);
@@ -219,8 +219,8 @@ mod tests {
         (checks[0].due.len(), wrote)
     }
 
-    fn attempt(created: &str, outcome: Option<ActionOutcome>) -> Past {
-        Past {
+    fn attempt(created: &str, outcome: Option<ActionOutcome>) -> Attempt {
+        Attempt {
             name: created.to_owned(),
             uid: String::new(),
             step: Some(step()),
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn the_next_run_is_written_once_and_nothing_in_between() {
-        let (mut status, memory) = (BinderHostStatus::default(), Memory::default());
+        let (mut status, memory) = (BinderHostStatus::default(), History::default());
         assert_eq!(pass(&nothing_left(), &mut status, &memory, false, "2026-05-01T12:00:00.5Z"), (0, true));
         assert_eq!(status.schedules[0].next_run.0, at("2026-05-02T03:00:00Z"));
         assert_eq!(status.schedules[0].last_run, None);
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn missed_runs_are_made_up_once() {
-        let (mut status, memory) = (BinderHostStatus::default(), Memory::default());
+        let (mut status, memory) = (BinderHostStatus::default(), History::default());
         pass(&Desired::default(), &mut status, &memory, false, "2026-05-01T12:00:00Z");
         // Four days later, after the operator was away.
         assert_eq!(pass(&Desired::default(), &mut status, &memory, false, "2026-05-05T12:00:00Z"), (1, false));
@@ -274,7 +274,7 @@ mod tests {
     fn work_that_is_done_once_is_done_by_one_success_since_it_was_due() {
         let once = Desired { docker: Some(binder_crds::desired::Docker::default()), ..Desired::default() };
         let mut status = BinderHostStatus::default();
-        let mut memory = Memory { actions: vec![attempt("2026-05-01T03:00:05Z", Some(ActionOutcome::Succeeded))] };
+        let mut memory = History { actions: vec![attempt("2026-05-01T03:00:05Z", Some(ActionOutcome::Succeeded))] };
         pass(&once, &mut status, &memory, false, "2026-05-01T12:00:00Z");
         assert_eq!(pass(&once, &mut status, &memory, false, "2026-05-02T03:00:00Z"), (1, false), "not by yesterday's");
         memory.actions.push(attempt("2026-05-02T03:00:01Z", None));
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_run_whose_attempts_are_used_up_has_failed_and_the_next_one_is_a_new_one() {
-        let (mut status, mut memory) = (BinderHostStatus::default(), Memory::default());
+        let (mut status, mut memory) = (BinderHostStatus::default(), History::default());
         pass(&Desired::default(), &mut status, &memory, false, "2026-05-01T12:00:00Z");
         for second in 1..=2 {
             memory.actions.push(attempt(&format!("2026-05-02T03:00:0{second}Z"), Some(ActionOutcome::Failed)));
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_seen_stays_due() {
-        let (mut status, memory) = (BinderHostStatus::default(), Memory::default());
+        let (mut status, memory) = (BinderHostStatus::default(), History::default());
         pass(&nothing_left(), &mut status, &memory, false, "2026-05-01T12:00:00Z");
         assert_eq!(pass(&nothing_left(), &mut status, &memory, true, "2026-05-02T03:00:01Z"), (0, false));
         assert_eq!(pass(&nothing_left(), &mut status, &memory, false, "2026-05-02T03:00:31Z"), (0, true));
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn another_schedule_counts_from_now() {
-        let (mut status, memory) = (BinderHostStatus::default(), Memory::default());
+        let (mut status, memory) = (BinderHostStatus::default(), History::default());
         pass(&nothing_left(), &mut status, &memory, false, "2026-05-01T12:00:00Z");
         let four = Desired { services: vec![binder_crds::desired::Service::Db], ..Desired::default() };
         assert_eq!(pass(&four, &mut status, &memory, false, "2026-05-07T12:00:00Z"), (0, true));
