@@ -56,7 +56,7 @@ impl ahash::random_state::RandomSource for Addresses {
 
 fn draw() -> u64 {
     let mut rng = crate::rng::Rng::new(ENTROPY.get());
-    let drawn = rng.next();
+    let drawn = rng.draw();
     // Never 0, which would be the real thing.
     ENTROPY.set(ENTROPY.get().wrapping_add(0x9e37_79b9_7f4a_7c16) | 1);
     drawn
