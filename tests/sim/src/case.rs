@@ -33,6 +33,10 @@ pub struct Case {
     pub attempts: u32,
     /// Whether the fleet may start instances that are off.
     pub may_start: bool,
+    /// The fleet's mode in the beginning: Observe (0), Approve, Enforce.
+    pub mode: u8,
+    /// The mode of each member in the beginning.
+    pub modes: Vec<u8>,
     /// For how many seconds things happen before the calm.
     pub busy: u64,
     /// What happens to the world, and when, in seconds since its beginning.
@@ -234,6 +238,8 @@ impl Case {
             per_day: u32::try_from(rng.between(1, 3)).unwrap_or(1),
             attempts: u32::try_from(rng.between(2, 3)).unwrap_or(3),
             may_start: rng.percent(60),
+            mode: *rng.pick(&[0, 1, 2, 2, 2, 2, 2, 2, 2, 2]),
+            modes: roles.iter().map(|_| *rng.pick(&[0, 1, 2, 2, 2, 2, 2, 2, 2, 2])).collect(),
             roles,
             busy,
             events,

@@ -206,6 +206,8 @@ pub fn all(
     let words = |error: std::io::Error| error.to_string();
     let mut missed = Vec::new();
     copied(&root, &copy)?;
+    let folder = if profile == "dev" { "debug" } else { profile };
+    linked(&root.join("target").join(folder), &copy.join("target").join(folder))?;
     for mutation in MUTATIONS.iter().filter(|mutation| only.is_none_or(|name| name == mutation.name)) {
         let (file, whole) = (copy.join(mutation.file), root.join(mutation.file));
         std::fs::write(&file, mutation.broken(&root)?).map_err(words)?;
@@ -215,7 +217,6 @@ pub fn all(
         if !built.status.success() {
             return Err(format!("{}: {}", mutation.name, String::from_utf8_lossy(&built.stderr)));
         }
-        let folder = if profile == "dev" { "debug" } else { profile };
         let ran = Command::new(copy.join("target").join(folder).join("sim"))
             .args(["--seeds", &seeds.to_string(), "--as-it-is"])
             .output()
@@ -242,6 +243,18 @@ fn copied(root: &Path, copy: &Path) -> Result<(), String> {
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("the sources cannot be copied: {status}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What was built of other people's crates need not be built again: cargo takes it from hard links as well.
+fn linked(built: &Path, copy: &Path) -> Result<(), String> {
+    let Some(parent) = copy.parent().filter(|_| built.exists() && !copy.exists()) else { return Ok(()) };
+    std::fs::create_dir_all(parent).map_err(|error| error.to_string())?;
+    let status = Command::new("cp").args(["--archive", "--link"]).arg(built).arg(copy).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{} cannot be linked: {status}", built.display())),
         Err(error) => Err(error.to_string()),
     }
 }

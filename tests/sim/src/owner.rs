@@ -54,10 +54,11 @@ impl Owner {
                 may_start: None,
             }),
             desired: desired(*role),
+            mode: case.modes.get(number).map(|wanted| mode(*wanted)),
             ..Member::default()
         });
         let spec = BinderFleetSpec {
-            mode: Mode::Enforce,
+            mode: mode(case.mode),
             budget: Budget::default(),
             remedies: Remedies {
                 retry_period: "10s".into(),

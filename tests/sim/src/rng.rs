@@ -14,12 +14,12 @@ impl Rng {
     /// The stream of a seed and of a name.
     pub fn named(seed: u64, name: &str) -> Self {
         let mut rng = Self(seed ^ hash(name.as_bytes()));
-        rng.next();
+        rng.draw();
         rng
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -29,7 +29,7 @@ impl Rng {
 
     /// A number below a bound, which is not 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
+        self.draw() % bound.max(1)
     }
 
     /// A number from one to another, both included.
@@ -67,7 +67,7 @@ mod tests {
     fn a_name_has_its_own_stream() {
         let throws = |name: &str| {
             let mut rng = Rng::named(7, name);
-            [rng.next(), rng.next()]
+            [rng.draw(), rng.draw()]
         };
         assert_eq!(throws("a"), throws("a"));
         assert_ne!(throws("a"), throws("b"));

@@ -151,7 +151,7 @@ impl Operators {
         };
         let dice = {
             let throws = Mutex::new(Rng::named(sim.lock().case.seed, &format!("dice of operator {who}")));
-            Dice::of(move || throws.lock().unwrap_or_else(PoisonError::into_inner).next())
+            Dice::of(move || throws.lock().unwrap_or_else(PoisonError::into_inner).draw())
         };
         let jitter = {
             let throws = Mutex::new(Rng::named(sim.lock().case.seed, &format!("jitter of operator {who}")));

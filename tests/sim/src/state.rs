@@ -220,7 +220,9 @@ impl Sim {
         let count = state.calls.entry(words.to_owned()).or_default();
         *count += 1;
         let key = format!("{words} #{count}");
-        let mut rng = Rng::named(state.case.seed, &key);
+        // Whether something happens to it has dice of its own: a fault from a list moves no latency.
+        let mut dice = Rng::named(!state.case.seed, &key);
+        let rng = Rng::named(state.case.seed, &key);
         let fault = match &state.case.faults {
             _ if state.calm => None,
             Faults::Listed(list) => list.get(&key).copied(),
@@ -232,8 +234,8 @@ impl Sim {
                     Site::Look => (LOOK, 1),
                     Site::Command => (COMMAND, 10),
                 };
-                let chance = rng.one_in_million(rate * times);
-                let mut at = rng.below(of.iter().map(|(_, weight)| weight).sum());
+                let chance = dice.one_in_million(rate * times);
+                let mut at = dice.below(of.iter().map(|(_, weight)| weight).sum());
                 let chosen = of.iter().find(|(_, weight)| {
                     let here = at < *weight;
                     at = at.saturating_sub(*weight);

@@ -27,11 +27,15 @@ thread_local! {
 pub fn enter(seed: u64) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // Its keys are drawn once for the whole process: under a fixed seed, whoever comes first.
-        ENTROPY.set(0x5eed);
-        // Somebody may have been there before; then a test in which traces are compared says so.
-        let _ = ahash::random_state::set_random_source(Addresses);
-        let _ = ahash::RandomState::new();
+        // Its keys are drawn once for the whole process: under a fixed seed, whoever comes first, and on a thread of their own,
+        // so that the first world of a process is like any other.
+        let first = std::thread::spawn(|| {
+            ENTROPY.set(0x5eed);
+            // Somebody may have been there before; then a test in which traces are compared says so.
+            let _ = ahash::random_state::set_random_source(Addresses);
+            let _ = ahash::RandomState::new();
+        });
+        let _ = first.join();
     });
     ENTROPY.set(seed | 1);
     NOW.set(Some(0));
@@ -56,7 +60,7 @@ impl ahash::random_state::RandomSource for Addresses {
 
 fn draw() -> u64 {
     let mut rng = crate::rng::Rng::new(ENTROPY.get());
-    let drawn = rng.next();
+    let drawn = rng.draw();
     // Never 0, which would be the real thing.
     ENTROPY.set(ENTROPY.get().wrapping_add(0x9e37_79b9_7f4a_7c16) | 1);
     drawn
