@@ -90,6 +90,8 @@ pub struct Context {
 pub(crate) struct Known {
     /// The status that it wrote last: the cache may not have caught up with it.
     pub(crate) status: Option<BinderHostStatus>,
+    /// When it wrote that.
+    pub(crate) wrote: Option<Instant>,
     /// What was tried; `None` when it must be read again.
     pub(crate) memory: Option<Memory>,
     /// Since when what the looks show has been so.
