@@ -1,18 +1,12 @@
 //! binder-operator: keeps machines that are not Kubernetes nodes as their owner described them, over SSH.
 //!
-//! The rooms, each of which knows only those below it:
+//! What is decided and said is the core's ([`binder_core`]). Here is the shell around it, in rooms, each of which knows only those
+//! below it:
 //!
-//! - [`controllers`] - fleet and host; watch, call the loop, record;
-//! - [`machines`] - the way out: everything that is reached beyond the Kubernetes API, as traits;
-//! - [`plan`] - `decide`, pure: drift -> order -> gate -> step;
-//! - [`status`] - the words that people read, pure;
+//! - [`controllers`] - fleet and host: watch, call the loop, record;
+//! - [`machines`] - the way out as traits, so that the controllers can be put into another world;
 //! - [`execute`] - a step as what carries it out: a command, a call;
 //! - [`observe`] - one look at a host;
-//! - [`facets`] - one aspect of a host each, pure: what it must see, what differs, its ladder;
-//! - [`seen`] - what a look saw, pure: the probe's sections and their parsers;
-//! - [`catalogue`] - what runs under pm2, as data;
-//! - [`schedule`] - the owner's schedules as moments, pure;
-//! - [`gate`] - permits;
 //! - [`power`] - what a cloud says of a machine, and restarting it from outside;
 //! - [`backup`] - backups of the database, and the way back;
 //! - [`binder`] - Binder's database and its servers' APIs, through the hosts;

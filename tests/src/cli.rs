@@ -40,7 +40,7 @@ enum Command {
         /// Leave a lab that did not come up as it is, to be looked at.
         #[arg(long)]
         keep_failed: bool,
-        /// Then start all of Binder by hand, as `startupTimeout` does.
+        /// Then start all of Binder by hand, as `settle` does.
         #[arg(long)]
         settled: bool,
     },

@@ -119,7 +119,7 @@ async fn tell_failure(object: &BinderHost, context: &Context, why: &failed::Fail
     match record::status(context, object, &status).await {
         Ok(()) => {
             if let Some(known) = context.known().get_mut(&uid) {
-                known.status = Some(status);
+                (known.status, known.wrote) = (Some(status), Some(Instant::now()));
             }
             record::tell(context, object, failed::event(&previous, why).into_iter().collect()).await;
         }
@@ -154,7 +154,7 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
         return Ok(Action::await_change());
     }
     let described = describe(object, context)?;
-    let known = {
+    let mut known = {
         let mut all = context.known();
         let known = all.entry(described.uid.clone()).or_insert_with(|| HostCache {
             namespace: described.namespace.clone(),
@@ -163,6 +163,9 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
         });
         known.clone()
     };
+    if let Some(found) = written_by_another(&described, context, &known).await? {
+        known.status = Some(found);
+    }
     let mut previous = known.status.or_else(|| described.object.status.clone()).unwrap_or_default();
     let patience = described.fleet.as_ref().map(|fleet| fleet::patience(&fleet.spec.remedies, &context.config));
     let min_healthy_period = patience.unwrap_or_default().min_healthy_period;
@@ -248,6 +251,36 @@ async fn pass(object: Arc<BinderHost>, context: &Arc<Context>) -> Result<Action,
         again = plan::WATCH.max(took);
     }
     Ok(Action::requeue(pace::jittered(again, context.dice.part())))
+}
+
+/// How long a cache may take to catch up with what this process wrote. A watch that lags more is asked past.
+const CATCHES_UP: Duration = Duration::from_secs(60);
+
+/// The status in the API itself, where the cache has long had the time to catch up with what this process wrote last and still
+/// says otherwise: another operator has written meanwhile, somebody has edited it, etcd was restored. What is remembered would
+/// else be taken for what is written, and the other one would stay.
+async fn written_by_another(
+    described: &Described,
+    context: &Context,
+    known: &HostCache,
+) -> Result<Option<BinderHostStatus>, Error> {
+    let (Some(status), Some(wrote)) = (&known.status, known.wrote) else { return Ok(None) };
+    if described.object.status.as_ref() == Some(status) || wrote.elapsed() < CATCHES_UP {
+        return Ok(None);
+    }
+    let name = described.object.name_any();
+    let api = context.api::<BinderHost>(&described.namespace);
+    let host = api.get_opt(&name).await.map_err(Error::api("read", format!("BinderHost {name}")))?;
+    let Some(host) = host.filter(|host| host.uid().as_deref() == Some(described.uid.as_str())) else { return Ok(None) };
+    let found = host.status.unwrap_or_default();
+    if let Some(known) = context.known().get_mut(&described.uid) {
+        (known.status, known.wrote) = (Some(found.clone()), Some(Instant::now()));
+    }
+    if found == *status {
+        return Ok(None);
+    }
+    tracing::info!("somebody else has written this host's status: it is taken as it is");
+    Ok(Some(found))
 }
 
 /// The login that the host has refused, as its status is to say it: kept while nothing else is known.
@@ -359,7 +392,7 @@ async fn record_status(
     }
     record::status(context, &described.object, status).await?;
     if let Some(known) = context.known().get_mut(&described.uid) {
-        known.status = Some(status.clone());
+        (known.status, known.wrote) = (Some(status.clone()), Some(Instant::now()));
     }
     if status.summary != previous.summary {
         tracing::info!(summary = status.summary, "status");

@@ -97,6 +97,8 @@ pub struct Context {
 pub(crate) struct HostCache {
     /// The status that it wrote last: the cache may not have caught up with it.
     pub(crate) status: Option<BinderHostStatus>,
+    /// When it wrote that.
+    pub(crate) wrote: Option<Instant>,
     /// The steps that the last look led to, for the next one to confirm.
     pub(crate) demanded: Demanded,
     /// What earlier looks know; lost with the process, and then learned again.

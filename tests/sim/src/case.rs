@@ -190,6 +190,8 @@ pub enum Event {
     Second(u64),
     /// The operators' clock jumps by so many seconds.
     Clock(i64),
+    /// The API server takes seconds for each call, for so many seconds.
+    ApiSlow(u64),
     /// All versions are compacted.
     Compacted,
     /// etcd is restored from how it was so many seconds ago.
@@ -229,12 +231,37 @@ impl Case {
         let count = rng.between(1, shape.events);
         let mut events: Vec<(u64, Event)> =
             (0..count).map(|_| (rng.between(20, busy), event(&mut rng, hosts))).collect();
-        // A machine that fell silent while nothing else happens shows most.
+        let mut unreachable_timeout = *rng.pick(&[60, 90, 180, 300]);
+        let mut busy = busy;
+        if rng.percent(30) {
+            let at = usize::try_from(rng.below(hosts as u64)).unwrap_or_default();
+            unreachable_timeout = 60;
+            let from = rng.between(20, 60);
+            match rng.below(3) {
+                0 => {
+                    // The same machine again: once it is well for long enough, another incident begins on the same day.
+                    let again = rng.between(500, 800);
+                    events.extend([(from, Event::Hangs(at)), (again, Event::Hangs(at))]);
+                    busy = again + 30;
+                }
+                // It serves, and only the operator does not reach it.
+                1 => {
+                    events.push((from, Event::Parted(End::Operator, End::Machine(at), 400)));
+                    busy = busy.max(from + 200);
+                }
+                // Its owner switches it on right when it may be taken for dead.
+                _ => {
+                    let on = from + unreachable_timeout - rng.between(1, 20);
+                    events.extend([(from, Event::Off(at)), (on, Event::On(at))]);
+                    busy = busy.max(on + 60);
+                }
+            }
+        }
         events.sort_unstable();
         let rate = *rng.pick(&[0, 1_000, 4_000, 12_000, 40_000]);
         Self {
             seed,
-            unreachable_timeout: *rng.pick(&[60, 90, 180, 300]),
+            unreachable_timeout,
             per_day: u32::try_from(rng.between(1, 3)).unwrap_or(1),
             attempts: u32::try_from(rng.between(2, 3)).unwrap_or(3),
             may_start: rng.percent(60),
@@ -270,7 +297,7 @@ fn event(rng: &mut Rng, hosts: usize) -> Event {
     let at = usize::try_from(rng.below(hosts as u64)).unwrap_or_default();
     let other = usize::try_from(rng.below(hosts as u64)).unwrap_or_default();
     let long = *rng.pick(&[3, 20, 70, 200, 400]);
-    match rng.below(46) {
+    match rng.below(48) {
         0..=13 => Event::Breaks(at, a_break(rng)),
         14 => Event::Mended(at),
         15 | 16 => Event::Hangs(at),
@@ -300,8 +327,9 @@ fn event(rng: &mut Rng, hosts: usize) -> Event {
         42 => Event::Rolled,
         43 => Event::Second(rng.between(30, 200)),
         44 => Event::Clock(*rng.pick(&[-3600, -60, 60, 3600])),
-        _ => match rng.below(2) {
+        _ => match rng.below(4) {
             0 => Event::Compacted,
+            1 | 2 => Event::ApiSlow(rng.between(30, 300)),
             _ => Event::Restored(rng.between(30, 300)),
         },
     }

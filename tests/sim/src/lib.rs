@@ -9,6 +9,7 @@
 
 pub mod api;
 pub mod case;
+mod cloud;
 pub mod coverage;
 pub mod judge;
 pub mod machine;

@@ -149,8 +149,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "refused-login",
         file: "operator/src/hosts/pool.rs",
-        there: "        ConnectError::LoginRefused { .. } | ConnectError::MoreProofWanted { .. } => {\n            return (NotConnected { why, retry: Retry::WhenLoginChanges }, None);\n        }",
-        instead: "        ConnectError::LoginRefused { .. } | ConnectError::MoreProofWanted { .. } => delay(failures, &chance.jitter),",
+        there: "        ConnectError::LoginRefused { .. } | ConnectError::RsaNotTaken { .. } | ConnectError::MoreProofWanted { .. } => {\n            return (NotConnected { why, retry: Retry::WhenLoginChanges }, None);\n        }",
+        instead: "        ConnectError::LoginRefused { .. } | ConnectError::RsaNotTaken { .. } | ConnectError::MoreProofWanted { .. } => delay(failures, &chance.jitter),",
     },
     Mutation {
         name: "suspended",
@@ -167,8 +167,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "memory",
         file: HOST,
-        there: "        known.memory = quiet.then(|| memory.clone());",
-        instead: "        known.memory = Some(History::default()).filter(|_| quiet || true);",
+        there: "    let mut memory = record::memory(context, &described.object, &described.uid, keep).await?;",
+        instead: "    record::memory(context, &described.object, &described.uid, keep).await?;\n    let mut memory = History::default();",
     },
 ];
 

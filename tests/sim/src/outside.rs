@@ -3,8 +3,9 @@
 
 use crate::api::Kind;
 use crate::case::{End, Fault};
+use crate::cloud::InCloud;
 use crate::machine::Power;
-use crate::state::{Call, NAMESPACE, Sim, Site};
+use crate::state::{Call, Sim, Site};
 use binder_core::facets::{Step, machine};
 use binder_core::gate::Permit;
 use binder_core::plan::outage::Addressed;
@@ -24,9 +25,7 @@ use binder_operator::hosts::{
 use binder_operator::machines::{Machine, Outside};
 use binder_operator::observe::kubernetes::{Through, Way};
 use binder_operator::observe::{Eyes, FleetContext};
-use binder_operator::power::{
-    Fault as Trouble, Instance, KeyAdded, Operation, Power as Cloud, PowerError, SshKey, State as Said,
-};
+use binder_operator::power::{Power as Cloud, PowerError};
 use futures::future::BoxFuture;
 use secrecy::SecretString;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,8 +46,6 @@ const CHANGE: Duration = Duration::from_secs(60);
 const REACH: Duration = Duration::from_secs(5);
 /// So long after a path broke, a connection is known to be dead: `Limits::keepalive`, three times and a bit.
 const KEEPALIVE: Duration = Duration::from_secs(50);
-/// A cloud's call.
-const CLOUD: Duration = Duration::from_secs(10);
 
 /// One operator's way out.
 #[derive(Clone, Debug)]
@@ -149,7 +146,7 @@ impl Out {
     }
 
     /// A call passes on its way out.
-    async fn pass(&self, site: Site, words: &str) -> Call {
+    pub(crate) async fn pass(&self, site: Site, words: &str) -> Call {
         self.sim.fence(self.who).await;
         let mut call = self.sim.call(self.who, site, words);
         sleep(call.way()).await;
@@ -163,7 +160,7 @@ impl Out {
     }
 
     /// A call is done, and its answer is on its way back.
-    async fn back(&self, call: &mut Call) {
+    pub(crate) async fn back(&self, call: &mut Call) {
         if call.fault == Some(Fault::KillAfter) {
             self.sim.kill(self.who);
         }
@@ -203,7 +200,7 @@ impl Out {
     }
 
     /// Somebody told something about a silent host at this address.
-    fn learned(&self, address: &str) {
+    pub(crate) fn learned(&self, address: &str) {
         let now = self.sim.now();
         let mut state = self.sim.lock();
         let of: Vec<String> = state
@@ -260,7 +257,7 @@ impl Outside for Out {
     }
 
     fn cloud(&self, described: &GceHost, _: &SecretString) -> Result<Box<dyn Cloud>, PowerError> {
-        Ok(Box::new(InCloud { out: self.clone(), instance: described.instance.0.clone() }))
+        Ok(Box::new(InCloud::of(self.clone(), &described.instance.0)))
     }
 
     fn store(
@@ -613,151 +610,3 @@ impl Hands for Connection {
 }
 
 impl Machine for Connection {}
-
-/// An instance, as its cloud knows it.
-struct InCloud {
-    out: Out,
-    instance: String,
-}
-
-impl InCloud {
-    fn machine(&self) -> Option<usize> {
-        self.out.sim.lock().machines.iter().position(|machine| machine.instance == self.instance)
-    }
-
-    fn error(&self, doing: Operation, fault: Trouble) -> PowerError {
-        PowerError { instance: self.instance.clone(), doing, fault }
-    }
-
-    /// Gets to the cloud; what does not, ends here.
-    async fn ask(&self, doing: Operation, site: Site) -> Result<(Call, usize), PowerError> {
-        let call = self.out.pass(site, &format!("{doing} {}", self.instance)).await;
-        let now = self.out.sim.now();
-        let parted = self.out.sim.parted(End::Operator, End::Cloud).is_some();
-        let silent = || Trouble::TimedOut { from: "cloud".to_owned(), limit: CLOUD };
-        if parted || call.fault == Some(Fault::Hang) {
-            sleep(CLOUD).await;
-            return Err(self.error(doing, silent()));
-        }
-        let unwell = || Trouble::Unwell { status: 503, said: "backend error".to_owned() };
-        if matches!(call.fault, Some(Fault::LostRequest | Fault::Refused)) {
-            return Err(self.error(doing, unwell()));
-        }
-        let Some(machine) = self.machine() else {
-            return Err(self.error(doing, Trouble::NotFound { said: "no such instance".to_owned() }));
-        };
-        self.out.sim.lock().note(now, || format!("cloud: {doing} {}", self.instance));
-        Ok((call, machine))
-    }
-
-    /// A change of the instance's power.
-    async fn change(&self, doing: Operation, step: Step, permit: Permit) -> Result<(), PowerError> {
-        let (out, sim) = (&self.out, &self.out.sim);
-        if let Some(machine) = self.machine() {
-            let now = sim.now();
-            let mut state = sim.lock();
-            let kind = match (&step, permit_is_for(&state, &permit)) {
-                (_, Some(recorded)) => recorded,
-                (step, None) => step.clone(),
-            };
-            state.note(now, || format!("operator {}: {}", out.who, kind.words()));
-            state.judge_step(out.who, &kind, &permit, machine, now);
-            let found = !state.judge.found.is_empty();
-            drop(state);
-            if found {
-                sim.found.notify_waiters();
-            }
-        }
-        let (mut call, machine) = self.ask(doing, Site::Command).await?;
-        let late = if call.fault == Some(Fault::Late) { call.rng.between(5, 40) } else { 0 };
-        let (world, on) = (Arc::clone(sim), matches!(doing, Operation::Start));
-        let works = async move {
-            sleep(Duration::from_secs(late)).await;
-            let off = matches!(world.lock().machines[machine].power, Power::Off(_));
-            if on == off {
-                boots(&world, machine);
-            }
-        };
-        if late > 0 {
-            tokio::spawn(works);
-        } else {
-            works.await;
-        }
-        sleep(Duration::from_millis(call.rng.between(300, 5_000))).await;
-        out.back(&mut call).await;
-        match call.fault {
-            Some(Fault::LostAnswer | Fault::Late) => {
-                Err(self.error(doing, Trouble::TimedOut { from: "cloud".to_owned(), limit: CLOUD }))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// The step of the action that a permit is for, as it was recorded.
-fn permit_is_for(state: &crate::state::State, permit: &Permit) -> Option<Step> {
-    let action = state.store.get(Kind::Action, NAMESPACE, permit.action())?;
-    serde_json::from_value(action["spec"]["parameters"].clone()).ok()
-}
-
-impl Cloud for InCloud {
-    fn instance(&self) -> &str {
-        &self.instance
-    }
-
-    fn state(&self) -> BoxFuture<'_, Result<Instance, PowerError>> {
-        Box::pin(async move {
-            let (mut call, machine) = self.ask(Operation::Asking, Site::Question).await?;
-            let (said, address) = {
-                let now = self.out.sim.now();
-                let state = self.out.sim.lock();
-                let there = &state.machines[machine];
-                let on = !matches!(there.power, Power::Off(_));
-                let at = |since: Duration| {
-                    let base = jiff::Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(crate::tamed::EPOCH);
-                    jiff::SignedDuration::try_from(since).ok().and_then(|since| base.checked_add(since).ok())
-                };
-                let said = Instance {
-                    state: if on { Said::Running } else { Said::Stopped },
-                    // A machine of the world's beginning was started long before.
-                    last_start: if there.started.is_zero() {
-                        Some(jiff::Timestamp::UNIX_EPOCH)
-                    } else {
-                        at(there.started)
-                    },
-                    asked_at: at(now),
-                    addresses: there.address.parse().into_iter().collect(),
-                    labels: BTreeMap::new(),
-                };
-                (said, there.address.clone())
-            };
-            self.out.back(&mut call).await;
-            self.out.learned(&address);
-            Ok(said)
-        })
-    }
-
-    fn reset(&self, permit: Permit) -> BoxFuture<'_, Result<(), PowerError>> {
-        Box::pin(self.change(Operation::Reset, machine::Step::PowerCycle { boot_id: None }.into(), permit))
-    }
-
-    fn start(&self, permit: Permit) -> BoxFuture<'_, Result<(), PowerError>> {
-        Box::pin(self.change(Operation::Start, machine::Step::PowerOn { boot_id: None }.into(), permit))
-    }
-
-    fn add_ssh_key(&self, permit: Permit, _: SshKey) -> BoxFuture<'_, Result<KeyAdded, PowerError>> {
-        Box::pin(async move {
-            if let Some(machine) = self.machine() {
-                let now = self.out.sim.now();
-                let mut state = self.out.sim.lock();
-                if let Some(step) = permit_is_for(&state, &permit) {
-                    state.judge_step(self.out.who, &step, &permit, machine, now);
-                }
-            }
-            let (mut call, machine) = self.ask(Operation::AddSshKey, Site::Command).await?;
-            self.out.sim.lock().machines[machine].refuses = false;
-            self.out.back(&mut call).await;
-            Ok(KeyAdded::Added)
-        })
-    }
-}

@@ -129,6 +129,7 @@ async fn happens(sim: &Arc<Sim>, operators: &Arc<Operators>, owner: &mut Owner, 
             state.skew += jump;
             state.judge.clock_jumped();
         }
+        Event::ApiSlow(lasts) => sim.lock().api_slow = now + seconds(lasts),
         Event::Compacted => sim.lock().store.compact(),
         Event::Restored(ago) => restored(sim, now.saturating_sub(seconds(ago))),
     }

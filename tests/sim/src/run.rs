@@ -54,10 +54,12 @@ const CALM: Duration = Duration::from_secs(75 * 60);
 /// Once they have ended, nothing is written for so long before it counts: the longest pause between two attempts to connect is
 /// 5 min, and so is the longest `unreachableTimeout` here.
 const SETTLED: Duration = Duration::from_secs(340);
+/// The same where every host is well: who was not greeted by a neighbour is greeted within a minute.
+const SETTLED_WELL: Duration = Duration::from_secs(150);
 /// The same where a machine has another host key: it is asked again after 10 min.
 const SETTLED_BY_KEY: Duration = Duration::from_secs(640);
 /// And then nothing for so long.
-const QUIET: Duration = Duration::from_secs(180);
+const QUIET: Duration = Duration::from_secs(100);
 
 static CONFIG: LazyLock<Option<Config>> = LazyLock::new(|| {
     let flags = [
@@ -316,6 +318,7 @@ async fn calm(sim: &Sim) {
         let mut state = sim.lock();
         state.calm = true;
         state.cuts.clear();
+        state.api_slow = Duration::ZERO;
         state.note(now, || "the calm".to_owned());
     }
     let begun = sim.now();
@@ -331,6 +334,8 @@ async fn calm(sim: &Sim) {
         }
         let written = state.last_write.as_ref().map(|(at, _)| *at).unwrap_or_default();
         let hosts: Vec<_> = state.store.all(crate::api::Kind::Host).cloned().collect();
+        let well = hosts.iter().all(|host| state.end(host) == End::Well);
+        let silence = if well { SETTLED_WELL } else { silence };
         let ended =
             |end: &End| !matches!(end, End::Open(_)) && !matches!(end, End::Waits(why) if why.contains("brake"));
         settled = state.living() == 1

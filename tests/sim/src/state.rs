@@ -57,6 +57,8 @@ pub struct State {
     pub lives: Vec<Life>,
     /// By how many seconds the operators' clocks are ahead.
     pub skew: i64,
+    /// Until when the API server is slow.
+    pub api_slow: Duration,
     /// From now on nothing happens to calls.
     pub calm: bool,
     /// How often each call was made.
@@ -169,6 +171,7 @@ impl Sim {
             cuts: Vec::new(),
             lives: Vec::new(),
             skew: 0,
+            api_slow: Duration::ZERO,
             calm: false,
             calls: BTreeMap::new(),
             happened: BTreeMap::new(),

@@ -5,7 +5,7 @@
 //! | [`software`] | the npm packages, installed once and kept |
 //! | [`database`] | the database, by hand |
 //! | [`seed`] | what the database holds before its first start |
-//! | [`startupTimeout`] | started by hand, in the runbook's order |
+//! | [`settle`] | started by hand, in the runbook's order |
 
 pub mod database;
 pub mod seed;

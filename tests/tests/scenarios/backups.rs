@@ -250,7 +250,9 @@ async fn lost(set: &Set, destination: &Destination) -> Outcome {
     std::fs::write(&file, &bytes).map_err(failed)?;
     let refused = restore(set, destination, Some("other")).await.err();
     let refused = refused.map(|failure| failure.message().unwrap_or_default().to_owned());
-    ensure(refused.as_ref().is_some_and(|words| words.contains("not what was written")), || format!("{refused:?}"))?;
+    ensure(refused.as_ref().is_some_and(|words| words.contains("differs from what was written")), || {
+        format!("{refused:?}")
+    })?;
     bytes[middle] ^= 1;
     std::fs::write(&file, &bytes).map_err(failed)
 }

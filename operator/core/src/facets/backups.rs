@@ -20,7 +20,7 @@ use std::time::Duration;
 /// How long a backup that was made may take to show in its place of storage.
 pub const SHOWS: Duration = Duration::from_secs(30);
 /// How long a backup may take until it shows: it is made in the background, within half an hour
-/// ([`crate::binder::database`]), and the host is looked at meanwhile.
+/// (`binder::database` of the operator), and the host is looked at meanwhile.
 const MADE_WITHIN: Duration = Duration::from_secs(31 * 60);
 /// How fresh a backup must be where the owner's word cannot be read: the safe reading is a short one.
 const UNREADABLE: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
 //! A host that nobody can look at: is it dead, and who says so?
 //!
-//! Pure. [`crate::controllers`] hands over testimony as data; what each witness's is worth, [`super::witness`] says. Our own
+//! Pure. The operator's `controllers` hand over testimony as data; what each witness's is worth, [`super::witness`] says. Our own
 //! silence is one witness and never enough: a power-cycle takes a second one in another place, and the cloud (the runbook's
 //! "Services node": SSH fails *and* the database port is closed from `binder-web-deploy`). Whoever sees the host alive ends the
 //! matter: then the fault is between it and us.

@@ -1,5 +1,5 @@
 //! The backups of a database, as their place of storage tells. Only what was verified after it was written counts: a
-//! backup gets its manifest last. Pure: listing is [`crate::backup`]'s.
+//! backup gets its manifest last. Pure: listing is `backup`'s, in the operator.
 
 use jiff::Timestamp;
 

@@ -2,7 +2,7 @@
 //! how many there are of each kind, names that only their case tells apart.
 //!
 //! Everything in it was written by somebody else and is hostile: a build's name may be anything at all. A [`Name`] keeps
-//! what was read, for the database alone, beside what a person may be shown. Pure: reading is [`crate::binder::database`]'s.
+//! what was read, for the database alone, beside what a person may be shown. Pure: reading is `binder::database`'s, in the operator.
 
 use crate::sanitize;
 use jiff::Timestamp;

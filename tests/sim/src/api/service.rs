@@ -72,6 +72,10 @@ async fn serve(sim: Arc<Sim>, who: usize, request: Request<Body>) -> io::Result<
     let site = if watches { Site::Watch } else { Site::Api };
     let mut call = sim.call(who, site, &asked.words());
     sleep(call.way()).await;
+    let slow = sim.now() < sim.lock().api_slow && !watches;
+    if slow {
+        sleep(Duration::from_millis(call.rng.between(500, 8_000))).await;
+    }
     sim.fence(who).await;
     match call.fault {
         Some(Fault::LostRequest) => return Err(reset()),
