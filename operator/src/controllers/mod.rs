@@ -391,6 +391,7 @@ pub async fn run(clients: Clients, config: Config, shared: Shared, surroundings:
     };
     let actions_work = async {
         tokio::select! {
+            biased;
             () = actions::follow(actions_stream, &context.actions) => unless_told("watch of BinderActions"),
             () = stop.cancelled() => Ok(()),
         }

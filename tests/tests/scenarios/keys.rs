@@ -155,7 +155,7 @@ async fn used_not_written(set: &Set, marks: &Marks) -> Result<String, Failed> {
     let stage = &set.stage;
     let stalled = stage.condition(BUILD, conditions::STALLED, "True", Some("NeedsPerson"), LIMIT).await;
     let stalled = stalled.map_err(failed)?.message;
-    let command = stalled.split_once("put it there: ").and_then(|(_, rest)| rest.split_once(". There is no remedy"));
+    let command = stalled.split_once("put it there: ").and_then(|(_, rest)| rest.split_once(". No step is allowed"));
     let Some((command, _)) = command else { return Err(Failed::from(format!("no command: {stalled}"))) };
 
     let build = stage.lab.host(BUILD).map_err(failed)?;
