@@ -16,9 +16,15 @@ use kube::runtime::watcher::{self, Event};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A namespace, and the name of a host in it.
 pub(super) type HostName = (String, String);
+
+/// How long the watch may be behind what this process wrote. kube gives a watch up that has told nothing for 295 s; one that is
+/// alive is behind by seconds.
+const CATCHES_UP: Duration = Duration::from_secs(300);
 
 type ByHost = HashMap<HostName, BTreeMap<String, Arc<Recorded>>>;
 
@@ -37,6 +43,8 @@ pub(super) struct Recorded {
     labelled: bool,
     /// The API's count of writes at its last one; 0 when it cannot be told.
     version: u64,
+    /// When this process wrote or read it past the watch.
+    wrote: Option<Instant>,
 }
 
 impl Recorded {
@@ -48,13 +56,20 @@ impl Recorded {
             stranger: record::written_by_us(action).err(),
             labelled: action.labels().get(HOST_LABEL) == Some(&action.spec.host.0),
             version: action.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default(),
+            wrote: None,
         }
     }
 
+    /// Whether the watch may not have told of it yet.
+    fn is_ahead(&self) -> bool {
+        self.wrote.is_some_and(|wrote| wrote.elapsed() < CATCHES_UP)
+    }
+
     /// Whether this is what another one has become since: versions of one object grow (KEP-5504 makes them comparable, and
-    /// they have always been so). Where they cannot be told, what comes later is taken for newer.
+    /// they have always been so). Where they cannot be told, what comes later is taken for newer. A lower one is older only
+    /// while the watch may be behind: after that, etcd was restored from a copy of earlier, and what it has is what is so.
     fn succeeds(&self, other: &Self) -> bool {
-        self.past.uid != other.past.uid || self.version == 0 || self.version >= other.version
+        self.past.uid != other.past.uid || self.version == 0 || self.version >= other.version || !other.is_ahead()
     }
 }
 
@@ -99,7 +114,7 @@ impl Actions {
                     listed.values().flat_map(BTreeMap::values).map(|one| one.version).max().unwrap_or_default();
                 // What was written while the list was read is told later.
                 for (place, known) in std::mem::take(&mut all.by_host) {
-                    for (name, one) in known.into_iter().filter(|(_, one)| one.version > newest) {
+                    for (name, one) in known.into_iter().filter(|(_, one)| one.version > newest && one.is_ahead()) {
                         listed.entry(place.clone()).or_default().insert(name, one);
                     }
                 }
@@ -111,7 +126,7 @@ impl Actions {
 
     /// Takes in what the operator has written, or has just read.
     pub(super) fn wrote(&self, action: &BinderAction) {
-        self.lock().by_host.take(action);
+        self.lock().by_host.put(action);
     }
 
     /// An action is gone.
@@ -146,13 +161,16 @@ impl Actions {
             known.retain(|name, one| !one.labelled || listed.iter().any(|action| action.name_any() == *name));
         }
         for action in listed {
-            all.by_host.take(action);
+            all.by_host.put(action);
         }
     }
 }
 
 trait Index {
+    /// What the watch tells, which may be behind.
     fn take(&mut self, action: &BinderAction);
+    /// What the API itself has just answered.
+    fn put(&mut self, action: &BinderAction);
     fn drop_of(&mut self, place: &HostName, name: &str, uid: Option<&str>);
 }
 
@@ -164,6 +182,11 @@ impl Index for ByHost {
             Some(old) if !new.succeeds(old) => {}
             _ => drop(known.insert(new.past.name.clone(), new)),
         }
+    }
+
+    fn put(&mut self, action: &BinderAction) {
+        let new = Recorded { wrote: Some(Instant::now()), ..Recorded::of(action) };
+        self.entry(place(action)).or_default().insert(new.past.name.clone(), Arc::new(new));
     }
 
     fn drop_of(&mut self, place: &HostName, name: &str, uid: Option<&str>) {

@@ -95,6 +95,28 @@ async fn what_the_operator_writes_is_known_before_the_watch_tells_it_and_not_tak
     assert_eq!(outcome().await, Some(ActionOutcome::Failed), "and so is a list that began before");
 }
 
+/// As `cargo sim` found it: the outcome that etcd has forgotten stayed in memory, and the open action was never ended.
+#[tokio::test(start_paused = true)]
+async fn what_a_restored_etcd_has_forgotten_is_forgotten() {
+    let server = Server::default();
+    let context = context(&server);
+    let before = server.put(ACTIONS, action("web-1", "h"));
+    list(&context, std::slice::from_ref(&before));
+    let ended = BinderActionStatus { outcome: Some(ActionOutcome::Failed), ..BinderActionStatus::default() };
+    record::update(&context, "binder", "web-1", &ended).await.unwrap();
+    let outcome = async || memory(&context, &host("h")).await.actions[0].outcome;
+    for tells in [Event::Apply(object(before.clone())), Event::InitApply(object(before.clone()))] {
+        context.actions.told(Event::Apply(object(server.get(&format!("{ACTIONS}/web-1")).unwrap())));
+        assert_eq!(outcome().await, Some(ActionOutcome::Failed));
+        tokio::time::advance(Duration::from_secs(600)).await;
+        let lists = matches!(tells, Event::InitApply(_));
+        lists.then(|| context.actions.told(Event::Init));
+        context.actions.told(tells);
+        lists.then(|| context.actions.told(Event::InitDone));
+        assert_eq!(outcome().await, None);
+    }
+}
+
 #[tokio::test]
 async fn what_somebody_else_wrote_is_said_once_and_is_no_memory() {
     let server = Server::default();
