@@ -109,16 +109,9 @@ impl Actions {
             Event::Init => all.listed = Some(ByHost::default()),
             Event::InitApply(action) => all.listed.get_or_insert_default().take(&action),
             Event::InitDone => {
-                let mut listed = all.listed.take().unwrap_or_default();
-                let newest =
-                    listed.values().flat_map(BTreeMap::values).map(|one| one.version).max().unwrap_or_default();
-                // What was written while the list was read is told later.
-                for (place, known) in std::mem::take(&mut all.by_host) {
-                    for (name, one) in known.into_iter().filter(|(_, one)| one.version > newest && one.is_ahead()) {
-                        listed.entry(place.clone()).or_default().insert(name, one);
-                    }
-                }
-                all.by_host = listed;
+                // The list was asked for after `Init`: it has all that was written before, and what was written since is in it
+                // already ([`Actions::wrote`]). What it lacks is gone, also where etcd was restored from a copy of earlier.
+                all.by_host = all.listed.take().unwrap_or_default();
                 all.read = true;
             }
         }
@@ -126,12 +119,20 @@ impl Actions {
 
     /// Takes in what the operator has written, or has just read.
     pub(super) fn wrote(&self, action: &BinderAction) {
-        self.lock().by_host.put(action);
+        let mut all = self.lock();
+        all.by_host.put(action);
+        if let Some(listed) = &mut all.listed {
+            listed.put(action);
+        }
     }
 
     /// An action is gone.
     pub(super) fn gone(&self, namespace: &str, host: &str, past: &Attempt) {
-        self.lock().by_host.drop_of(&(namespace.to_owned(), host.to_owned()), &past.name, Some(&past.uid));
+        let (place, mut all) = ((namespace.to_owned(), host.to_owned()), self.lock());
+        all.by_host.drop_of(&place, &past.name, Some(&past.uid));
+        if let Some(listed) = &mut all.listed {
+            listed.drop_of(&place, &past.name, Some(&past.uid));
+        }
     }
 
     /// What is recorded of a host of this name, oldest first.
@@ -162,6 +163,9 @@ impl Actions {
         }
         for action in listed {
             all.by_host.put(action);
+        }
+        if let Some(list) = &mut all.listed {
+            listed.iter().for_each(|action| list.put(action));
         }
     }
 }
