@@ -42,7 +42,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::SetOnce;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -85,7 +85,8 @@ pub struct Context {
     pub(crate) neighbours: Arc<outage::Neighbours>,
     /// True once hosts, fleets and actions have been read, all of them: what a fleet forbids and what was tried is not known
     /// before.
-    pub(crate) read: watch::Receiver<bool>,
+    /// Whoever waits goes on in the order in which they came; a `watch` channel would wake them by the dice.
+    pub(crate) read: SetOnce<()>,
     known: Mutex<HashMap<String, HostCache>>,
     /// Errors in a row, of fleets by their UID.
     fleet_errors: Mutex<HashMap<String, u32>>,
@@ -166,10 +167,9 @@ impl Context {
 
     /// Waits until hosts, fleets and actions have been read. False: the operator ends before that.
     pub(crate) async fn have_read(&self) -> bool {
-        let mut read = self.read.clone();
         tokio::select! {
             biased;
-            known = read.wait_for(|read| *read) => known.is_ok(),
+            &() = self.read.wait() => true,
             () = self.stop.cancelled() => false,
         }
     }
@@ -294,7 +294,6 @@ pub async fn run(clients: Clients, config: Config, shared: Shared, surroundings:
     let Surroundings { outside, clock, dice, jitter } = surroundings;
     let Shared { metrics, ready, heartbeat, stop } = shared;
     let Clients { calls: client, watches } = clients;
-    let (have_read, read) = watch::channel(false);
     let hosts_api: Api<BinderHost> = scoped(&watches, &config);
     let fleets_api: Api<BinderFleet> = scoped(&watches, &config);
     let actions_stream =
@@ -342,7 +341,7 @@ pub async fn run(clients: Clients, config: Config, shared: Shared, surroundings:
         dice,
         altered: fleet::Altered::default(),
         neighbours: Arc::default(),
-        read,
+        read: SetOnce::new(),
         known: Mutex::default(),
         fleet_errors: Mutex::default(),
         config: config.clone(),
@@ -399,7 +398,7 @@ pub async fn run(clients: Clients, config: Config, shared: Shared, surroundings:
     let housekeeping = async {
         tokio::select! {
             biased;
-            () = housekeeping(&context, &ready, &have_read) => unless_told("housekeeping"),
+            () = housekeeping(&context, &ready) => unless_told("housekeeping"),
             () = stop.cancelled() => Ok(()),
         }
     };
@@ -447,7 +446,7 @@ fn changed<K: Resource>(object: &K) -> Option<u64> {
 }
 
 /// Says when the first lists have been read, and forgets what is gone: sessions are closed, keys let go of.
-async fn housekeeping(context: &Context, ready: &AtomicBool, have_read: &watch::Sender<bool>) {
+async fn housekeeping(context: &Context, ready: &AtomicBool) {
     // Asked again and again: of several who wait for a store, kube wakes only the one that asked last, and the controllers
     // wait for the same ones.
     loop {
@@ -460,7 +459,8 @@ async fn housekeeping(context: &Context, ready: &AtomicBool, have_read: &watch::
             Err(_) => {}
         }
     }
-    have_read.send_replace(true);
+    // Set by nobody else.
+    let _ = context.read.set(());
     ready.store(true, Ordering::Relaxed);
     tracing::info!("hosts, fleets and actions have been read");
     loop {

@@ -65,7 +65,7 @@ fn with_flags(server: &Server, described: &[BinderHost], ssh: Ssh, flags: &[&str
         dice,
         altered: fleet::Altered::default(),
         neighbours: Arc::default(),
-        read: watch::channel(true).1,
+        read: SetOnce::new_with(Some(())),
         known: Mutex::default(),
         fleet_errors: Mutex::default(),
         config,
