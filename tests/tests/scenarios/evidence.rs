@@ -116,7 +116,7 @@ fn witnesses(line: &str) -> String {
 fn neutral(text: &str) -> String {
     let mut out = String::new();
     // A look may fall before or after the end of those waits.
-    let passing = ["to come back by itself", "a second look that shows the same"];
+    let passing = ["recovery without a step", "a second look that shows the same"];
     for line in text.lines().filter(|line| !passing.iter().any(|wait| line.contains(wait))) {
         // How far values are indented depends on the longest key around, which may be another fault's.
         let line = match line.split_once(": ") {

@@ -142,7 +142,7 @@ fn a_reason_that_changes_begins_its_time_anew() {
         world.pass(10);
     }
     assert!(operator.ran.is_empty(), "{:?}", operator.ran);
-    assert!(operator.status.waits_for.starts_with("it to come back by itself"), "{}", operator.status.waits_for);
+    assert!(operator.status.waits_for.starts_with("recovery without a step"), "{}", operator.status.waits_for);
     operator.run(&mut world, 10);
     assert_eq!(operator.ran[0], "PowerCycle");
 }

@@ -93,7 +93,7 @@ fn what_does_not_fit_together_is_never_written() {
             "KeysDisagree",
             "health on web refuses the one that the servers' logs tell",
         ),
-        (Found::Odd(who()), "KeysDisagree", "no key of Binder's making"),
+        (Found::Odd(who()), "KeysDisagree", "not a key made by Binder"),
         (Found::Unproven(who()), "KeyUnknown", "only the log of binder-web-start on web tells one"),
         (Found::Nowhere, "KeyUnknown", "no log of a server tells one"),
     ] {

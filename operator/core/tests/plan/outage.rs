@@ -62,7 +62,7 @@ fn a_blip_is_waited_out() {
         world.pass(10);
     }
     assert!(operator.ran.is_empty());
-    assert!(operator.status.waits_for.starts_with("it to come back by itself"), "{}", operator.status.waits_for);
+    assert!(operator.status.waits_for.starts_with("recovery without a step"), "{}", operator.status.waits_for);
     world.silent = false;
     operator.run(&mut world, 3);
     assert!(operator.ran.is_empty() && operator.healthy());

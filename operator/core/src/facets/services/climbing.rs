@@ -82,7 +82,9 @@ pub(super) fn why(component: &Component, seen: &Observation) -> String {
 
 /// That it crashed in kube-stream a moment ago, as a part of a sentence: why pm2 lost it, or left children over.
 pub(super) fn after_kube_stream(component: &Component, seen: &Observation) -> String {
-    match cause(component, seen) {
+    // What climbs beside it (a child, say) has a log of its own.
+    let crash = last_words(component, seen, Some(&component.process));
+    match crash.and_then(|(_, crash)| catalogue::cause(&component.name, &crash.line, &crash.modules)) {
         Some(Cause::KubeStream) => "; it crashed in kube-stream".to_owned(),
         Some(Cause::Database | Cause::Logging | Cause::PortTaken | Cause::OutOfMemory) | None => String::new(),
     }
@@ -90,11 +92,15 @@ pub(super) fn after_kube_stream(component: &Component, seen: &Observation) -> St
 
 /// The last words of a part of the component: of the one that climbs, if one does.
 fn crash<'s>(component: &'s Component, seen: &'s Observation) -> Option<(&'s str, &'s Crash)> {
+    last_words(component, seen, climb(component, seen).map(|(process, _)| process))
+}
+
+/// The last words of a part of the component, of any or of the one of this name.
+fn last_words<'s>(component: &'s Component, seen: &'s Observation, of: Option<&str>) -> Option<(&'s str, &'s Crash)> {
     let (machine, table, crashes) = (seen.machine.seen()?, seen.pm2.seen()?, seen.crashes.seen()?);
-    let climbing = climb(component, seen).map(|(process, _)| process);
     component
         .processes()
-        .filter(|process| climbing.is_none_or(|climbing| climbing == *process))
+        .filter(|process| of.is_none_or(|of| of == *process))
         .filter_map(|process| crashes.get(process).map(|crash| (process, crash)))
         .find(|(process, crash)| {
             let recent = machine.clock.saturating_sub(crash.written) <= RECENT;

@@ -255,6 +255,19 @@ fn kube_streams_crash_is_known_and_cured_by_starting_the_group_again() {
 }
 
 #[test]
+fn that_a_server_crashed_in_kube_stream_is_said_also_while_a_child_of_it_climbs() {
+    let component = catalogue::server(Server::DeployKubernetes);
+    let child = component.children.iter().find(|child| child.required).unwrap().process.clone();
+    let mut lost = seen("binder-web-start", State::Online, 1, &[]);
+    let line = "Error: connect ECONNREFUSED 127.0.0.1:8085".to_owned();
+    let crash = Crash { written: CLOCK - 2, line, modules: Vec::new() };
+    lost.crashes = Fact::Seen(BTreeMap::from([(component.process.clone(), crash)]));
+    assert_eq!(climbing::after_kube_stream(&component, &lost), "; it crashed in kube-stream");
+    lost.climbing.insert(child, climb(60, 1));
+    assert_eq!(climbing::after_kube_stream(&component, &lost), "; it crashed in kube-stream");
+}
+
+#[test]
 fn a_climb_that_is_young_or_over_is_neither_a_difference_nor_healthy() {
     for climb in [climb(5, 1), climb(60, 15)] {
         let mut progressing = seen("binder-web-start", State::Online, 1, &[(3000, 40, LOGIN, "")]);
