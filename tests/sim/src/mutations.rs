@@ -196,7 +196,7 @@ impl Mutation {
 /// # Errors
 /// The copy cannot be made, or a broken operator cannot be built: in words.
 pub fn all(
-    only: Option<&str>,
+    only: &[String],
     seeds: u64,
     profile: &str,
     mut tell: impl FnMut(&str),
@@ -208,7 +208,8 @@ pub fn all(
     copied(&root, &copy)?;
     let folder = if profile == "dev" { "debug" } else { profile };
     linked(&root.join("target").join(folder), &copy.join("target").join(folder))?;
-    for mutation in MUTATIONS.iter().filter(|mutation| only.is_none_or(|name| name == mutation.name)) {
+    for mutation in MUTATIONS.iter().filter(|mutation| only.is_empty() || only.iter().any(|name| name == mutation.name))
+    {
         let (file, whole) = (copy.join(mutation.file), root.join(mutation.file));
         std::fs::write(&file, mutation.broken(&root)?).map_err(words)?;
         let run = |arguments: &[&str]| Command::new("cargo").args(arguments).current_dir(&copy).output().map_err(words);

@@ -54,8 +54,9 @@ const CALM: Duration = Duration::from_secs(75 * 60);
 /// Once they have ended, nothing is written for so long before it counts: the longest pause between two attempts to connect is
 /// 5 min, and so is the longest `unreachableTimeout` here.
 const SETTLED: Duration = Duration::from_secs(340);
-/// The same where every host is well: who was not greeted by a neighbour is greeted within a minute.
-const SETTLED_WELL: Duration = Duration::from_secs(150);
+/// The same where every host is well: who was not greeted by a neighbour is greeted within a minute, and the health checker's
+/// verdicts are old after three.
+const SETTLED_WELL: Duration = Duration::from_secs(220);
 /// The same where a machine has another host key: it is asked again after 10 min.
 const SETTLED_BY_KEY: Duration = Duration::from_secs(640);
 /// And then nothing for so long.

@@ -48,9 +48,9 @@ struct Flags {
     /// Break the operator's guards one by one, in a copy, and say what found each.
     #[arg(long)]
     mutations: bool,
-    /// Only this one of the guards.
-    #[arg(long, requires = "mutations")]
-    only: Option<String>,
+    /// Only these of the guards, by name, with commas.
+    #[arg(long, requires = "mutations", value_delimiter = ',')]
+    only: Vec<String>,
     /// The profile that broken operators are built with.
     #[arg(long, default_value = "release")]
     profile: String,
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
         };
     }
     if flags.mutations {
-        return match mutations::all(flags.only.as_deref(), flags.seeds, &flags.profile, |line| println!("{line}")) {
+        return match mutations::all(&flags.only, flags.seeds, &flags.profile, |line| println!("{line}")) {
             Ok(missed) if missed.is_empty() => ExitCode::SUCCESS,
             Ok(missed) => {
                 println!("nothing noticed: {}", missed.join(", "));
