@@ -46,7 +46,6 @@ impl Place {
         std::fs::create_dir_all(folder.join("root/etc")).unwrap();
         std::fs::write(folder.join("root/etc/passwd"), "andrew:x:2016:2016::/home/andrew:/bin/bash\n").unwrap();
         std::fs::write(home.join("authorized_keys"), "ssh-rsa AAAA somebody@else\n").unwrap();
-        std::fs::write(folder.join("console.log"), "init: sshd runs\n\u{1b}[31mOut of memory\u{1b}[0m\n").unwrap();
         let machine = with_role(Role::Services);
         let (button, pressed) = PowerButton::imagined(machine.name);
         let files = HostLayout::in_folder(&folder);

@@ -55,7 +55,7 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-/// Speaks TLS over a tunnel. One that fails counts as leaked_channels: it is cut and not left.
+/// Speaks TLS over a tunnel. One that fails counts as a leaked channel: it is cut and not closed.
 pub(super) async fn wrapped(tunnel: Tunnel, leaked_channels: &Arc<AtomicU32>) -> Result<TlsStream<Tunnel>, Trouble> {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()

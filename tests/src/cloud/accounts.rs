@@ -31,7 +31,6 @@ const SCOPE: &str = "https://www.googleapis.com/auth/compute";
 /// Every right that the operator's account has: the list of docs/runbook/power.md.
 pub const OPERATOR_RIGHTS: &[&str] = &[
     "compute.instances.get",
-    "compute.instances.getSerialPortOutput",
     "compute.instances.reset",
     "compute.instances.setMetadata",
     "compute.instances.start",

@@ -1,14 +1,14 @@
 //! A stand-in for the Compute Engine API: the few calls that an operator makes, answered over HTTP, and carried out on
 //! the lab's hosts.
 //!
-//! `instances.get`, `reset`, `start`, `stop`, `setMetadata`, `getSerialPortOutput` and the zone's `operations.get` and
+//! `instances.get`, `reset`, `start`, `stop`, `setMetadata` and the zone's `operations.get` and
 //! `wait`, with the paths, field names and error bodies of the v1 REST API, so that the official clients can be pointed
 //! at it. A reset is a real one: every process of the host ends and it boots again. As in the cloud, a changing call
 //! answers at once with an operation that is finished later, and a `requestId` that was seen before gives the operation
 //! of then instead of a second reset.
 //!
 //! Who asks shows a token, and gets one at `/token` for an assertion that is signed with a service account's key. Knows
-//! hosts by their power buttons, their consoles and the files of their users' keys only.
+//! hosts by their power buttons and the files of their users' keys only.
 
 pub mod accounts;
 pub mod metadata;
@@ -112,7 +112,6 @@ pub async fn serve(network: Network, instances: Vec<Instance>, accounts: Vec<Acc
     let router = axum::Router::new()
         .route("/token", post(token))
         .route(&format!("{zone}/instances/{{name}}"), get(instance))
-        .route(&format!("{zone}/instances/{{name}}/serialPort"), get(serial_port))
         .route(&format!("{zone}/instances/{{name}}/setMetadata"), post(set_metadata))
         .route(&format!("{zone}/instances/{{name}}/{{verb}}"), post(change))
         .route(&format!("{zone}/operations/{{name}}"), get(operation))
@@ -290,36 +289,6 @@ async fn instance(
 ) -> Result<Json<Value>, Refusal> {
     cloud.allow(&headers, "compute.instances.get", &path(&project, &zone, &name))?;
     Ok(Json(fields.of(cloud.describe(cloud.instance(&project, &zone, &name)?)?)))
-}
-
-#[derive(Debug, Deserialize)]
-struct From {
-    start: Option<i64>,
-}
-
-async fn serial_port(
-    State(cloud): State<Arc<Cloud>>,
-    Path((project, zone, name)): Path<(String, String, String)>,
-    Query(from): Query<From>,
-    Query(fields): Query<Fields>,
-    headers: HeaderMap,
-) -> Result<Json<Value>, Refusal> {
-    cloud.allow(&headers, "compute.instances.getSerialPortOutput", &path(&project, &zone, &name))?;
-    let instance = cloud.instance(&project, &zone, &name)?;
-    let console = instance.files.console();
-    let said =
-        std::fs::read(&console).map_err(|source| broken(&crate::files::FileError::new("read", &console, source)))?;
-    // A negative start counts from the end.
-    let asked = from.start.unwrap_or_default();
-    let distance = usize::try_from(asked.unsigned_abs()).unwrap_or(usize::MAX);
-    let start = if asked < 0 { said.len().saturating_sub(distance) } else { distance.min(said.len()) };
-    Ok(Json(fields.of(json!({
-        "kind": "compute#serialPortOutput",
-        "selfLink": format!("{}/serialPort", cloud.instance_url(instance.machine)),
-        "contents": String::from_utf8_lossy(&said[start..]),
-        "start": start.to_string(),
-        "next": said.len().to_string(),
-    }))))
 }
 
 #[derive(Debug, Deserialize)]

@@ -354,7 +354,7 @@ fn incident_since(
     }
 }
 
-/// History as it will be once what ended is recorded.
+/// The history as it will be once what ended is recorded.
 fn finished(memory: &History, finish: &[Finish], now: Timestamp) -> History {
     let mut memory = memory.clone();
     for past in &mut memory.actions {

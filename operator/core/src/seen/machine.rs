@@ -68,7 +68,7 @@ pub struct Machine {
     pub uid: u32,
     /// Clock ticks a second.
     pub ticks: u64,
-    /// History that is still available, in per cent of all, rounded up (`/proc/meminfo`); `None` if it was not told.
+    /// Memory that is still available, in per cent of all, rounded up (`/proc/meminfo`); `None` if it was not told.
     pub memory_left: Option<u8>,
     /// Processes that run, by id. One that has ended and waits for its parent (a zombie) runs no more, and is not among them.
     pub processes: BTreeMap<u32, Process>,
